@@ -1,0 +1,36 @@
+"""What the trainer needs of a model: its pure functions, as one value."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Float
+
+from jaxcls import softmax
+
+Params = Any  # an array or a NamedTuple of arrays
+
+
+class Classifier(NamedTuple):
+    """The pure functions of one model. Any model that supplies these four trains and sweeps."""
+
+    init: Callable[..., Params]  # (num_features, num_classes, *, key, dtype) -> params
+    logits: Callable[[Params, Array], Float[Array, "N C"]]  # (params, X)
+    loss: Callable[..., Float[Array, ""]]  # (params, X, y, reg)
+    loss_and_grad: Callable[..., tuple[Float[Array, ""], Params]]  # (params, X, y, reg)
+
+
+def linear(*, init_scale: float = 1e-3) -> Classifier:
+    """The linear softmax classifier, its weights drawn with standard deviation ``init_scale``.
+
+    Example:
+      >>> import jax
+      >>> W = linear(init_scale=1e-6).init(65, 10, key=jax.random.key(0))
+      >>> W.shape
+      (65, 10)
+    """
+    init = functools.partial(softmax.init, scale=init_scale)
+    return Classifier(init, softmax.logits, softmax.loss, softmax.loss_and_grad)
+
+
+LINEAR = linear()

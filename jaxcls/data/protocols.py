@@ -1,0 +1,84 @@
+"""From raw examples to splits: the two courses' ways with CIFAR-10, and standardisation for everything else."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxcls.data.source import Source
+from jaxcls.data.splits import Split, Splits, prepare
+
+
+def standard(source: Source) -> Splits:
+    """Every feature to mean 0 and standard deviation 1 over train; a constant feature is only centred.
+
+    Example:
+      >>> from jaxcls import data
+      >>> splits = standard(data.load_digits())
+      >>> splits.train.X.shape, splits.num_classes
+      ((1257, 65), 10)
+    """
+    train = source.X[source.train]
+    with np.errstate(over="ignore", invalid="ignore"):  # `Split` says where a feature is too large
+        mean, scale = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
+    return _split(source, "standard", mean, np.where(scale > 0, scale, 1.0))
+
+
+def cs231n(source: Source) -> Splits:
+    """CIFAR-10 as CS231n prepares it: pixels 0 to 255, height-width-channel, minus the mean image of train.
+
+    Train is the first 49,000 images, val the next 1,000, test the first 1,000 of the test set: ``D = 3073``.
+
+    Raises:
+      ValueError: the source is not CIFAR-10.
+    """
+    _require_cifar10(source, "cs231n")
+    X = source.X.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1).reshape(-1, 3072)
+    train, val, test = np.split(np.arange(51_000), [49_000, 50_000])
+    source = replace(source, X=X, train=train, val=val, test=test, pixels=np.arange(3072).reshape(32, 32, 3))
+    mean_image = X[train].mean(axis=0)
+    return _split(source, "cs231n", mean_image, np.ones(3072))
+
+
+def eecs498(source: Source) -> Splits:
+    """CIFAR-10 as EECS 498-007 prepares it: pixels / 255, channel-height-width, minus each channel's mean.
+
+    The means are over all 50,000 training images; train is the first 40,000 of them, val the last 10,000,
+    test the 10,000 of the test set: ``D = 3073``.
+
+    Raises:
+      ValueError: the source is not CIFAR-10.
+    """
+    _require_cifar10(source, "eecs498")
+    train, val, test = np.split(np.arange(60_000), [40_000, 50_000])
+    source = replace(source, train=train, val=val, test=test)
+    channel_means = source.X[:50_000].reshape(-1, 3, 1024).mean(axis=(0, 2))
+    # x / 255 less the mean of x / 255 is (x - mean) / 255.
+    return _split(source, "eecs498", np.repeat(channel_means, 1024), np.full(3072, 255.0))
+
+
+PROTOCOLS: dict[str, Callable[[Source], Splits]] = {"standard": standard, "cs231n": cs231n, "eecs498": eecs498}
+
+
+def _split(source: Source, protocol: str, mean: NDArray, scale: NDArray) -> Splits:
+    train, val, test = (
+        Split(prepare(source.X[rows], mean, scale), source.y[rows].astype(np.int32))
+        for rows in (source.train, source.val, source.test)
+    )
+    dtype = train.X.dtype
+    return Splits(
+        train,
+        val,
+        test,
+        source.class_names,
+        mean.astype(dtype),
+        scale.astype(dtype),
+        source.pixels,
+        f"{source.name}/{protocol}",
+    )
+
+
+def _require_cifar10(source: Source, protocol: str) -> None:
+    if source.name != "cifar10":
+        raise ValueError(f"protocol {protocol} prepares cifar10 only, got {source.name}")

@@ -1,0 +1,144 @@
+"""Prepared examples: what the trainer takes, and the one place where their values are checked."""
+
+import hashlib
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+
+def check_examples(X: NDArray, y: NDArray, X_name: str = "X", y_name: str = "y") -> None:
+    """Say in one sentence why these are not N examples and their N integer labels, N at least 1.
+
+    Raises:
+      ValueError: a wrong rank, lengths that differ, no examples or features, a NaN or infinite feature.
+      TypeError: the features are not real numbers, or the labels not integers.
+    """
+    if X.ndim != 2 or y.ndim != 1:
+        raise ValueError(
+            f"{X_name} must have shape [N, D] and {y_name} shape [N], got {list(X.shape)} and {list(y.shape)}"
+        )
+    if len(X) != len(y):
+        raise ValueError(f"{X_name} and {y_name} must have the same length, got {len(X)} examples and {len(y)} labels")
+    if X.size == 0:
+        raise ValueError(f"{X_name} must hold at least one example of one feature, got shape {list(X.shape)}")
+    if not (np.issubdtype(X.dtype, np.integer) or np.issubdtype(X.dtype, np.floating)):
+        raise TypeError(f"{X_name} must hold real numbers, got {X.dtype}")
+    if not np.issubdtype(y.dtype, np.integer):
+        raise TypeError(f"{y_name} must hold integer labels, got {y.dtype}")
+    if not (finite := np.isfinite(X)).all():
+        row, column = np.argwhere(~finite)[0]
+        raise ValueError(f"{X_name} must be finite, got {X[row, column]} at row {row}, column {column}")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Examples ``X: [N, D]``, floating point, and their integer labels ``y: [N]``.
+
+    Raises:
+      ValueError, TypeError: as `check_examples` does.
+
+    Example:
+      >>> import numpy as np
+      >>> Split(np.ones((3, 2)), np.array([0, 1]))
+      Traceback (most recent call last):
+      ...
+      ValueError: X and y must have the same length, got 3 examples and 2 labels
+    """
+
+    X: NDArray[np.floating]
+    y: NDArray[np.integer]
+
+    def __post_init__(self) -> None:
+        check_examples(self.X, self.y)
+        if not np.issubdtype(self.X.dtype, np.floating):
+            raise TypeError(f"X must be floating point, got {self.X.dtype}")
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Train, validation and test examples, prepared alike: ``X = [(raw - mean) / scale, 1]``.
+
+    Attributes:
+      train, val, test: the examples, the column of ones last.
+      class_names: a name for each of the C classes.
+      mean, scale: ``[D - 1]``, how raw features were prepared; a saved model carries them along.
+      pixels: where each picture element of an example lies in its features, ``[height, width]`` or
+        ``[height, width, 3]``; None when examples are not pictures.
+      name: source and protocol, for the record.
+
+    Raises:
+      ValueError: splits of different width, a label outside ``[0, C)``, or fewer than two classes in train.
+    """
+
+    train: Split
+    val: Split
+    test: Split
+    class_names: tuple[str, ...]
+    mean: NDArray[np.floating]
+    scale: NDArray[np.floating]
+    pixels: NDArray[np.integer] | None
+    name: str
+
+    def __post_init__(self) -> None:
+        for role, split in self.items():
+            if split.X.shape[1] != self.num_features:
+                raise ValueError(
+                    f"all splits must have the {self.num_features} features of train, {role} has {split.X.shape[1]}"
+                )
+            outside = (split.y < 0) | (split.y >= self.num_classes)
+            if outside.any():
+                row = int(np.argmax(outside))
+                raise ValueError(
+                    f"labels must lie in [0, {self.num_classes}), got {split.y[row]} at row {row} of {role}"
+                )
+        if (self.train.y == self.train.y[0]).all():
+            raise ValueError(f"train must hold at least two classes, got only class {self.train.y[0]}")
+
+    def items(self) -> tuple[tuple[str, Split], ...]:
+        """The three splits with their names, train first."""
+        return ("train", self.train), ("val", self.val), ("test", self.test)
+
+    @property
+    def num_features(self) -> int:
+        """D, the column of ones included."""
+        return self.train.X.shape[1]
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.class_names)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over every prepared example and label: equal only if the data are, byte for byte."""
+        digest = hashlib.sha256()
+        for _, split in self.items():
+            for array in (split.X, split.y):
+                digest.update(f"{array.dtype.str}{array.shape}".encode())
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+def prepare(X: NDArray, mean: NDArray, scale: NDArray) -> NDArray[np.floating]:
+    """``[(X - mean) / scale, 1]``: raw features as the trainer takes them, in JAX's default float.
+
+    Args:
+      X: raw features, ``[N, d]``, of any real dtype.
+      mean, scale: ``[d]``.
+
+    Returns:
+      ``[N, d + 1]``, the column of ones last.
+
+    Example:
+      >>> import numpy as np
+      >>> print(prepare(np.array([[2, 4], [4, 8]]), np.array([3, 6]), np.array([1, 2])))
+      [[-1. -1.  1.]
+       [ 1.  1.  1.]]
+    """
+    dtype = jnp.result_type(float)
+    prepared = np.ones((X.shape[0], X.shape[1] + 1), dtype)
+    with np.errstate(over="ignore", invalid="ignore"):  # `Split` says where a feature is too large for the dtype
+        np.subtract(X, mean.astype(dtype), out=prepared[:, :-1], casting="unsafe")
+        prepared[:, :-1] /= scale.astype(dtype)
+    return prepared

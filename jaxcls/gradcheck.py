@@ -1,0 +1,118 @@
+"""Gradients by central differences, and the relative errors both courses judge them with.
+
+    df/dx_k ≈ (f(x + h e_k) - f(x - h e_k)) / 2h
+
+The truncation error shrinks as h², the rounding error grows as ε/h: in float64 ``h = 1e-5`` leaves about ten
+good digits. In float32 hardly four are left at any ``h``, so check gradients in float64
+(``with jax.enable_x64(True):``).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, Key, Real
+
+
+def numeric_gradient(
+    f: Callable[[Array], Array],
+    x: Float[ArrayLike, "*shape"],
+    upstream: Real[ArrayLike, "..."] = 1.0,
+    *,
+    h: float = 1e-5,
+) -> Float[Array, "*shape"]:
+    """The gradient of ``sum(upstream * f(x))``, by central differences at every coordinate of ``x``.
+
+    Args:
+      f: a pure function of one array.
+      x: where to differentiate.
+      upstream: the gradient that reaches ``f``'s output, of its shape; 1 for a scalar function.
+      h: half the width of the difference.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(numeric_gradient(lambda x: jnp.sum(x**2), jnp.array([1.0, 2.0]), h=1e-2).round(2))
+      [2. 4.]
+
+    References:
+      EECS 498-007, ``compute_numeric_gradient``; CS231n, ``eval_numerical_gradient``.
+    """
+    x = jnp.asarray(x)
+
+    def partial(k: Array) -> Array:
+        return jnp.sum(_difference(f, x, k, h) * upstream)
+
+    return jax.lax.map(partial, jnp.arange(x.size)).reshape(x.shape)
+
+
+class Probes(NamedTuple):
+    """What `sparse_check` found: at each ``coordinate`` of the flattened array, two gradients and their distance."""
+
+    coordinate: Int[Array, "K"]
+    numeric: Float[Array, "K"]
+    analytic: Float[Array, "K"]
+    relative_error: Float[Array, "K"]
+
+
+def sparse_check(
+    f: Callable[[Array], Array],
+    x: Float[ArrayLike, "*shape"],
+    grad: Float[ArrayLike, "*shape"],
+    *,
+    key: Key[Array, ""],
+    num_checks: int = 10,
+    h: float = 1e-5,
+) -> Probes:
+    """Compare ``grad`` with central differences of the scalar ``f`` at a few random coordinates of ``x``.
+
+    The relative error is ``|n - a| / (|n| + |a|)``, 0 where both gradients are.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> x = jnp.arange(1.0, 7.0).reshape(2, 3)
+      >>> probes = sparse_check(lambda x: jnp.sum(x**2), x, 2 * x, key=jax.random.key(0), h=1e-2)
+      >>> bool(jnp.all(probes.relative_error < 1e-3))
+      True
+
+    References:
+      CS231n and EECS 498-007, ``grad_check_sparse``.
+    """
+    x = jnp.asarray(x)
+    coordinate = jax.random.randint(key, (num_checks,), 0, x.size)
+    numeric = jax.lax.map(lambda k: _difference(f, x, k, h), coordinate)
+    analytic = jnp.asarray(grad).ravel()[coordinate]
+    size = jnp.abs(numeric) + jnp.abs(analytic)
+    error = jnp.abs(numeric - analytic) / jnp.where(size > 0, size, 1)
+    return Probes(coordinate, numeric, analytic, error)
+
+
+def rel_error_elementwise(a: Float[ArrayLike, "*shape"], b: Float[ArrayLike, "*shape"], eps: float = 1e-8) -> float:
+    """The largest ``|a - b| / (|a| + |b|)`` of any element, as CS231n measures it.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> round(rel_error_elementwise(jnp.array([1.0, 3.0]), jnp.array([1.0, 5.0])), 4)
+      0.25
+    """
+    a, b = jnp.asarray(a), jnp.asarray(b)
+    return float(jnp.max(jnp.abs(a - b) / jnp.maximum(jnp.abs(a) + jnp.abs(b), eps)))
+
+
+def rel_error_of_max(a: Float[ArrayLike, "*shape"], b: Float[ArrayLike, "*shape"], eps: float = 1e-10) -> float:
+    """The largest ``|a - b|`` over the largest ``|a| + |b|``, as EECS 498-007 measures it.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> round(rel_error_of_max(jnp.array([1.0, 3.0]), jnp.array([1.5, 3.0])), 4)
+      0.0833
+    """
+    a, b = jnp.asarray(a), jnp.asarray(b)
+    return float(jnp.max(jnp.abs(a - b)) / jnp.maximum(jnp.max(jnp.abs(a) + jnp.abs(b)), eps))
+
+
+def _difference(f: Callable[[Array], Array], x: Array, k: Array, h: float) -> Array:
+    """``(f(x + h e_k) - f(x - h e_k)) / 2h``."""
+    step = jnp.zeros(x.size, x.dtype).at[k].set(h).reshape(x.shape)
+    return (f(x + step) - f(x - step)) / (2 * h)

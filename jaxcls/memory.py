@@ -1,0 +1,71 @@
+"""How much memory a sweep takes, and how much there is."""
+
+import os
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from jaxcls import train, wide
+from jaxcls.classifier import LINEAR, Classifier
+from jaxcls.data.splits import Splits
+from jaxcls.train import Optimizer
+from jaxcls.wide import Problem
+
+
+class Memory(NamedTuple):
+    """Bytes on the device: of the data, and of each cell in training beside them."""
+
+    data: int
+    cell: int
+
+    def fits(self, budget: int) -> int:
+        """How many cells can train at once within ``budget`` bytes.
+
+        Raises:
+          ValueError: not even one.
+
+        Example:
+          >>> Memory(data=600, cell=50).fits(1000)
+          8
+        """
+        if (cells := (budget - self.data) // self.cell) < 1:
+            raise ValueError(
+                f"memory must hold the data and at least one cell, {self.data} + {self.cell} bytes, got {budget}"
+            )
+        return cells
+
+
+def estimate(
+    splits: Splits, *, batch_size: int, classifier: Classifier = LINEAR, optimizer: Optimizer = optax.sgd
+) -> Memory:
+    """What training on ``splits`` takes: a cell needs its state, a gradient and an update, and some logits.
+
+    Example:
+      >>> from jaxcls import data
+      >>> estimate(data.standard(data.load_digits()), batch_size=200)
+      Memory(data=403128, cell=167800)
+    """
+    dtype = splits.train.X.dtype
+    cell = wide.cell(Problem(classifier, optimizer, splits.num_features, splits.num_classes, dtype))
+    data = sum(array.nbytes for split in (splits.train, splits.val) for array in (split.X, split.y))
+    logits = max(batch_size, train.EVALUATION_BATCH) * splits.num_classes * dtype.itemsize
+    return Memory(data, _nbytes(cell) + 2 * _nbytes(cell.params) + 4 * logits)
+
+
+def available() -> int:
+    """Bytes a sweep may fill: nine tenths of the device's memory, or half of the host's where that is the device.
+
+    Where the host does not say how much it has, as on Windows, 4 GiB.
+    """
+    stats = jax.devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return int(0.9 * stats["bytes_limit"])
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, ValueError, OSError):
+        return 4 * 2**30
+
+
+def _nbytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,187 @@
+"""A run's folder: ``results.csv``, ``run.json``, ``best.safetensors`` and the pictures.
+
+Every file is written beside its name and then renamed, so that none is ever there in part.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from jaxcls.classifier import Params
+from jaxcls.data.splits import Splits
+from jaxcls.precision import matmul_precision
+from jaxcls.sweep import SweepResult
+
+COLUMNS = ("lr", "reg", "seed", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "rank", "status")
+
+
+@contextlib.contextmanager
+def claim(folder: str | Path) -> Iterator[Path]:
+    """Make ``folder`` for one run; if the run fails before it has written anything, take it away again.
+
+    Raises:
+      FileExistsError: it holds something already.
+      OSError: it cannot be made or written.
+
+    Example:
+      >>> import tempfile
+      >>> with claim(tempfile.mkdtemp() + "/run") as folder:
+      ...     print(folder.name, list(folder.iterdir()))
+      run []
+    """
+    folder = Path(folder)
+    created = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = next(folder.iterdir(), None)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise OSError(f"{folder} cannot be written as a run's folder: {error.strerror}") from None
+    if taken:
+        raise FileExistsError(f"{folder} must be empty to take a run, it holds {taken.name}")
+    try:
+        yield folder
+    except BaseException:
+        if created:
+            with contextlib.suppress(OSError):  # not empty: there is something to keep
+                folder.rmdir()
+        raise
+
+
+def write(folder: str | Path, result: SweepResult, splits: Splits, config: Mapping[str, Any]) -> list[Path]:
+    """Write the table, the record of the run and the best cell's params; the paths written.
+
+    Args:
+      folder: an existing folder.
+      result: what the sweep found.
+      splits: what it was trained on.
+      config: what the user asked for; anything that JSON can say.
+
+    Returns:
+      ``results.csv``, ``run.json`` and, unless every cell diverged, ``best.safetensors``.
+    """
+    folder = Path(folder)
+    files = {"results.csv": _csv(result).encode(), "run.json": _json(result, splits, config).encode()}
+    if result.params is not None:
+        files["best.safetensors"] = _safetensors(result, splits)
+    for name, content in files.items():
+        with replacing(folder / name) as partial:
+            partial.write_bytes(content)
+    return [folder / name for name in files]
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, of the same suffix, that takes the name ``path`` once it is written whole."""
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def reload_lines(path: str | Path, framework: str) -> str:
+    """Three lines of Python that load ``best.safetensors`` and predict ``y`` for raw features ``X: [N, d]``.
+
+    Args:
+      path: of ``best.safetensors``.
+      framework: ``jax`` or ``torch``; nothing of jaxcls is needed in either.
+
+    Example:
+      >>> print(reload_lines("run/best.safetensors", "torch"))
+      from safetensors.torch import load_file
+      p = load_file("run/best.safetensors")
+      y = ((X - p["mean"]) / p["scale"] @ p["W"][:-1] + p["W"][-1]).argmax(1)
+    """
+    module = {"jax": "flax", "torch": "torch"}[framework]  # safetensors.flax loads JAX arrays, without flax
+    return "\n".join(
+        [
+            f"from safetensors.{module} import load_file",
+            f'p = load_file("{path}")',
+            'y = ((X - p["mean"]) / p["scale"] @ p["W"][:-1] + p["W"][-1]).argmax(1)',
+        ]
+    )
+
+
+def versions() -> dict[str, str]:
+    """The versions that numbers may depend on."""
+    return {"python": platform.python_version()} | {
+        name: metadata.version(name) for name in ("jaxcls", "jax", "jaxlib", "numpy", "optax")
+    }
+
+
+def device() -> str:
+    """What the sweep runs on, in words."""
+    first = jax.devices()[0]
+    return f"{os.cpu_count()}-core CPU" if first.platform == "cpu" else f"{first.device_kind} ({first.platform})"
+
+
+def _csv(result: SweepResult) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in result.table:
+        cell = {name: row[name].item() for name in COLUMNS if name != "status"}
+        cell["status"] = "ok" if row["diverged_at"] < 0 else "diverged"
+        writer.writerow([cell[name] for name in COLUMNS])
+    return text.getvalue()
+
+
+def _json(result: SweepResult, splits: Splits, config: Mapping[str, Any]) -> str:
+    record = {
+        "config": config,
+        "data": {
+            "name": splits.name,
+            "sha256": splits.fingerprint(),
+            "examples": {role: len(split.y) for role, split in splits.items()},
+            "features": splits.num_features,
+            "classes": splits.class_names,
+        },
+        "device": device(),
+        "matmul_precision": matmul_precision(),
+        "versions": versions(),
+        "cells": len(result.table),
+        "diverged": [
+            {"lr": row["lr"].item(), "reg": row["reg"].item(), "seed": row["seed"].item(), "step": step}
+            for row in result.table
+            if (step := row["diverged_at"].item()) >= 0
+        ],
+        "selection": "highest validation accuracy; ties by lower validation loss, then by grid order",
+        "best": _best(result),
+        "timings": result.timings._asdict(),
+    }
+    return json.dumps(record, indent=2) + "\n"
+
+
+def _best(result: SweepResult) -> dict[str, float] | None:
+    if result.best is None:
+        return None
+    row = result.table[result.best]
+    names = ("lr", "reg", "seed", "train_accuracy", "val_accuracy")
+    return {name: row[name].item() for name in names} | {"test_accuracy": result.test_accuracy}
+
+
+def _safetensors(result: SweepResult, splits: Splits) -> bytes:
+    header = {"data": splits.name, "classes": list(splits.class_names)} | (_best(result) or {})
+    tensors = _named(result.params) | {"mean": splits.mean, "scale": splits.scale}
+    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    return safetensors.numpy.save(tensors, {key: json.dumps(value) for key, value in header.items()})
+
+
+def _named(params: Params) -> dict[str, NDArray]:
+    """Tensor names: the fields of a NamedTuple; a lone array is W."""
+    return params._asdict() if hasattr(params, "_asdict") else {"W": params}

@@ -1,0 +1,206 @@
+"""The linear softmax classifier: scores, loss and gradient.
+
+    s     = X W                                 X: [N, D], W: [D, C]
+    L     = cross_entropy(s, y) + reg Σ W²      no factor 1/2, as both courses have it
+    dL/dW = Xᵀ dL/ds + 2 reg W
+    dL/dX = dL/ds Wᵀ
+    dL/dreg = Σ W²
+
+The bias is the last row of ``W``, against a column of ones that the data carry last (the "bias trick"); it is
+penalised with the rest. ``dL/ds`` is `jaxcls.losses`'.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, Key, Real
+
+from jaxcls import checks
+from jaxcls.losses import cross_entropy, cross_entropy_and_grad, hand_derived
+from jaxcls.precision import full_precision
+
+
+def init(
+    num_features: int, num_classes: int, *, key: Key[Array, ""], scale: float = 1e-3, dtype: jnp.dtype | None = None
+) -> Float[Array, "D C"]:
+    """Small random weights: ``scale`` times a standard normal.
+
+    Args:
+      num_features: D, the column of ones included.
+      num_classes: C.
+      key: a PRNG key, `jax.random.key`.
+      scale: standard deviation; 1e-3 in CS231n, 1e-6 in EECS 498.
+      dtype: JAX's default float when not given.
+
+    Example:
+      >>> import jax
+      >>> init(65, 10, key=jax.random.key(0)).shape
+      (65, 10)
+    """
+    return scale * jax.random.normal(key, (num_features, num_classes), dtype or jnp.result_type(float))
+
+
+@full_precision
+def logits(W: Float[ArrayLike, "D C"], X: Float[ArrayLike, "N D"]) -> Float[Array, "N C"]:
+    """Scores ``X W``, the unnormalised log-probabilities.
+
+    Raises:
+      ValueError: a rank or size does not fit.
+      TypeError: ``X`` and ``W`` are not of one float dtype.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(logits(jnp.eye(2), jnp.array([[3.0, 1.0]])))
+      [[3. 1.]]
+    """
+    W, X = _check(W, X)
+    return X @ W
+
+
+def predict(W: Float[ArrayLike, "D C"], X: Float[ArrayLike, "N D"]) -> Int[Array, "N"]:
+    """The class of the highest score for each example; the lowest class among equals.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(predict(jnp.eye(2), jnp.array([[3.0, 1.0], [0.0, 2.0]])))
+      [0 1]
+    """
+    return jnp.argmax(logits(W, X), axis=1)
+
+
+def loss(
+    W: Float[ArrayLike, "D C"], X: Float[ArrayLike, "N D"], y: Int[ArrayLike, "N"], reg: Real[ArrayLike, ""]
+) -> Float[Array, ""]:
+    """Softmax loss of a linear classifier. `jax.grad` of it runs the hand-derived rule.
+
+    Takes and raises what `loss_and_grad` does; differentiable in ``W``, ``X`` and ``reg``.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> W, X, y = jnp.zeros((4, 10)), jnp.ones((5, 4)), jnp.arange(5)
+      >>> print(f"{loss(W, X, y, 0.1):.4f}")  # ln 10, whatever X
+      2.3026
+      >>> jax.grad(loss)(W, X, y, 0.1).shape
+      (4, 10)
+    """
+    W, X = _check(W, X)
+    return _loss(W, X, checks.labels(y, X.shape[0]), jnp.asarray(reg, W.dtype))
+
+
+@full_precision
+def loss_and_grad(
+    W: Float[ArrayLike, "D C"], X: Float[ArrayLike, "N D"], y: Int[ArrayLike, "N"], reg: Real[ArrayLike, ""]
+) -> tuple[Float[Array, ""], Float[Array, "D C"]]:
+    """Softmax loss and its gradient for a linear classifier.
+
+    ``L = cross_entropy(X W, y) + reg Σ W²`` and ``dL/dW = Xᵀ (softmax(X W) - onehot(y)) / N + 2 reg W``.
+
+    Args:
+      W: weights, ``[D, C]``.
+      X: examples, ``[N, D]``, in the dtype of ``W``, the column of ones last.
+      y: integer labels in ``[0, C)``, ``[N]``.
+      reg: strength of the L2 penalty, a scalar.
+
+    Returns:
+      The loss, a scalar, and ``dL/dW``, ``[D, C]``: what `jax.value_and_grad` of the loss returns.
+
+    Raises:
+      ValueError: a rank or size does not fit, or there are no examples.
+      TypeError: ``X`` and ``W`` are not of one float dtype, or the labels not integers.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> X, y = jnp.array([[1.0, 2.0, 1.0], [3.0, -1.0, 1.0]]), jnp.array([0, 1])
+      >>> loss, dW = loss_and_grad(jnp.zeros((3, 2)), X, y, 0.1)
+      >>> print(f"{loss:.4f}")
+      0.6931
+      >>> print(dW)
+      [[ 0.5  -0.5 ]
+       [-0.75  0.75]
+       [ 0.    0.  ]]
+
+    References:
+      CS231n, `assignment 1 <https://cs231n.github.io/assignments2025/assignment1/>`_, ``softmax.ipynb``.
+    """
+    W, X = _check(W, X)
+    reg = jnp.asarray(reg, W.dtype)
+    data_loss, dlogits = cross_entropy_and_grad(X @ W, y)
+    loss = data_loss + reg * penalty(W)
+    return loss, X.T @ dlogits + 2 * reg * W
+
+
+@full_precision
+def loss_and_grad_naive(
+    W: Float[ArrayLike, "D C"], X: Float[ArrayLike, "N D"], y: Int[ArrayLike, "N"], reg: Real[ArrayLike, ""]
+) -> tuple[Float[Array, ""], Float[Array, "D C"]]:
+    """What `loss_and_grad` computes, one example and one class at a time, as the worksheets begin.
+
+    The two loops are `jax.lax.fori_loop`, so this too compiles and maps. Read it, check against it; do not
+    train with it.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> X, y = jnp.array([[1.0, 2.0, 1.0], [3.0, -1.0, 1.0]]), jnp.array([0, 1])
+      >>> loss, dW = jax.jit(loss_and_grad_naive)(jnp.zeros((3, 2)), X, y, 0.1)
+      >>> print(f"{loss:.4f}")
+      0.6931
+    """
+    W, X = _check(W, X)
+    y = checks.labels(y, X.shape[0])
+    reg = jnp.asarray(reg, W.dtype)
+    n, num_classes = X.shape[0], W.shape[1]
+
+    def one_example(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        scores = X[i] @ W
+        scores -= jnp.max(scores)
+        total = jnp.sum(jnp.exp(scores))
+
+        def one_class(j: Array, dW: Array) -> Array:
+            p = jnp.exp(scores[j]) / total
+            return dW.at[:, j].add((p - (j == y[i])) * X[i])
+
+        data_loss, dW = carry
+        return data_loss + jnp.log(total) - scores[y[i]], jax.lax.fori_loop(0, num_classes, one_class, dW)
+
+    start = jnp.zeros((), W.dtype), jnp.zeros_like(W)
+    data_loss, dW = jax.lax.fori_loop(0, n, one_example, start)
+    return data_loss / n + reg * penalty(W), dW / n + 2 * reg * W
+
+
+@full_precision
+def input_grad(W: Float[ArrayLike, "D C"], X: Float[ArrayLike, "N D"], y: Int[ArrayLike, "N"]) -> Float[Array, "N D"]:
+    """``dL/dX``: which way each example would have to move to raise its loss, ``[N, D]``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(input_grad(jnp.eye(2), jnp.array([[0.0, 0.0]]), jnp.array([1])))
+      [[ 0.5 -0.5]]
+    """
+    W, X = _check(W, X)
+    dlogits = cross_entropy_and_grad(X @ W, y)[1]
+    return dlogits @ W.T
+
+
+@full_precision
+def penalty(W: Float[ArrayLike, "D C"]) -> Float[Array, ""]:
+    """``Σ W²``: what `reg` multiplies, the bias row included.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(penalty(jnp.ones((3073, 10))))
+      30730.0
+    """
+    # As a product: XLA sums those in several partial sums, which round less than the one of jnp.sum(W * W).
+    return jnp.tensordot(W, W)
+
+
+@hand_derived(loss_and_grad, input_grad, penalty)
+def _loss(W: Array, X: Array, y: Array, reg: Array) -> Array:
+    return cross_entropy(logits(W, X), y) + reg * penalty(W)
+
+
+def _check(W: ArrayLike, X: ArrayLike) -> tuple[Array, Array]:
+    W = jnp.asarray(W)
+    if W.ndim != 2:
+        raise ValueError(f"W must have shape [D, C], got {list(W.shape)}")
+    return W, checks.features(X, W.shape[0], W.dtype)

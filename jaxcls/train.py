@@ -1,0 +1,173 @@
+"""Training one model by minibatch gradient descent, as pure functions of its hyperparameters.
+
+A step draws nothing and decides nothing: the minibatch comes in, the new state goes out. `run` scans a step
+over minibatches; `minibatches` draws them from the run's key. Nothing here is jitted or vmapped: the caller
+does that, once, outside (`jaxcls.sweep` does it for a grid).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, Key, Real
+
+from jaxcls.classifier import Classifier, Params
+
+EVALUATION_BATCH = 1000  # examples whose scores are in memory at once
+
+Optimizer = Callable[[Array], optax.GradientTransformation]  # learning rate -> transformation, as optax.sgd is
+
+
+class Hyper(NamedTuple):
+    """The hyperparameters a grid runs over: learning rate and regularisation strength, both may be traced."""
+
+    lr: Real[Array, "..."]
+    reg: Real[Array, "..."]
+
+
+class State(NamedTuple):
+    """What a step takes and returns."""
+
+    params: Params
+    opt_state: optax.OptState
+
+
+def init(
+    classifier: Classifier,
+    optimizer: Optimizer,
+    hyper: Hyper,
+    *,
+    key: Key[Array, ""],
+    num_features: int,
+    num_classes: int,
+    dtype: jnp.dtype | None = None,
+) -> State:
+    """The state before the first step."""
+    params = classifier.init(num_features, num_classes, key=key, dtype=dtype)
+    return State(params, optimizer(hyper.lr).init(params))
+
+
+def step(
+    classifier: Classifier,
+    optimizer: Optimizer,
+    state: State,
+    hyper: Hyper,
+    X: Float[Array, "B D"],
+    y: Int[Array, "B"],
+) -> tuple[State, Float[Array, ""]]:
+    """One step of gradient descent on one minibatch: the new state, and the loss before it.
+
+    Where that loss is not finite the model has diverged, and its learning rate is 0 from there on.
+    """
+    loss, grads = classifier.loss_and_grad(state.params, X, y, hyper.reg)
+    # This also tells the compiler that the loss is read from the params before they are overwritten: where
+    # nothing says so, XLA copies all of them at every step.
+    lr = jnp.where(jnp.isfinite(loss), hyper.lr, 0)
+    updates, opt_state = optimizer(lr).update(grads, state.opt_state, state.params)
+    return State(optax.apply_updates(state.params, updates), opt_state), loss
+
+
+def run(
+    step: Callable[..., tuple[State, Array]],
+    state: State,
+    hyper: Hyper,
+    X: Float[Array, "N D"],
+    y: Int[Array, "N"],
+    batches: Int[Array, "T *batch"],
+) -> tuple[State, Float[Array, "T ..."]]:
+    """Scan ``step(state, hyper, X[batch], y[batch])`` over ``batches``; the state after, and every step's loss.
+
+    Example:
+      >>> import functools, jax, jax.numpy as jnp, optax
+      >>> from jaxcls import classifier
+      >>> X = jnp.array([[1.0, 1.0], [-1.0, 1.0]] * 50)  # one feature, and the column of ones
+      >>> y = jnp.array([0, 1] * 50)
+      >>> one_step = functools.partial(step, classifier.linear(), optax.sgd)
+      >>> hyper = Hyper(lr=0.5, reg=1e-3)
+      >>> key = jax.random.key(0)
+      >>> state = init(classifier.linear(), optax.sgd, hyper, key=key, num_features=2, num_classes=2)
+      >>> batches = minibatches(key, 0, 100, batch_size=20, num_examples=100)
+      >>> state, losses = jax.jit(functools.partial(run, one_step))(state, hyper, X, y, batches)
+      >>> print(f"{losses[0]:.2f} -> {losses[-1]:.2f}")
+      0.69 -> 0.02
+    """
+
+    def body(state: State, batch: Array) -> tuple[State, Array]:
+        return step(state, hyper, X[batch], y[batch])
+
+    return jax.lax.scan(body, state, batches)
+
+
+def minibatches(
+    key: Key[Array, ""], first_step: int | Array, steps: int, *, batch_size: int, num_examples: int
+) -> Int[Array, "T B"]:
+    """The examples of each step, drawn with replacement as both courses draw them.
+
+    Step t's come from ``fold_in(key, t)``, so they do not depend on how a run is cut into chunks.
+
+    Example:
+      >>> import jax
+      >>> key = jax.random.key(0)
+      >>> whole = minibatches(key, 0, 10, batch_size=4, num_examples=100)
+      >>> tail = minibatches(key, 6, 4, batch_size=4, num_examples=100)
+      >>> bool((whole[6:] == tail).all())
+      True
+    """
+
+    def draw(t: Array) -> Array:
+        return jax.random.randint(jax.random.fold_in(key, t), (batch_size,), 0, num_examples)
+
+    return jax.vmap(draw)(first_step + jnp.arange(steps))
+
+
+class Score(NamedTuple):
+    """The loss and the number of right predictions, over some examples."""
+
+    loss: Float[Array, "..."]
+    num_correct: Int[Array, "..."]
+
+
+def score(
+    classifier: Classifier, params: Params, reg: Real[ArrayLike, ""], X: Float[Array, "N D"], y: Int[Array, "N"]
+) -> Score:
+    """The mean loss (penalty included) and the number of right predictions."""
+    # Two products are written here; the compiler sees that they are one.
+    correct = jnp.argmax(classifier.logits(params, X), axis=1) == y
+    return Score(classifier.loss(params, X, y, reg), jnp.sum(correct))
+
+
+def evaluate(
+    score: Callable[[Array, Array], Score],
+    X: Float[Array, "N D"],
+    y: Int[Array, "N"],
+    *,
+    batch_size: int = EVALUATION_BATCH,
+) -> Score:
+    """Mean loss and accuracy of all examples, ``batch_size`` at a time to bound the memory the logits take.
+
+    Returns:
+      A `Score` whose ``num_correct`` counts over all N.
+
+    Example:
+      >>> import functools, jax.numpy as jnp
+      >>> from jaxcls import classifier
+      >>> X, y = jnp.array([[1.0, 1.0], [-1.0, 1.0], [2.0, 1.0]]), jnp.array([0, 1, 1])
+      >>> W = jnp.array([[1.0, -1.0], [0.0, 0.0]])
+      >>> evaluate(functools.partial(score, classifier.linear(), W, 0.0), X, y).num_correct.item()
+      2
+    """
+    n = X.shape[0]
+
+    def weighted(start: int | Array, size: int) -> Score:
+        batch = score(jax.lax.dynamic_slice_in_dim(X, start, size), jax.lax.dynamic_slice_in_dim(y, start, size))
+        return batch._replace(loss=batch.loss * (size / n))
+
+    size = min(batch_size, n)
+    parts = jax.lax.map(lambda start: weighted(start, size), jnp.arange(n // size) * size)
+    total = jax.tree.map(lambda part: jnp.sum(part, axis=0), parts)
+    if rest := n % size:
+        total = jax.tree.map(jnp.add, total, weighted(n - rest, rest))
+    return total
