@@ -1,0 +1,53 @@
+"""Strict settings for every test: shapes checked at every call, no silent rank promotion, warnings as errors."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import pooch
+import pytest
+from jaxtyping import config, install_import_hook
+
+with install_import_hook("jaxcls", "beartype.beartype"):
+    from jaxcls import data
+    from jaxcls.data.cifar10 import MIRRORS
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> Iterator[np.dtype]:
+    """Each float dtype in turn, with 64-bit mode on for float64 alone."""
+    with jax.enable_x64(request.param == "float64"):
+        yield np.dtype(request.param)
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def our_words() -> Iterator[None]:
+    """Without the type checker, so that a wrong shape or dtype meets the message a user gets."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def cifar10_dir() -> str | None:
+    """The folder of CIFAR-10 that JAXCLS_CIFAR10 names; None if the user's cache has it; else the test is skipped."""
+    if folder := os.environ.get("JAXCLS_CIFAR10"):
+        return folder
+    if any((Path(pooch.os_cache("jaxcls")) / url.rsplit("/", 1)[1]).exists() for url, _ in MIRRORS):
+        return None
+    pytest.skip("needs CIFAR-10: name its folder in JAXCLS_CIFAR10, or let examples/sweep.py download it")
+
+
+@pytest.fixture(scope="session")
+def digits() -> data.Splits:
+    return data.standard(data.load_digits())

@@ -1,0 +1,100 @@
+"""``python examples/sweep.py`` as a user runs it, and the mistakes a newcomer makes."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PROGRAM = Path(__file__).parents[1] / "examples" / "sweep.py"
+
+
+def run(*args: object, cwd: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(PROGRAM), *map(str, args)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
+
+
+def test_default_run_does_the_whole_job(tmp_path: Path) -> None:
+    done = run(cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # no bar where nobody watches
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert {path.name for path in folder.iterdir()} == {
+        "results.csv",
+        "run.json",
+        "best.safetensors",
+        "heatmap.png",
+        "loss.png",
+        "weights.png",
+    }
+    for word in ("compiling", "diverged at step", "<- best", "on test, which was scored once", "load_file"):
+        assert word in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_own_features_own_grid_and_seeds(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 300)
+    np.savez(tmp_path / "mine.npz", X=np.eye(3)[y] + 0.1 * rng.standard_normal((300, 3)), y=y)
+    options = ["--lr", 0.1, 1, "--reg", 0, "--seeds", 1, 2, "--steps", 50, "--optimizer", "adam", "--out", "here"]
+    done = run("--data", "mine.npz", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "here" / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["lr"], row["reg"], row["seed"]) for row in rows] == [
+        ("0.1", "0.0", "1"),
+        ("0.1", "0.0", "2"),
+        ("1.0", "0.0", "1"),
+        ("1.0", "0.0", "2"),
+    ]
+    assert max(float(row["val_accuracy"]) for row in rows) > 0.95
+
+
+def test_every_cell_diverged_exits_1_with_the_table(tmp_path: Path) -> None:
+    done = run("--lr", 1e30, "--reg", 1, "--steps", 5, "--out", "run", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "every cell diverged" in done.stdout
+    assert (tmp_path / "run" / "results.csv").exists()
+    assert not (tmp_path / "run" / "best.safetensors").exists()
+
+
+MISTAKES = {
+    "duplicate lr": (["--lr", 0.1, 0.1], "error: lr must hold each value once, got 0.1 2 times"),
+    "negative reg": (["--reg", -1], "error: reg must hold finite values not below 0, got -1.0"),
+    "lr not a number": (["--lr", "nan"], "error: lr must hold finite values not below 0, got nan"),
+    "no lr": (["--lr"], "error: lr must hold at least one value, got ()"),
+    "zero steps": (["--steps", 0], "error: steps must be at least 1, got 0"),
+    "empty batches": (["--batch-size", 0], "error: batch_size must be at least 1, got 0"),
+    "no such data": (["--data", "mnist"], "error: --data must be digits, cifar10 or the path of an .npz, got mnist"),
+    "no such file": (["--data", "a.npz"], "error: a.npz: no such file, expected an .npz with X and y"),
+    "no CIFAR-10": (["--preset", "cs231n", "--data-dir", "."], "error: . holds no CIFAR-10, expected data_batch_1"),
+    "protocol of other data": (["--protocol", "cs231n"], "error: protocol cs231n prepares cifar10 only, got digits"),
+    "folder in use": (["--out", "."], "error: . must be empty to take a run, it holds used"),
+    "folder is a file": (["--out", "used"], "error: used cannot be written as a run's folder: File exists"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_ends_in_one_sentence_and_exit_code_2(mistake: str, tmp_path: Path) -> None:
+    args, sentence = MISTAKES[mistake]
+    (tmp_path / "used").touch()
+    done = run(*args, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(sentence)
+    assert done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["used"]
+
+
+def test_an_unknown_flag_exits_2(tmp_path: Path) -> None:
+    done = run("--learning-rate", 0.1, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "learning-rate" in done.stderr
+
+
+@pytest.mark.parametrize("preset", ["digits", "cs231n", "eecs498"])
+def test_help_shows_the_preset_s_own_defaults(preset: str, tmp_path: Path) -> None:
+    done = run("--preset", preset, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert f"(default: {preset})" in " ".join(done.stdout.split())

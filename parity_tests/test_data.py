@@ -1,0 +1,343 @@
+"""Loaders and protocols: the right data, or one sentence."""
+
+import functools
+import http.server
+import io
+import pickle
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxcls import data
+from jaxcls.data import Source, Split, Splits
+from jaxcls.data.cifar10 import BINARY_BATCHES, PYTHON_BATCHES, download
+from jaxcls.data.source import hold_out
+
+PER_BATCH = 10_000
+
+
+def pictures(k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels and labels of made-up batch ``k``."""
+    rng = np.random.default_rng(k)
+    return rng.integers(0, 256, (PER_BATCH, 3072), np.uint8), rng.integers(0, 10, PER_BATCH)
+
+
+def python2_pickle(pixels: np.ndarray, labels: list[int]) -> bytes:
+    """A batch as Python 2 pickled it: protocol 2, byte strings, numpy.core's names."""
+
+    def short(text: bytes) -> bytes:
+        return b"U" + bytes([len(text)]) + text
+
+    shape = b"M" + pixels.shape[0].to_bytes(2, "little") + b"M" + pixels.shape[1].to_bytes(2, "little") + b"\x86"
+    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + short(b"b") + b"\x87R(K\x01" + shape
+    array += b"cnumpy\ndtype\n" + short(b"u1") + b"K\x00K\x01\x87R(K\x03" + short(b"|") + b"NNN"
+    array += b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T" + pixels.size.to_bytes(4, "little") + pixels.tobytes()
+    numbers = b"](" + b"".join(b"J" + int(label).to_bytes(4, "little", signed=True) for label in labels) + b"e"
+    return b"\x80\x02}(" + short(b"labels") + numbers + short(b"data") + array + b"tbu."
+
+
+@functools.cache
+def files() -> dict[str, bytes]:
+    """The six batches in both versions."""
+    made = {}
+    for k, name in enumerate(PYTHON_BATCHES):
+        pixels, labels = pictures(k)
+        made[name] = python2_pickle(pixels, labels.tolist())
+        made[f"{name}.bin"] = np.column_stack([labels.astype(np.uint8), pixels]).tobytes()
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the Python version in it."""
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    for name in PYTHON_BATCHES:
+        (tmp_path / "cifar-10-batches-py" / name).write_bytes(files()[name])
+    return tmp_path
+
+
+def test_python_and_binary_versions_are_read_alike(folder: Path, tmp_path: Path) -> None:
+    binary = tmp_path / "other" / "cifar-10-batches-bin"
+    binary.mkdir(parents=True)
+    for name in BINARY_BATCHES:
+        (binary / name).write_bytes(files()[name])
+    expected = [np.concatenate(parts) for parts in zip(*map(pictures, range(6)), strict=True)]
+    for place in (folder, folder / "cifar-10-batches-py", binary, binary.parent):
+        source = data.load_cifar10(place)
+        np.testing.assert_array_equal(source.X, expected[0])
+        np.testing.assert_array_equal(source.y, expected[1])
+    assert "MD5" in data.load_cifar10(folder).note
+    assert len(source.train), len(source.test) == (45_000, 10_000)
+
+
+class Evil:
+    def __reduce__(self) -> tuple:
+        return print, ("code ran",)
+
+
+TAMPERED: dict[str, tuple[Callable[[bytes], bytes | None], str]] = {
+    "missing": (lambda raw: None, "data_batch_3 is missing, expected all of data_batch_1"),
+    "truncated": (lambda raw: raw[: len(raw) // 2], "data_batch_3 is (truncated|not a CIFAR-10 batch)"),
+    "empty": (lambda raw: b"", "data_batch_3 is truncated"),
+    "no pickle": (lambda raw: b"P" * 1000, "data_batch_3 is not a CIFAR-10 batch"),
+    "imports os.system": (
+        lambda raw: b"cos\nsystem\n(S'true'\ntR.",
+        "is refused: the pickle tries to import os.system",
+    ),
+    "calls print": (lambda raw: pickle.dumps(Evil()), "is refused: the pickle tries to import builtins.print"),
+    "calls numpy's loader": (lambda raw: b"cnumpy\nload\n.", "is refused: the pickle tries to import numpy.load"),
+    "no dict": (lambda raw: pickle.dumps([1, 2], 2), "expected a dict with data and labels"),
+    "labels are text": (
+        lambda raw: python2_pickle(pictures(0)[0], []).replace(b"](e", b"](U\x01ae", 1),
+        "expected an array of pixels and a list of integer labels",
+    ),
+    "too few pictures": (
+        lambda raw: python2_pickle(pictures(0)[0][:100], [0] * 100),
+        "expected 10000 x 3072 pixels and 10000 labels, got 100 x 3072 and 100",
+    ),
+    "label out of range": (
+        lambda raw: python2_pickle(pictures(0)[0], [3] * 9_999 + [10]),
+        r"labels must lie in \[0, 10\), got 10 at row 9999 of .*data_batch_3",
+    ),
+    "array of objects": (lambda raw: raw.replace(b"U\x02u1", b"U\x02O8", 1), "its array is of dtype b'O8'"),
+    "shape larger than its bytes": (
+        lambda raw: raw.replace(b"M\x10'M\x00\x0c\x86", b"M\x10'M\x00\x0d\x86", 1),
+        "not a CIFAR-10 batch: cannot reshape",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", TAMPERED)
+def test_a_damaged_batch_is_refused_and_runs_nothing(damage: str, folder: Path, capfd: pytest.CaptureFixture) -> None:
+    tamper, sentence = TAMPERED[damage]
+    path = folder / "cifar-10-batches-py" / "data_batch_3"
+    raw = tamper(path.read_bytes())
+    path.unlink() if raw is None else path.write_bytes(raw)
+    with pytest.raises((ValueError, FileNotFoundError), match=sentence):
+        data.load_cifar10(folder)
+    assert "code ran" not in capfd.readouterr().out
+
+
+def test_a_truncated_binary_batch_is_refused(tmp_path: Path) -> None:
+    for name in BINARY_BATCHES:
+        (tmp_path / name).write_bytes(files()[name][:-1])
+    with pytest.raises(ValueError, match=r"data_batch_1.bin is truncated .* expected 30730000 bytes, got 30729999"):
+        data.load_cifar10(tmp_path)
+
+
+def test_a_folder_without_cifar10_says_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no CIFAR-10, expected data_batch_1 to data_batch_5"):
+        data.load_cifar10(tmp_path)
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """A local mirror: its URL, and the checksum of the archive it has."""
+    served = tmp_path / "served"
+    served.mkdir()
+    with tarfile.open(served / "cifar-10-python.tar.gz", "w:gz", compresslevel=1) as archive:
+        for name in PYTHON_BATCHES:
+            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            member.size = len(files()[name])
+            archive.addfile(member, io.BytesIO(files()[name]))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=served)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        checksum = sha256((served / "cifar-10-python.tar.gz").read_bytes()).hexdigest()
+        yield f"http://127.0.0.1:{server.server_port}", checksum
+        server.shutdown()
+
+
+def test_mirrors_are_tried_in_turn_and_the_archive_is_read(
+    mirror: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, checksum = mirror
+    mirrors = tuple((f"{url}/{place}/cifar-10-python.tar.gz", checksum) for place in ("absent", "."))
+    path = download(tmp_path / "cache", mirrors)
+    assert path == tmp_path / "cache" / "cifar-10-python.tar.gz"
+    assert download(tmp_path / "cache", (("http://127.0.0.1:9/cifar-10-python.tar.gz", checksum),)) == path
+    monkeypatch.delenv("JAXCLS_CIFAR10", raising=False)
+    monkeypatch.setattr("jaxcls.data.cifar10.download", lambda: path)
+    source = data.load_cifar10()
+    np.testing.assert_array_equal(source.X[-PER_BATCH:], pictures(5)[0])
+    assert source.note == ""
+
+
+def test_a_wrong_checksum_is_refused_and_not_kept(mirror: tuple[str, str], tmp_path: Path) -> None:
+    url, _ = mirror
+    with pytest.raises(ConnectionError, match=r"CIFAR-10 could not be downloaded; .*--data-dir.*hash"):
+        download(tmp_path / "cache", ((f"{url}/cifar-10-python.tar.gz", "0" * 64),))
+    assert not any((tmp_path / "cache").iterdir())
+
+
+def test_no_mirror_at_all_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionError, match=r"could not be downloaded; unpack cifar-10-python\.tar\.gz by hand"):
+        download(tmp_path, (("http://127.0.0.1:9/cifar-10-python.tar.gz", "0" * 64),))
+
+
+@pytest.fixture(scope="module")
+def made_up() -> Source:
+    X, y = (np.concatenate(parts) for parts in zip(*map(pictures, range(6)), strict=True))
+    train, val, test = np.split(np.arange(60_000), [45_000, 50_000])
+    pixels = np.arange(3072).reshape(3, 32, 32).transpose(1, 2, 0)
+    return Source("cifar10", X, y, train, val, test, data.CIFAR10_CLASSES, pixels)
+
+
+def test_cs231n_prepares_as_the_course_does(made_up: Source) -> None:
+    """The course's own lines, on the pictures as it loads them."""
+    splits = data.cs231n(made_up)
+    X = made_up.X.reshape(60_000, 3, 32, 32).transpose(0, 2, 3, 1).astype("float64")
+    X_train, X_val, X_test = X[:49_000], X[49_000:50_000], X[50_000:51_000]
+    mean_image = np.mean(X_train.reshape(49_000, -1), axis=0)
+    for split, pictures in ((splits.train, X_train[:500]), (splits.val, X_val), (splits.test, X_test)):
+        expected = pictures.reshape(len(pictures), -1) - mean_image
+        np.testing.assert_allclose(split.X[: len(pictures), :-1], expected, atol=1e-4)
+        assert (split.X[:, -1] == 1).all()
+    assert [len(split.y) for _, split in splits.items()] == [49_000, 1_000, 1_000]
+    assert splits.num_features == 3073
+    np.testing.assert_array_equal(splits.val.y, made_up.y[49_000:50_000])
+
+
+def test_eecs498_prepares_as_the_course_does(made_up: Source) -> None:
+    splits = data.eecs498(made_up)
+    X = made_up.X.reshape(60_000, 3, 32, 32).astype("float64") / 255
+    X -= X[:50_000].mean(axis=(0, 2, 3), keepdims=True)
+    for split, rows in (
+        (splits.train, slice(0, 500)),
+        (splits.val, slice(40_000, 50_000)),
+        (splits.test, slice(50_000, None)),
+    ):
+        expected = X[rows].reshape(-1, 3072)
+        np.testing.assert_allclose(split.X[: len(expected), :-1], expected, atol=1e-6)
+        assert (split.X[:, -1] == 1).all()
+    assert [len(split.y) for _, split in splits.items()] == [40_000, 10_000, 10_000]
+
+
+@pytest.mark.parametrize("protocol", [data.cs231n, data.eecs498])
+def test_templates_find_their_pixels(protocol: Callable[[Source], Splits], made_up: Source) -> None:
+    splits = protocol(made_up)
+    picture = made_up.X[0].reshape(3, 32, 32).transpose(1, 2, 0)
+    raw = splits.train.X[0, :-1] * splits.scale + splits.mean
+    np.testing.assert_allclose(raw[splits.pixels], picture, atol=1e-3)
+
+
+def test_course_protocols_are_for_cifar10_only() -> None:
+    for protocol in (data.cs231n, data.eecs498):
+        with pytest.raises(ValueError, match="prepares cifar10 only, got digits"):
+            protocol(data.load_digits())
+
+
+def test_standard_standardises_by_train_alone() -> None:
+    splits = data.standard(data.load_digits())
+    train = splits.train.X[:, :-1]
+    np.testing.assert_allclose(train.mean(axis=0), 0, atol=1e-6)
+    deviations = train.std(axis=0)
+    assert np.isclose(deviations, 1, atol=1e-5).sum() + (deviations == 0).sum() == 64
+    assert abs(splits.val.X[:, :-1].mean()) > 1e-4
+
+
+def test_splits_are_disjoint_and_whole() -> None:
+    rows = np.concatenate(hold_out(1797))
+    np.testing.assert_array_equal(np.sort(rows), np.arange(1797))
+    with pytest.raises(ValueError, match="need an example each, got 2 examples"):
+        hold_out(2)
+
+
+def test_fingerprint_changes_with_any_bit() -> None:
+    first, second = data.standard(data.load_digits()), data.standard(data.load_digits())
+    assert first.fingerprint() == second.fingerprint()
+    second.val.X[17, 5] += 1e-6
+    assert first.fingerprint() != second.fingerprint()
+
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.standard_normal((40, 3)), np.arange(40) % 4
+READY = {f"{a}_{role}": v for role in ("train", "val", "test") for a, v in (("X", X), ("y", Y))}
+
+
+def test_npz_of_one_pool_is_split(tmp_path: Path) -> None:
+    np.savez(tmp_path / "features.npz", X=X, y=Y)
+    splits = data.standard(data.load_npz(tmp_path / "features.npz"))
+    assert [len(split.y) for _, split in splits.items()] == [28, 6, 6]
+    assert splits.num_classes == 4
+    assert splits.name == "features/standard"
+
+
+def test_npz_of_ready_splits_is_kept(tmp_path: Path) -> None:
+    arrays = READY | {"X_test": np.ones((2, 3), np.uint8), "y_test": np.array([3, 0], np.uint8)}
+    np.savez(tmp_path / "features.npz", **arrays)
+    splits = data.standard(data.load_npz(tmp_path / "features.npz"))
+    assert [len(split.y) for _, split in splits.items()] == [40, 40, 2]
+    np.testing.assert_array_equal(splits.test.y, [3, 0])
+
+
+BAD_NPZ = {
+    "other arrays": ({"features": X}, ValueError, "must hold X and y, or X_train, .*; it holds none"),
+    "no labels": ({"X": X}, ValueError, "must hold X and y, .*; it holds X"),
+    "lengths": ({"X": X, "y": Y[:-1]}, ValueError, "must have the same length, got 40 examples and 39 labels"),
+    "rank": ({"X": X[0], "y": Y}, ValueError, r"X must have shape \[N, D\] and y shape \[N\], got \[3\] and \[40\]"),
+    "empty": ({"X": X[:0], "y": Y[:0]}, ValueError, "must hold at least one example"),
+    "too few": ({"X": X[:2], "y": Y[:2]}, ValueError, "train, val and test need an example each, got 2"),
+    "NaN": (
+        {"X": np.where(np.eye(40, 3), np.nan, X), "y": Y},
+        ValueError,
+        "X must be finite, got nan at row 0, column 0",
+    ),
+    "infinite": ({"X": np.where(np.eye(40, 3), np.inf, X), "y": Y}, ValueError, "X must be finite, got inf"),
+    "too large": ({"X": X * 1e300, "y": Y}, ValueError, "must be finite"),
+    "text": ({"X": X.astype(str), "y": Y}, TypeError, "X must hold real numbers, got <U"),
+    "complex": ({"X": X * 1j, "y": Y}, TypeError, "X must hold real numbers, got complex128"),
+    "float labels": ({"X": X, "y": Y * 1.0}, TypeError, "y must hold integer labels, got float64"),
+    "negative label": ({"X": X, "y": Y - 1}, ValueError, r"labels must lie in \[0, 3\), got -1 at row"),
+    "one class": ({"X": X, "y": Y * 0}, ValueError, "train must hold at least two classes, got only class 0"),
+    "unseen label": (READY | {"y_val": Y + 1}, ValueError, r"labels must lie in \[0, 4\), got 4 at row 3 of val"),
+    "widths": (READY | {"X_val": X[:, :2]}, ValueError, r"must be of one width, got \[2, 3\]"),
+    "empty test": (READY | {"X_test": X[:0], "y_test": Y[:0]}, ValueError, "X_test must hold at least one example"),
+    "objects": ({"X": np.array([print] * 4), "y": Y}, ValueError, "cannot be read as an .npz of plain arrays"),
+}
+
+
+@pytest.mark.parametrize("mistake", BAD_NPZ)
+def test_a_bad_npz_is_refused(mistake: str, tmp_path: Path) -> None:
+    arrays, error, sentence = BAD_NPZ[mistake]
+    np.savez(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(error, match=sentence):
+        data.standard(data.load_npz(tmp_path / "bad.npz"))
+
+
+@pytest.mark.parametrize("raw", [b"", b"PK\x03\x04 no zip", b"no zip at all", np.random.default_rng(0).bytes(999)])
+def test_a_file_that_is_no_npz_is_refused(raw: bytes, tmp_path: Path) -> None:
+    (tmp_path / "bad.npz").write_bytes(raw)
+    with pytest.raises(ValueError, match=r"bad\.npz cannot be read as an \.npz"):
+        data.load_npz(tmp_path / "bad.npz")
+
+
+def test_a_truncated_npz_is_refused(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "whole.npz", X=X, y=Y)
+    (tmp_path / "bad.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"bad\.npz cannot be read as an \.npz"):
+        data.load_npz(tmp_path / "bad.npz")
+
+
+def test_a_missing_npz_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no such file, expected an \.npz with X and y"):
+        data.load_npz(tmp_path / "absent.npz")
+
+
+@pytest.mark.parametrize(
+    ("split", "error", "sentence"),
+    [
+        ((X, Y[:-1]), ValueError, "X and y must have the same length"),
+        ((X.astype(int), Y), TypeError, "X must be floating point, got int64"),
+        ((X, Y.astype(float)), TypeError, "y must hold integer labels"),
+    ],
+)
+@pytest.mark.usefixtures("our_words")
+def test_a_bad_split_is_refused(split: tuple, error: type, sentence: str) -> None:
+    with pytest.raises(error, match=sentence):
+        Split(*split)

@@ -1,0 +1,204 @@
+"""The sweep: the same as one at a time, cells apart from each other, selection, blocks."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxcls import memory, sweep, train
+from jaxcls.classifier import linear
+from jaxcls.data import Split, Splits
+from jaxcls.grid import Grid
+from jaxcls.train import Hyper
+
+GRID = Grid(lr=[0.03, 0.3], reg=[0.0, 1e-2, 0.1], seed=[0, 7])
+
+
+@pytest.fixture(scope="module")
+def result(digits: Splits) -> sweep.SweepResult:
+    return sweep.run(digits, GRID, steps=150, batch_size=50)
+
+
+def alone(splits: Splits, lr: float, reg: float, seed: int, optimizer: train.Optimizer, steps: int) -> tuple:
+    """One cell, without the sweep: its weights and losses."""
+    initial, minibatch = jax.random.split(jax.random.key(seed))
+    hyper = Hyper(jnp.float32(lr), jnp.float32(reg))
+    state = train.init(linear(), optimizer, hyper, key=initial, num_features=65, num_classes=10)
+    X, y = jnp.asarray(splits.train.X), jnp.asarray(splits.train.y)
+    batches = train.minibatches(minibatch, 0, steps, batch_size=50, num_examples=len(y))
+    step = functools.partial(train.step, linear(), optimizer)
+    state, losses = jax.jit(functools.partial(train.run, step))(state, hyper, X, y, batches)
+    return state.params, losses
+
+
+@pytest.mark.parametrize("row", range(len(GRID)))
+def test_every_cell_is_what_it_would_be_alone(row: int, result: sweep.SweepResult, digits: Splits) -> None:
+    lr, reg, seed = GRID.cells()[row]
+    W, losses = alone(digits, lr, reg, seed, optax.sgd, 150)
+    # Another shape of product adds up in another order: equal to rounding, not to the bit.
+    np.testing.assert_allclose(result.losses[row], losses, rtol=1e-4)
+    correct = jnp.argmax(digits.val.X @ W, axis=1) == digits.val.y
+    assert result.table["val_accuracy"][row] == pytest.approx(float(correct.mean()), abs=1.1 / 270)
+    if row == result.best:
+        np.testing.assert_allclose(result.params, W, atol=1e-4 * np.abs(W).max())
+
+
+@pytest.mark.parametrize(
+    "optimizer", [optax.adam, functools.partial(optax.sgd, momentum=0.9)], ids=["adam", "momentum"]
+)
+def test_other_optimizers_too(optimizer: train.Optimizer, digits: Splits) -> None:
+    grid = Grid(lr=[0.001, 0.01], reg=[1e-3])
+    found = sweep.run(digits, grid, steps=60, batch_size=50, optimizer=optimizer)
+    for row, cell in enumerate(grid.cells()):
+        np.testing.assert_allclose(found.losses[row], alone(digits, *cell, optimizer, 60)[1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", [optax.sgd, optax.adam], ids=["sgd", "adam"])
+def test_cells_that_overflow_leave_the_others_as_they_were_bit_for_bit(
+    optimizer: train.Optimizer, digits: Splits
+) -> None:
+    calm = sweep.run(digits, Grid([0.1, 0.2, 0.3], [0.0, 1e-2]), steps=60, optimizer=optimizer)
+    wild = sweep.run(digits, Grid([0.1, 1e30, 0.3], [0.0, 1e-2]), steps=60, optimizer=optimizer)
+    kept = [0, 1, 4, 5]
+    assert (wild.table["diverged_at"][2:4] >= 0).any()
+    np.testing.assert_array_equal(calm.losses[kept], wild.losses[kept])
+    for column in sweep.SCORES:
+        np.testing.assert_array_equal(calm.table[column][kept], wild.table[column][kept])
+
+
+def test_every_cell_of_a_replicate_sees_the_same_minibatches_and_starts_alike(result: sweep.SweepResult) -> None:
+    first = result.losses[:, 0].reshape(2, 3, 2)
+    # At reg 0 the first loss depends on initial weights and first minibatch alone.
+    assert first[0, 0, 0] == first[1, 0, 0]
+    assert first[0, 0, 0] != first[0, 0, 1]
+
+
+def test_rank_is_by_val_accuracy_then_val_loss_then_order(result: sweep.SweepResult) -> None:
+    table = result.table
+    expected = sorted(range(len(table)), key=lambda row: (-table["val_accuracy"][row], table["val_loss"][row], row))
+    assert [int(row) for row in np.argsort(table["rank"])] == expected
+    assert result.best == expected[0]
+
+
+def test_ties_go_to_the_lower_val_loss(digits: Splits) -> None:
+    found = sweep.run(digits, Grid(lr=[0.1], reg=[1e-5, 0.0, 2e-5]), steps=200)
+    assert len(set(found.table["val_accuracy"])) == 1
+    assert len(set(found.table["val_loss"])) == 3
+    assert found.best == np.argmin(found.table["val_loss"])
+
+
+def test_test_accuracy_is_the_best_cell_s(result: sweep.SweepResult, digits: Splits) -> None:
+    predicted = np.argmax(digits.test.X @ result.params, axis=1)
+    assert result.test_accuracy == pytest.approx((predicted == digits.test.y).mean(), abs=1.1 / 270)
+
+
+def test_table_is_the_same_in_blocks_of_any_size(result: sweep.SweepResult, digits: Splits) -> None:
+    need = memory.estimate(digits, batch_size=50)
+    for cells in (1, 4, 5, 7, 12):
+        found = sweep.run(digits, GRID, steps=150, batch_size=50, memory=need.data + cells * need.cell)
+        np.testing.assert_array_equal(found.table[["lr", "reg", "seed"]], result.table[["lr", "reg", "seed"]])
+        np.testing.assert_allclose(found.losses, result.losses, rtol=1e-4)
+        np.testing.assert_allclose(found.table["val_loss"], result.table["val_loss"], rtol=1e-4)
+        np.testing.assert_allclose(found.params, result.params, atol=1e-4)
+
+
+@pytest.mark.parametrize("chunk_steps", [1, 7, 50, 1000])
+def test_result_does_not_depend_on_how_the_run_is_cut_into_chunks(chunk_steps: int, digits: Splits) -> None:
+    whole = sweep.run(digits, Grid([0.1], [0.0]), steps=50)
+    cut = sweep.run(digits, Grid([0.1], [0.0]), steps=50, chunk_steps=chunk_steps)
+    np.testing.assert_allclose(cut.losses, whole.losses, rtol=1e-5)
+
+
+def test_sweep_runs_in_float64(digits: Splits) -> None:
+    with jax.enable_x64(True):
+        wide = Splits(
+            *(Split(split.X.astype(np.float64), split.y) for _, split in digits.items()),
+            digits.class_names,
+            digits.mean,
+            digits.scale,
+            digits.pixels,
+            digits.name,
+        )
+        found = sweep.run(wide, Grid([0.1], [1e-3]), steps=20)
+    assert found.losses.dtype == found.params.dtype == np.float64
+
+
+def test_callback_is_called_before_and_after_every_chunk(digits: Splits) -> None:
+    rows: list[dict] = []
+    sweep.run(digits, Grid([0.1, 1e30], [0.1]), steps=25, chunk_steps=10, callback=rows.append)
+    assert [row["step"] for row in rows] == [0, 10, 20, 25]
+    assert {row["steps"] for row in rows} == {25}
+    assert {row["cells"] for row in rows} == {2}
+    assert [row["diverged"] for row in rows] == [0, 1, 1, 1]
+    assert np.isfinite(rows[-1]["loss"])
+
+
+def test_all_cells_diverged_is_a_result(digits: Splits) -> None:
+    found = sweep.run(digits, Grid([1e30], [1.0]), steps=5)
+    assert found.best is None
+    assert found.params is None
+    assert np.isnan(found.test_accuracy)
+    assert found.table["diverged_at"].tolist() == [1]
+    assert found.table["rank"].tolist() == [0]
+    assert np.isnan(found.table["val_accuracy"]).all()
+
+
+def test_diverged_cell_is_reported_with_the_step_at_which_it_left(digits: Splits) -> None:
+    # lr · 2 · reg = 20: the penalty alone multiplies W by -19 at every step.
+    found = sweep.run(digits, Grid([10.0], [1.0]), steps=100)
+    left = int(found.table["diverged_at"][0])
+    assert np.isfinite(found.losses[0, :left]).all()
+    assert not np.isfinite(found.losses[0, left])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"lr": []}, "lr must hold at least one value"),
+        ({"reg": [-0.1]}, "reg must hold finite values not below 0, got -0.1"),
+        ({"lr": [np.nan]}, "lr must hold finite values not below 0, got nan"),
+        ({"lr": [np.inf]}, "lr must hold finite values not below 0, got inf"),
+        ({"lr": [0.1, 0.2, 0.1]}, "lr must hold each value once, got 0.1 2 times"),
+        ({"reg": [0.0, -0.0]}, "reg must hold each value once"),
+        ({"seed": [-1]}, "seed must hold finite values not below 0, got -1"),
+        ({"seed": [2**32]}, "seed must hold values below 2\\*\\*32, got 4294967296"),
+    ],
+)
+@pytest.mark.usefixtures("our_words")
+def test_a_bad_grid_is_refused(arguments: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        Grid(**{"lr": [0.1], "reg": [0.0]} | arguments)
+
+
+@pytest.mark.usefixtures("our_words")
+@pytest.mark.parametrize(("axis", "values"), [("lr", ["fast"]), ("lr", [1j]), ("seed", [0.5])])
+def test_a_grid_of_other_things_than_numbers_is_refused(axis: str, values: list) -> None:
+    with pytest.raises(TypeError, match=f"{axis} must hold"):
+        Grid(**{"lr": [0.1], "reg": [0.0]} | {axis: values})
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"chunk_steps": -1}, "chunk_steps must be at least 1, got -1"),
+        ({"memory": 10_000}, "memory must hold the data and at least one cell, .* got 10000"),
+    ],
+)
+def test_a_sweep_that_cannot_run_is_refused(options: dict, sentence: str, digits: Splits) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        sweep.run(digits, Grid([0.1], [0.0]), **{"steps": 5} | options)
+
+
+def test_edges_are_said_with_the_values_to_try_next() -> None:
+    grid = Grid(lr=[0.1, 0.3, 1.0], reg=[0.1, 0.01, 0.001])
+    assert grid.beyond(grid.cells().index((0.3, 0.01, 0))) == {}
+    assert grid.beyond(grid.cells().index((1.0, 0.01, 0))) == {"lr": (1.0, 3.33, 11.1)}
+    assert grid.beyond(grid.cells().index((0.1, 0.001, 0))) == {"lr": (0.1, 0.0333, 0.0111), "reg": (0.001, 1e-4, 1e-5)}
+    narrow = Grid(lr=[1.0], reg=[2.0, 2.1])
+    assert narrow.beyond(1) == {"reg": (2.1, 4.2, 8.4)}
+    assert Grid(lr=[1.0, 2.0], reg=[0.0, 1.0]).beyond(0) == {"lr": (1.0, 0.5, 0.25)}

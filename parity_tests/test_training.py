@@ -1,0 +1,112 @@
+"""The training loop, step by step, against torchref's."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+
+import torchref
+from jaxcls import train
+from jaxcls.classifier import linear
+from jaxcls.data import Splits
+from jaxcls.train import Hyper, State
+
+STEPS = 200
+TRAJECTORY = {"float32": 1e-4, "float64": 1e-10}  # rounding grows along the way
+
+
+def problem(splits: Splits, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    X, y = splits.train.X.astype(dtype), splits.train.y
+    return 1e-3 * rng.standard_normal((65, 10)).astype(dtype), X, y, rng.integers(0, len(y), (STEPS, 50))
+
+
+@pytest.mark.parametrize(("lr", "reg"), [(0.1, 1e-3), (1.0, 0.0), (0.03, 0.3)])
+def test_weights_and_losses_follow_torch_s_step_by_step(lr: float, reg: float, digits: Splits, dtype: np.dtype) -> None:
+    W, X, y, batches = problem(digits, dtype)
+    hyper = Hyper(jnp.asarray(lr, dtype), jnp.asarray(reg, dtype))
+    step = jax.jit(functools.partial(train.step, linear(), optax.sgd))
+    state = State(jnp.asarray(W), optax.sgd(hyper.lr).init(W))
+    tensors = torch.tensor(X), torch.tensor(y, dtype=torch.int64)
+    torch_W, rows = torch.tensor(W), torch.tensor(batches)
+    for t in range(STEPS):
+        state, loss = step(state, hyper, X[batches[t]], y[batches[t]])
+        torch_W, losses = torchref.train_linear_classifier(
+            torchref.softmax_loss_vectorized, torch_W, *tensors, lr, reg, num_iters=1, batches=rows[t : t + 1]
+        )
+        expected = torch_W.numpy()
+        np.testing.assert_allclose(loss, losses[0], rtol=TRAJECTORY[dtype.name], err_msg=f"step {t}")
+        error = np.abs(state.params - expected).max() / np.abs(expected).max()
+        assert error < TRAJECTORY[dtype.name], f"step {t}: weights are off by {error:.1e} of their size"
+
+
+def test_scanned_loop_is_torch_s_loop(digits: Splits, dtype: np.dtype) -> None:
+    W, X, y, batches = problem(digits, dtype)
+    hyper = Hyper(jnp.asarray(0.1, dtype), jnp.asarray(1e-3, dtype))
+    step = functools.partial(train.step, linear(), optax.sgd)
+    state = State(jnp.asarray(W), optax.sgd(hyper.lr).init(W))
+    state, losses = jax.jit(functools.partial(train.run, step))(state, hyper, X, y, batches)
+    torch_W, torch_losses = torchref.train_linear_classifier(
+        torchref.softmax_loss_vectorized,
+        torch.tensor(W),
+        torch.tensor(X),
+        torch.tensor(y, dtype=torch.int64),
+        0.1,
+        1e-3,
+        num_iters=STEPS,
+        batches=torch.tensor(batches),
+    )
+    np.testing.assert_allclose(losses, torch_losses, rtol=TRAJECTORY[dtype.name])
+    expected = torch_W.numpy()
+    assert np.abs(state.params - expected).max() < TRAJECTORY[dtype.name] * np.abs(expected).max()
+
+
+def test_torchref_draws_its_own_minibatches_and_learns(digits: Splits, capsys: pytest.CaptureFixture) -> None:
+    torch.manual_seed(0)
+    X, y = torch.tensor(digits.train.X), torch.tensor(digits.train.y, dtype=torch.int64)
+    W, losses = torchref.train_linear_classifier(
+        torchref.softmax_loss_vectorized, None, X, y, 0.1, 1e-3, num_iters=300, verbose=True
+    )
+    assert losses[0] == pytest.approx(np.log(10), abs=1e-3)
+    accuracy = (torchref.predict_linear_classifier(W, torch.tensor(digits.val.X)).numpy() == digits.val.y).mean()
+    assert accuracy > 0.9
+    assert capsys.readouterr().out.count("iteration") == 3
+
+
+@pytest.mark.parametrize("optimizer", [optax.adam, optax.rmsprop, functools.partial(optax.sgd, momentum=0.9)])
+def test_any_optax_optimizer_trains_from_a_traced_learning_rate(optimizer: train.Optimizer, digits: Splits) -> None:
+    X, y, key = jnp.asarray(digits.train.X), jnp.asarray(digits.train.y), jax.random.key(0)
+
+    @jax.jit
+    def trained(lr: jax.Array) -> jax.Array:
+        hyper = Hyper(lr, jnp.float32(0))
+        state = train.init(linear(), optimizer, hyper, key=key, num_features=65, num_classes=10)
+        batches = train.minibatches(key, 0, 200, batch_size=50, num_examples=len(y))
+        return train.run(functools.partial(train.step, linear(), optimizer), state, hyper, X, y, batches)[1]
+
+    losses = trained(jnp.float32(0.01))
+    assert losses[-20:].mean() < 0.4 * losses[0]
+
+
+def test_a_diverged_model_takes_no_more_steps(digits: Splits) -> None:
+    W, X, y, _ = problem(digits, np.dtype("float32"))
+    hyper = Hyper(jnp.float32(0.1), jnp.float32(1e30))
+    state = State(1e10 * jnp.asarray(W), optax.sgd(hyper.lr).init(W))
+    after, loss = train.step(linear(), optax.sgd, state, hyper, jnp.asarray(X[:50]), jnp.asarray(y[:50]))
+    assert not np.isfinite(loss)
+    np.testing.assert_array_equal(after.params, state.params)
+
+
+def test_evaluate_counts_every_example_once(digits: Splits) -> None:
+    W = jax.random.normal(jax.random.key(0), (65, 10))
+    X, y = jnp.asarray(digits.train.X), jnp.asarray(digits.train.y)
+    expected = train.score(linear(), W, jnp.float32(0.1), X, y)
+    for batch_size in (1257, 1000, 250, 1, 5000):
+        score = functools.partial(train.score, linear(), W, jnp.float32(0.1))
+        found = train.evaluate(score, X, y, batch_size=batch_size)
+        assert found.num_correct == expected.num_correct
+        np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-5)

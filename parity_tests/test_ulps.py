@@ -1,0 +1,20 @@
+"""The float32 error of jaxcls, in ulps, is no larger than that of autodiff or of torch's."""
+
+import pytest
+import ulps
+
+
+@pytest.fixture(scope="module")
+def errors() -> dict:
+    return ulps.errors()
+
+
+@pytest.mark.parametrize("other", ["jax.grad of the plain formula", "torch autograd"])
+@pytest.mark.parametrize("quantity", ulps.QUANTITIES)
+def test_mean_error_is_no_larger_than(quantity: str, other: str, errors: dict) -> None:
+    assert errors[quantity, "jaxcls"].mean() <= errors[quantity, other].mean()
+
+
+@pytest.mark.parametrize("quantity", ulps.QUANTITIES)
+def test_no_problem_is_off_by_more_than_a_few_ulps(quantity: str, errors: dict) -> None:
+    assert errors[quantity, "jaxcls"].max() < 8
