@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -151,15 +152,10 @@ def _flat(tree: Any) -> np.ndarray:
 def _direct(loss_and_grad: Callable[..., Any]) -> Callable[[Case], Values]:
     def values(case: Case) -> Values:
         loss, grads = loss_and_grad(*case)
-        jax.tree.map(lambda grad, param: _assert_alike(grad, param), grads, case.params)
+        chex.assert_trees_all_equal_shapes_and_dtypes(grads, case.params)
         return {"loss": _flat(loss), "dparams": _flat(grads)}
 
     return values
-
-
-def _assert_alike(grad: jax.Array, param: np.ndarray) -> None:
-    assert grad.shape == param.shape
-    assert grad.dtype == param.dtype
 
 
 def _autodiff(loss: Callable[..., Any], transform: Callable = lambda f: f) -> Callable[[Case], Values]:

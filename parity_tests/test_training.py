@@ -18,6 +18,8 @@ from jaxcls.train import Hyper, State
 STEPS = 200
 TRAJECTORY = {"float32": 1e-4, "float64": 1e-10}  # rounding grows along the way
 
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+
 
 def problem(splits: Splits, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
@@ -63,6 +65,17 @@ def test_scanned_loop_is_torch_s_loop(digits: Splits, dtype: np.dtype) -> None:
     np.testing.assert_allclose(losses, torch_losses, rtol=TRAJECTORY[dtype.name])
     expected = torch_W.numpy()
     assert np.abs(state.params - expected).max() < TRAJECTORY[dtype.name] * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+def test_torchref_runs_on_any_device_and_returns_what_it_was_given(device: str, digits: Splits) -> None:
+    X, y = torch.tensor(digits.train.X[:40], device=device), torch.tensor(digits.train.y[:40], device=device).long()
+    W = 1e-3 * torch.randn(65, 10, device=device)
+    loss, dW = torchref.softmax_loss_naive(W, X, y, 0.1)
+    torch.testing.assert_close((loss, dW), torchref.softmax_loss_vectorized(W, X, y, 0.1), atol=1e-5, rtol=1e-5)
+    trained, _ = torchref.train_linear_classifier(torchref.softmax_loss_vectorized, W, X, y, num_iters=2)
+    assert loss.device.type == dW.device.type == trained.device.type == device
+    assert torchref.predict_linear_classifier(trained, X).shape == (40,)
 
 
 def test_torchref_draws_its_own_minibatches_and_learns(digits: Splits, capsys: pytest.CaptureFixture) -> None:
