@@ -1,6 +1,6 @@
 """Train a whole grid of shallow classifiers at once, with gradients derived by hand."""
 
-from jaxcls import classifier, data, gradcheck, grid, losses, memory, softmax, sweep, train
+from jaxcls import classifier, data, gradcheck, grid, losses, memory, softmax, sweep, train, two_layer
 
-__all__ = ["classifier", "data", "gradcheck", "grid", "losses", "memory", "softmax", "sweep", "train"]
+__all__ = ["classifier", "data", "gradcheck", "grid", "losses", "memory", "softmax", "sweep", "train", "two_layer"]
 __version__ = "0.1.0"

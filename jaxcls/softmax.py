@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key, Real
 
 from jaxcls import checks
-from jaxcls.losses import cross_entropy, cross_entropy_and_grad, hand_derived
+from jaxcls.losses import cross_entropy, cross_entropy_and_grad, hand_derived, sum_of_squares
 from jaxcls.precision import full_precision
 
 
@@ -125,7 +125,7 @@ def loss_and_grad(
     W, X = _check(W, X)
     reg = jnp.asarray(reg, W.dtype)
     data_loss, dlogits = cross_entropy_and_grad(X @ W, y)
-    loss = data_loss + reg * penalty(W)
+    loss = data_loss + reg * sum_of_squares(W)
     return loss, X.T @ dlogits + 2 * reg * W
 
 
@@ -164,7 +164,7 @@ def loss_and_grad_naive(
 
     start = jnp.zeros((), W.dtype), jnp.zeros_like(W)
     data_loss, dW = jax.lax.fori_loop(0, n, one_example, start)
-    return data_loss / n + reg * penalty(W), dW / n + 2 * reg * W
+    return data_loss / n + reg * sum_of_squares(W), dW / n + 2 * reg * W
 
 
 @full_precision
@@ -181,22 +181,9 @@ def input_grad(W: Float[ArrayLike, "D C"], X: Float[ArrayLike, "N D"], y: Int[Ar
     return dlogits @ W.T
 
 
-@full_precision
-def penalty(W: Float[ArrayLike, "D C"]) -> Float[Array, ""]:
-    """``Σ W²``: what `reg` multiplies, the bias row included.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> print(penalty(jnp.ones((3073, 10))))
-      30730.0
-    """
-    # As a product: XLA sums those in several partial sums, which round less than the one of jnp.sum(W * W).
-    return jnp.tensordot(W, W)
-
-
-@hand_derived(loss_and_grad, input_grad, penalty)
+@hand_derived(loss_and_grad, input_grad, sum_of_squares)
 def _loss(W: Array, X: Array, y: Array, reg: Array) -> Array:
-    return cross_entropy(logits(W, X), y) + reg * penalty(W)
+    return cross_entropy(logits(W, X), y) + reg * sum_of_squares(W)
 
 
 def _check(W: ArrayLike, X: ArrayLike) -> tuple[Array, Array]:
