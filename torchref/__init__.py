@@ -8,10 +8,16 @@ from torchref.linear_classifier import (
     softmax_loss_vectorized,
     train_linear_classifier,
 )
+from torchref.two_layer_net import get_toy_data, nn_forward_backward, nn_forward_pass, nn_predict, nn_train
 
 __all__ = [
     "compute_numeric_gradient",
+    "get_toy_data",
     "grad_check_sparse",
+    "nn_forward_backward",
+    "nn_forward_pass",
+    "nn_predict",
+    "nn_train",
     "predict_linear_classifier",
     "rel_error",
     "sample_batch",
