@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import torchref
-from jaxcls import train
-from jaxcls.classifier import linear
+from jaxcls import train, two_layer
+from jaxcls.classifier import Classifier, linear
 from jaxcls.data import Splits
 from jaxcls.train import Hyper, State
 
@@ -76,6 +76,59 @@ def test_torchref_runs_on_any_device_and_returns_what_it_was_given(device: str, 
     trained, _ = torchref.train_linear_classifier(torchref.softmax_loss_vectorized, W, X, y, num_iters=2)
     assert loss.device.type == dW.device.type == trained.device.type == device
     assert torchref.predict_linear_classifier(trained, X).shape == (40,)
+
+
+# At a learning rate of 1, minibatches of 10 throw this net about so much that it amplifies rounding past 1e-4.
+@pytest.mark.parametrize("lr", [0.1, 0.3])
+def test_the_two_layer_net_follows_torch_s_step_by_step_decay_included(
+    lr: float, digits: Splits, dtype: np.dtype
+) -> None:
+    rng = np.random.default_rng(0)
+    shapes = (65, 20), (20,), (20, 10), (10,)
+    params = two_layer.Params(*(0.1 * rng.standard_normal(shape).astype(dtype) for shape in shapes))
+    X, y = digits.train.X[:300].astype(dtype), digits.train.y[:300]
+    batches = rng.integers(0, len(y), (STEPS, 10))  # 30 steps an epoch
+    net = Classifier(two_layer.init, two_layer.logits, two_layer.loss, two_layer.loss_and_grad)
+    optimizer = train.decayed(optax.sgd, 0.9, steps_per_epoch=30)
+    hyper = Hyper(jnp.asarray(lr, dtype), jnp.asarray(1e-3, dtype))
+    state = State(jax.tree.map(jnp.asarray, params), optimizer(hyper.lr).init(params))
+
+    def step(state: State, hyper: Hyper, X: jax.Array, y: jax.Array) -> tuple[State, tuple]:
+        after, loss = train.step(net, optimizer, state, hyper, X, y)
+        return after, (loss, after.params)
+
+    _, (losses, along) = jax.jit(functools.partial(train.run, step))(state, hyper, X, y, batches)
+
+    theirs = {name: torch.tensor(array) for name, array in params._asdict().items()}
+    along_theirs: list[dict] = []
+
+    def recorded_loss(params: dict, X: torch.Tensor, y: torch.Tensor | None = None, reg: float = 0.0) -> object:
+        if y is not None:
+            along_theirs.append(dict(params))  # before each update
+        return torchref.nn_forward_backward(params, X, y, reg)
+
+    tensors = torch.tensor(X), torch.tensor(y).long()
+    history = torchref.nn_train(
+        theirs,
+        recorded_loss,
+        torchref.nn_predict,
+        *tensors,
+        *tensors,
+        lr,
+        0.9,
+        1e-3,
+        STEPS,
+        10,
+        batches=torch.tensor(batches),
+    )
+    np.testing.assert_allclose(losses, history["loss_history"], rtol=TRAJECTORY[dtype.name])
+    assert len(history["val_acc_history"]) == len(history["train_acc_history"]) == 7  # steps 0, 30, ... 180
+    along_theirs.append(theirs)
+    for t in range(STEPS):
+        for name, array in along._asdict().items():
+            expected = along_theirs[t + 1][name].numpy()
+            error = np.abs(array[t] - expected).max() / np.abs(expected).max()
+            assert error < TRAJECTORY[dtype.name], f"step {t}: {name} is off by {error:.1e} of its size"
 
 
 def test_torchref_draws_its_own_minibatches_and_learns(digits: Splits, capsys: pytest.CaptureFixture) -> None:
