@@ -42,7 +42,7 @@ def claim(folder: str | Path) -> Iterator[Path]:
       run []
     """
     folder = Path(folder)
-    created = not folder.exists()
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         taken = next(folder.iterdir(), None)
@@ -55,9 +55,9 @@ def claim(folder: str | Path) -> Iterator[Path]:
     try:
         yield folder
     except BaseException:
-        if created:
-            with contextlib.suppress(OSError):  # not empty: there is something to keep
-                folder.rmdir()
+        with contextlib.suppress(OSError):  # not empty: there is something to keep
+            for path in created:
+                path.rmdir()
         raise
 
 
