@@ -170,13 +170,18 @@ def test_mirrors_are_tried_in_turn_and_the_archive_is_read(
 
 def test_a_wrong_checksum_is_refused_and_not_kept(mirror: tuple[str, str], tmp_path: Path) -> None:
     url, _ = mirror
-    with pytest.raises(ConnectionError, match=r"CIFAR-10 could not be downloaded; .*--data-dir.*hash"):
+    with pytest.raises(
+        ConnectionError, match=r"could not be downloaded \(127.*: wrong checksum\); unpack .* --data-dir"
+    ):
         download(tmp_path / "cache", ((f"{url}/cifar-10-python.tar.gz", "0" * 64),))
     assert not any((tmp_path / "cache").iterdir())
 
 
 def test_no_mirror_at_all_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ConnectionError, match=r"could not be downloaded; unpack cifar-10-python\.tar\.gz by hand"):
+    with pytest.raises(
+        ConnectionError,
+        match=r"could not be downloaded \(127.*: ConnectionError\); unpack cifar-10-python\.tar\.gz by hand",
+    ):
         download(tmp_path, (("http://127.0.0.1:9/cifar-10-python.tar.gz", "0" * 64),))
 
 

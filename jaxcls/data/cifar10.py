@@ -85,17 +85,18 @@ def download(cache: str | Path | None = None, mirrors: tuple[tuple[str, str], ..
     names = [url.rsplit("/", 1)[1] for url, _ in mirrors]
     # What is already there comes first, whichever version it is.
     order = sorted(range(len(mirrors)), key=lambda k: not (cache / names[k]).exists())
-    failures = []
+    failures = {}
     for k in order:
         url, sha256 = mirrors[k]
         fetch = pooch.HTTPDownloader(progressbar=True, timeout=30)
         try:
             return Path(pooch.retrieve(url, f"sha256:{sha256}", names[k], cache, downloader=fetch))
         except (OSError, ValueError) as error:  # requests' exceptions are OSErrors; a wrong checksum is a ValueError
-            failures.append(f"{url}: {str(error).splitlines()[0]}")
+            failures[url.split("/")[2]] = "wrong checksum" if isinstance(error, ValueError) else type(error).__name__
+    tried = ", ".join(f"{host}: {reason}" for host, reason in failures.items())
     raise ConnectionError(
-        "CIFAR-10 could not be downloaded; unpack cifar-10-python.tar.gz by hand and name its folder with "
-        f"--data-dir or {ENVIRONMENT} ({'; '.join(failures)})"
+        f"CIFAR-10 could not be downloaded ({tried}); unpack cifar-10-python.tar.gz by hand and name its folder with "
+        f"--data-dir or {ENVIRONMENT}"
     )
 
 
