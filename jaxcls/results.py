@@ -179,7 +179,8 @@ def _safetensors(result: SweepResult, splits: Splits) -> bytes:
     header = {"data": splits.name, "classes": list(splits.class_names)} | (_best(result) or {})
     tensors = _named(result.params) | {"mean": splits.mean, "scale": splits.scale}
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    return safetensors.numpy.save(tensors, {key: json.dumps(value) for key, value in header.items()})
+    # In one entry: safetensors writes several in another order every time.
+    return safetensors.numpy.save(tensors, {"jaxcls": json.dumps(header)})
 
 
 def _named(params: Params) -> dict[str, NDArray]:

@@ -65,9 +65,17 @@ def test_json_says_what_was_run_on_what(folder: Path, result: sweep.SweepResult,
     assert record["matmul_precision"] == "highest"
 
 
+def test_the_same_run_writes_the_same_bytes(
+    folder: Path, result: sweep.SweepResult, digits: Splits, tmp_path: Path
+) -> None:
+    results.write(tmp_path, result, digits, {"steps": 200})
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (folder / path.name).read_bytes()
+
+
 def test_safetensors_header_says_which_cell_it_is(folder: Path, result: sweep.SweepResult) -> None:
     with safetensors.safe_open(folder / "best.safetensors", "numpy") as file:
-        header = {key: json.loads(value) for key, value in file.metadata().items()}
+        header = json.loads(file.metadata()["jaxcls"])
         assert set(file.keys()) == {"W", "mean", "scale"}
         np.testing.assert_array_equal(file.get_tensor("W"), result.params)
     assert (header["lr"], header["reg"], header["seed"]) == result.grid.cells()[result.best]
