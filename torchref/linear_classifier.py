@@ -126,10 +126,8 @@ def train_linear_classifier(
         W = 1e-6 * torch.randn(X.shape[1], int(y.max()) + 1, dtype=X.dtype, device=X.device)
     loss_history = []
     for t in range(num_iters):
-        if batches is None:
-            X_batch, y_batch = sample_batch(X, y, X.shape[0], batch_size)
-        else:
-            X_batch, y_batch = X[batches[t]], y[batches[t]]
+        drawn = sample_batch(X, y, X.shape[0], batch_size) if batches is None else (X[batches[t]], y[batches[t]])
+        X_batch, y_batch = drawn
         loss, grad = loss_func(W, X_batch, y_batch, reg)
         loss_history.append(loss.item())
         W = W - learning_rate * grad
