@@ -15,6 +15,7 @@ from jaxcls.grid import Grid
 from jaxcls.results import replacing
 from jaxcls.sweep import SweepResult
 
+MOST_TICKS = 24  # on an axis; of more values, every second, third, ... is labelled
 MOST_ANNOTATED = 16  # values are written into the cells of a map no wider and no higher than this
 
 
@@ -34,8 +35,9 @@ def heat_map(ax: Axes, grid: Grid, scores: NDArray[np.floating], *, best: int | 
     ax.set_facecolor("0.75")
     low, clipped = _low_end(values)
     image = ax.imshow(values, cmap="viridis", aspect="auto", vmin=low)
-    ax.set_yticks(range(len(grid.lr)), [f"{grid.lr[k]:.3g}" for k in lr_order])
-    ax.set_xticks(range(len(grid.reg)), [f"{grid.reg[k]:.3g}" for k in reg_order], rotation=45, ha="right")
+    rows, columns = (range(0, length, -(-length // MOST_TICKS)) for length in values.shape)
+    ax.set_yticks(rows, [f"{grid.lr[lr_order[k]]:.3g}" for k in rows])
+    ax.set_xticks(columns, [f"{grid.reg[reg_order[k]]:.3g}" for k in columns], rotation=45, ha="right")
     ax.set(xlabel="regularisation strength", ylabel="learning rate", title=label)
     if max(values.shape) <= MOST_ANNOTATED:
         _annotate(ax, values, Normalize(*image.get_clim()))
@@ -114,7 +116,7 @@ def save(folder: str | Path, result: SweepResult, splits: Splits) -> list[Path]:
 
 def _heat_maps(result: SweepResult) -> Figure:
     rows, columns = len(result.grid.lr), len(result.grid.reg)
-    width, height = (min(max(0.62 * columns + 2, 4.5), 14), min(max(0.4 * rows + 1.6, 3.5), 14))
+    width, height = (min(max(0.62 * columns + 2, 4.5), 10), min(max(0.4 * rows + 1.6, 3.5), 8))
     figure = Figure(figsize=(2 * width, height), layout="constrained")
     train, val = figure.subplots(1, 2)
     heat_map(train, result.grid, result.table["train_accuracy"], best=result.best, label="train accuracy")

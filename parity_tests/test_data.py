@@ -72,7 +72,7 @@ def test_python_and_binary_versions_are_read_alike(folder: Path, tmp_path: Path)
         np.testing.assert_array_equal(source.X, expected[0])
         np.testing.assert_array_equal(source.y, expected[1])
     assert "MD5" in data.load_cifar10(folder).note
-    assert len(source.train), len(source.test) == (45_000, 10_000)
+    assert (len(source.train), len(source.test)) == (45_000, 10_000)
 
 
 class Evil:
