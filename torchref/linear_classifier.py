@@ -72,8 +72,10 @@ def softmax_loss_vectorized(W: Tensor, X: Tensor, y: Tensor, reg: float) -> tupl
     return loss, X.T @ (dscores / n) + 2 * reg * W
 
 
-def sample_batch(X: Tensor, y: Tensor, num_train: int, batch_size: int) -> tuple[Tensor, Tensor]:
-    """A minibatch of ``batch_size`` of the first ``num_train`` examples, drawn with replacement.
+def sample_batch(
+    X: Tensor, y: Tensor, num_train: int, batch_size: int, *, rows: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """A minibatch of ``batch_size`` of the first ``num_train`` examples, drawn with replacement; or these ``rows``.
 
     Example:
       >>> import torch
@@ -81,7 +83,8 @@ def sample_batch(X: Tensor, y: Tensor, num_train: int, batch_size: int) -> tuple
       >>> X_batch.shape, y_batch.shape
       (torch.Size([4, 3]), torch.Size([4]))
     """
-    rows = torch.randint(num_train, (batch_size,), device=X.device)
+    if rows is None:
+        rows = torch.randint(num_train, (batch_size,), device=X.device)
     return X[rows], y[rows]
 
 
@@ -126,8 +129,8 @@ def train_linear_classifier(
         W = 1e-6 * torch.randn(X.shape[1], int(y.max()) + 1, dtype=X.dtype, device=X.device)
     loss_history = []
     for t in range(num_iters):
-        drawn = sample_batch(X, y, X.shape[0], batch_size) if batches is None else (X[batches[t]], y[batches[t]])
-        X_batch, y_batch = drawn
+        rows = None if batches is None else batches[t]
+        X_batch, y_batch = sample_batch(X, y, X.shape[0], batch_size, rows=rows)
         loss, grad = loss_func(W, X_batch, y_batch, reg)
         loss_history.append(loss.item())
         W = W - learning_rate * grad

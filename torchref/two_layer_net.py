@@ -116,8 +116,8 @@ def nn_train(
     iterations_per_epoch = max(X.shape[0] // batch_size, 1)
     history: dict[str, list[float]] = {"loss_history": [], "train_acc_history": [], "val_acc_history": []}
     for t in range(num_iters):
-        drawn = sample_batch(X, y, X.shape[0], batch_size) if batches is None else (X[batches[t]], y[batches[t]])
-        X_batch, y_batch = drawn
+        rows = None if batches is None else batches[t]
+        X_batch, y_batch = sample_batch(X, y, X.shape[0], batch_size, rows=rows)
         loss, grads = loss_func(params, X_batch, y=y_batch, reg=reg)
         history["loss_history"].append(loss.item())
         for name in params:
