@@ -1,6 +1,7 @@
-"""Train a whole lr × reg grid of softmax classifiers at once, and show what it found.
+"""Train a whole grid of classifiers at once, and show what it found.
 
 python examples/sweep.py                                     # handwritten digits, no download
+python examples/sweep.py --model two-layer --hidden 16 64    # nets, hidden size as one more axis
 python examples/sweep.py --preset cs231n                     # the published CIFAR-10 grid of CS231n
 python examples/sweep.py --data features.npz --lr 0.01 0.1 1 --reg 0 1e-4 1e-3
 """
@@ -9,7 +10,7 @@ import argparse
 import functools
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,8 @@ import tyro
 from tqdm import tqdm
 
 import jaxcls
-from jaxcls import classifier, data, memory, plots, results, sweep
+from jaxcls import classifier, data, plots, results, sweep, train
+from jaxcls.classifier import Classifier
 from jaxcls.data import Source, Splits
 from jaxcls.grid import Grid
 from jaxcls.sweep import SweepResult
@@ -34,20 +36,27 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "rmsprop": optax.rmsprop,
 }
 MOST_ROWS = 100  # of the table, on the screen
+WIDTHS = {"lr": 12, "reg": 12, "hidden": 7, "seed": 5}
 
 
 @dataclass(frozen=True)
 class Config:
-    """Train a whole lr x reg grid of softmax classifiers at once, and show what it found."""
+    """Train a whole grid of classifiers at once, and show what it found."""
 
-    preset: Literal["digits", "cs231n", "eecs498"] = "digits"
-    """Where all the defaults below come from: the bundled digits, or one of the courses' published grids."""
+    preset: Literal[
+        "digits", "cs231n", "cs231n-net", "eecs498", "eecs498-net-hidden", "eecs498-net-reg", "eecs498-net-lr"
+    ] = "digits"
+    """Where all the defaults below come from: the bundled digits, or one of the courses' published experiments."""
     data: str = "digits"
     """digits, cifar10, or the path of an .npz with X, y (or X_train, y_train, X_val, y_val, X_test, y_test)."""
     protocol: Literal["standard", "cs231n", "eecs498"] = "standard"
     """How to prepare the data: each feature to mean 0 and deviation 1, or as a course prepares CIFAR-10."""
     data_dir: Path | None = None
     """The folder that holds CIFAR-10; downloaded once into the user's cache if not given."""
+    model: Literal["linear", "two-layer"] = "linear"
+    """The softmax classifier, or the net with one hidden layer of ReLU units."""
+    hidden: tuple[int, ...] = ()
+    """Numbers of hidden units, for the two-layer net; 100 if not given."""
     lr: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
     """Learning rates."""
     reg: tuple[float, ...] = (0.0, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
@@ -60,12 +69,24 @@ class Config:
     """Examples in a minibatch, drawn with replacement."""
     optimizer: Literal["sgd", "momentum", "nesterov", "adam", "rmsprop"] = "sgd"
     """Made anew for every cell, from its learning rate."""
-    init_scale: float = 1e-3
-    """Standard deviation of the initial weights."""
+    decay: float = 1.0
+    """Once an epoch, the learning rate is multiplied by this."""
+    init_scale: float | None = None
+    """Standard deviation of the initial weights; 1e-3 for linear, 1e-2 for two-layer if not given."""
     out: Path | None = None
     """The run's folder, which must be empty or not exist; runs/PRESET-DATE-TIME if not given."""
 
 
+EECS498_NET = Config(
+    data="cifar10",
+    protocol="eecs498",
+    model="two-layer",
+    hidden=(128,),
+    steps=3000,
+    batch_size=1000,
+    decay=0.95,
+    init_scale=1e-4,
+)
 PRESETS = {
     "digits": Config(),
     "cs231n": Config(
@@ -78,6 +99,19 @@ PRESETS = {
         steps=1500,
         batch_size=200,
     ),
+    "cs231n-net": Config(
+        preset="cs231n-net",
+        data="cifar10",
+        protocol="cs231n",
+        model="two-layer",
+        hidden=(50,),
+        lr=(1e-4,),
+        reg=(0.25,),
+        steps=1000,
+        batch_size=200,
+        decay=0.95,
+        init_scale=1e-4,
+    ),
     "eecs498": Config(
         preset="eecs498",
         data="cifar10",
@@ -88,6 +122,11 @@ PRESETS = {
         batch_size=200,
         init_scale=1e-6,
     ),
+    "eecs498-net-hidden": replace(
+        EECS498_NET, preset="eecs498-net-hidden", hidden=(2, 8, 32, 128), lr=(0.1,), reg=(1e-3,)
+    ),
+    "eecs498-net-reg": replace(EECS498_NET, preset="eecs498-net-reg", lr=(1.0,), reg=(0.0, 1e-5, 1e-3, 1e-1)),
+    "eecs498-net-lr": replace(EECS498_NET, preset="eecs498-net-lr", lr=(1e-4, 1e-2, 1.0, 1e2), reg=(1e-4,)),
 }
 
 
@@ -95,24 +134,52 @@ def main(config: Config) -> int:
     """Run the sweep; the exit code."""
     started = time.perf_counter()
     splits = load(config)
-    grid = Grid(config.lr, config.reg, config.seeds)
+    grid = hyperparameters(config)
     loaded_s = time.perf_counter() - started
     out = config.out or Path("runs") / time.strftime(f"{config.preset}-%Y%m%d-%H%M%S")
     options = {
+        "steps": config.steps,
         "batch_size": config.batch_size,
-        "classifier": classifier.linear(init_scale=config.init_scale),
-        "optimizer": OPTIMIZERS[config.optimizer],
+        "classifier": model(config),
+        "optimizer": optimizer(config, splits),
     }
+    plan = sweep.plan(splits, grid, **options)
     with results.claim(out):
-        announce(config, splits, grid, memory.estimate(splits, **options))
+        announce(config, splits, grid, plan)
         with Progress() as progress:
-            result = sweep.run(splits, grid, steps=config.steps, callback=progress, **options)
+            # The courses record a net's accuracies along the way, and of the linear classifier the loss alone.
+            result = sweep.run(splits, grid, history=bool(grid.hidden), callback=progress, **options)
         written = time.perf_counter()
         record = {key: str(value) if isinstance(value, Path) else value for key, value in vars(config).items()}
         paths = results.write(out, result, splits, record) + plots.save(out, result, splits)
     seconds = {"data": loaded_s, "write": time.perf_counter() - written, "all": time.perf_counter() - started}
     report(result, paths, seconds)
     return 1 if result.best is None else 0
+
+
+def hyperparameters(config: Config) -> Grid:
+    """The grid that the command line names."""
+    if config.model == "linear":
+        if config.hidden:
+            raise ValueError("--hidden is for nets: add --model two-layer")
+        return Grid(config.lr, config.reg, config.seeds)
+    return Grid(config.lr, config.reg, config.seeds, config.hidden or (100,))
+
+
+def model(config: Config) -> Classifier:
+    """The model that the command line names."""
+    if config.model == "linear":
+        return classifier.linear(init_scale=1e-3 if config.init_scale is None else config.init_scale)
+    return classifier.two_layer_net(init_scale=1e-2 if config.init_scale is None else config.init_scale)
+
+
+def optimizer(config: Config, splits: Splits) -> Optimizer:
+    """The optimizer that the command line names, with its decay of the learning rate."""
+    chosen = OPTIMIZERS[config.optimizer]
+    if config.decay == 1:
+        return chosen
+    epoch = train.steps_per_epoch(len(splits.train.y), config.batch_size)
+    return train.decayed(chosen, config.decay, epoch)
 
 
 def load(config: Config) -> Splits:
@@ -134,17 +201,20 @@ def read(config: Config) -> Source:
     raise ValueError(f"--data must be digits, cifar10 or the path of an .npz, got {config.data}")
 
 
-def announce(config: Config, splits: Splits, grid: Grid, need: memory.Memory) -> None:
+def announce(config: Config, splits: Splits, grid: Grid, plan: list[sweep.Part]) -> None:
     """Say what is about to happen."""
     sizes = ", ".join(f"{len(split.y):,} {role}" for role, split in splits.items())
-    axes = f"{len(grid.lr)} lr x {len(grid.reg)} reg x {len(grid.seed)} seed"
-    total = need.data + len(grid) * need.cell
+    axes = " x ".join(f"{len(values)} {axis}" for axis, values in grid.axes.items())
+    total = max(part.need.data + part.blocks[0].size * part.need.cell for part in plan)
+    blocks = sum(len(part.blocks) for part in plan)
+    decay = f", decay {config.decay:g} an epoch" if config.decay != 1 else ""
     print(f"jaxcls    {jaxcls.__version__} with jax {jax.__version__}, on {results.device()}")
     print(f"data      {splits.name}: {sizes} examples")
-    print(f"          {splits.num_features:,} features with the bias, {splits.num_classes} classes")
+    print(f"          {splits.num_features:,} features, {splits.num_classes} classes")
     print(f"grid      {axes} = {len(grid):,} cells")
-    print(f"          {config.steps:,} steps of {config.batch_size} examples, {config.optimizer}")
-    print(f"memory    about {megabytes(total)}, of it {megabytes(need.data)} data")
+    print(f"          {config.steps:,} steps of {config.batch_size} examples, {config.optimizer}{decay}")
+    print(f"memory    about {megabytes(total)}, of it {megabytes(plan[0].need.data)} data", end="")
+    print(f"; {blocks} blocks, one after another" if blocks > 1 else "")
 
 
 class Progress:
@@ -159,16 +229,14 @@ class Progress:
         """Move on to where a sweep's callback says it is."""
         if self.bar is None:
             print(f"{time.perf_counter() - self.started:.1f} s", flush=True)
-            self.cells = row["cells"]
             self.bar = tqdm(
-                total=row["steps"] * row["cells"],
+                total=row["steps"],
                 desc="training",
-                unit=" cell-steps",
-                unit_scale=True,
+                unit=" steps",
                 disable=not sys.stderr.isatty(),
                 dynamic_ncols=True,
             )
-        self.bar.update(row["step"] * row["cells"] - self.bar.n)
+        self.bar.update(row["step"] - self.bar.n)
         diverged = f", {row['diverged']} diverged" if row["diverged"] else ""
         self.bar.set_postfix_str(f"loss {row['loss']:.4g}{diverged}", refresh=False)
 
@@ -180,12 +248,13 @@ class Progress:
 def report(result: SweepResult, paths: list[Path], seconds: dict[str, float]) -> None:
     """Print the table, the best cell, where the time went and what was written."""
     table, best = result.table, result.best
-    print(f"\n{'lr':>12} {'reg':>12} {'seed':>5} {'train acc':>10} {'val acc':>9} {'rank':>6}")
-    shown = np.argsort(table, order=["lr", "reg", "seed"])
+    axes = list(result.grid.axes)
+    print("\n" + " ".join(f"{axis:>{WIDTHS[axis]}}" for axis in axes), f"{'train acc':>10} {'val acc':>9} {'rank':>6}")
+    shown = np.argsort(table, order=axes)
     if len(table) > MOST_ROWS:
         shown = np.argsort(np.where(table["rank"] > 0, table["rank"], len(table)))[:MOST_ROWS]
     for row in table[shown]:
-        cell = f"{row['lr']:12.6g} {row['reg']:12.6g} {row['seed']:5d}"
+        cell = " ".join(f"{row[axis]:{WIDTHS[axis]}.6g}" for axis in axes)
         if row["rank"]:
             star = "  <- best" if row["rank"] == 1 else ""
             print(f"{cell} {row['train_accuracy']:10.4f} {row['val_accuracy']:9.4f} {row['rank']:6d}{star}")
@@ -198,12 +267,15 @@ def report(result: SweepResult, paths: list[Path], seconds: dict[str, float]) ->
         print("\nevery cell diverged: try lower learning rates")
     else:
         row = table[best]
-        print(f"\nbest      lr {row['lr']:g}, reg {row['reg']:g}, seed {row['seed']}, by validation accuracy", end="")
-        print("; ties go to the lower\n          validation loss, then to the order of the grid" if tied(table) else "")
+        print(f"\nbest      {', '.join(f'{axis} {row[axis]:g}' for axis in axes)}")
+        if tied(table):
+            print("          chosen by validation accuracy; ties go to the lower validation")
+            print("          loss, then to the order of the grid")
         print(f"          {row['val_accuracy']:.4f} on val, {result.test_accuracy:.4f} on test, which was scored once")
         for axis, values in result.grid.beyond(best).items():
             tries = " ".join(f"{value:g}" for value in values)
-            print(f"edge      the best {axis} is the last on its axis; a grid to try next: --{axis} {tries}")
+            print(f"edge      the best {axis} is the last on its axis; a grid to try next:")
+            print(f"          --{axis} {tries}")
     t = result.timings
     print(
         f"time      {seconds['all']:.1f} s: data {seconds['data']:.1f}, compile {t.compile_s:.1f}, "
@@ -211,12 +283,12 @@ def report(result: SweepResult, paths: list[Path], seconds: dict[str, float]) ->
     )
     print(f"speed     {result.losses.size / t.run_s:,.0f} cell-steps per second")
     print(f"wrote     {paths[0].parent}/")
-    print(f"          {', '.join(path.name for path in paths[:3])}")
-    print(f"          {', '.join(path.name for path in paths[3:])}")
+    for pictures in (False, True):
+        print(f"          {', '.join(path.name for path in paths if (path.suffix == '.png') == pictures)}")
     if best is not None:
         path = paths[0].with_name("best.safetensors")
         print("\nTo predict y for raw features X [N, d], in JAX (in torch: safetensors.torch):\n")
-        print(results.reload_lines(path, "jax"))
+        print(results.reload_lines(path, "jax", result.params))
 
 
 def tied(table: np.ndarray) -> bool:

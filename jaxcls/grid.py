@@ -1,4 +1,4 @@
-"""The grid of hyperparameters: every combination of learning rate, regularisation strength and seed."""
+"""The grid of hyperparameters: every combination of learning rate, regularisation strength, hidden size and seed."""
 
 import itertools
 import math
@@ -11,16 +11,17 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Grid:
-    """Every combination of three axes. The order of cells is lr by lr, within it reg by reg, within it seed by seed.
+    """Every combination of its axes. The order of cells is lr by lr, within it reg by reg, and so on.
 
     Attributes:
       lr: learning rates.
       reg: strengths of the L2 penalty.
       seed: one replicate each, with its own initial weights and its own minibatches.
+      hidden: numbers of hidden units, for a net; none for the linear classifier, whose grid lacks this axis.
 
     Raises:
       ValueError: an axis is empty, or holds a value twice, or one that is negative, infinite or NaN.
-      TypeError: a value is no number, or a seed no integer.
+      TypeError: a value is no number, or a seed or a hidden size no integer.
 
     Example:
       >>> len(Grid(lr=[0.1, 1.0], reg=[0.0, 1e-3, 1e-2]))
@@ -34,29 +35,42 @@ class Grid:
     lr: Sequence[float]
     reg: Sequence[float]
     seed: Sequence[int] = (0,)
+    hidden: Sequence[int] = ()
 
     def __post_init__(self) -> None:
-        for axis, dtype in (("lr", float), ("reg", float), ("seed", int)):
+        for axis, dtype in (("lr", float), ("reg", float), ("seed", int), ("hidden", int)):
             object.__setattr__(self, axis, _axis(axis, getattr(self, axis), dtype))
         if max(self.seed) >= 2**32:
             raise ValueError(f"seed must hold values below 2**32, got {max(self.seed)}")
 
     def __len__(self) -> int:
-        return len(self.lr) * len(self.reg) * len(self.seed)
+        return math.prod(map(len, self.axes.values()))
 
-    def cells(self) -> list[tuple[float, float, int]]:
-        """``(lr, reg, seed)`` of every cell, in grid order.
+    @property
+    def axes(self) -> dict[str, tuple[int | float, ...]]:
+        """The values on each axis, by its name, in the order of cells.
 
         Example:
-          >>> Grid(lr=[0.1, 1.0], reg=[0.0], seed=[0, 1]).cells()
-          [(0.1, 0.0, 0), (0.1, 0.0, 1), (1.0, 0.0, 0), (1.0, 0.0, 1)]
+          >>> Grid(lr=[0.1, 1.0], reg=[0.0], hidden=[20]).axes
+          {'lr': (0.1, 1.0), 'reg': (0.0,), 'hidden': (20,), 'seed': (0,)}
         """
-        return list(itertools.product(self.lr, self.reg, self.seed))
+        axes = {name: tuple(getattr(self, name)) for name in ("lr", "reg", "hidden", "seed")}
+        return {name: values for name, values in axes.items() if values}
 
-    def beyond(self, row: int) -> dict[str, tuple[float, ...]]:
+    def cells(self) -> list[dict[str, int | float]]:
+        """Every cell's hyperparameters, in grid order.
+
+        Example:
+          >>> Grid(lr=[0.1, 1.0], reg=[0.0]).cells()
+          [{'lr': 0.1, 'reg': 0.0, 'seed': 0}, {'lr': 1.0, 'reg': 0.0, 'seed': 0}]
+        """
+        axes = self.axes
+        return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+    def beyond(self, row: int) -> dict[str, tuple[int | float, ...]]:
         """Where the cell at ``row`` lies on the grid's edge: the axis, and the values to try next on it.
 
-        An axis of one value has no edge, and nothing lies beyond a value of 0.
+        An axis of one value has no edge, seeds have none, and nothing lies beyond a value of 0.
 
         Example:
           >>> grid = Grid(lr=[0.01, 0.1, 1.0], reg=[0.0, 1e-3, 1e-2])
@@ -65,32 +79,39 @@ class Grid:
           >>> grid.beyond(3)
           {}
         """
-        lr, reg, _ = self.cells()[row]
-        found = {"lr": _beyond(lr, sorted(self.lr)), "reg": _beyond(reg, sorted(self.reg))}
+        cell = self.cells()[row]
+        found = {axis: _beyond(cell[axis], sorted(self.axes[axis])) for axis in cell if axis != "seed"}
         return {axis: values for axis, values in found.items() if values}
 
 
 def _axis(name: str, values: Any, dtype: type) -> tuple[Any, ...]:
     kind = np.integer if dtype is int else np.number
+    lowest = 1 if name == "hidden" else 0
     array = np.asarray(values)
+    if name == "hidden" and array.shape == (0,):
+        return ()
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"{name} must hold at least one value, got {values!r}")
     if not np.issubdtype(array.dtype, kind) or np.issubdtype(array.dtype, np.complexfloating):
         raise TypeError(f"{name} must hold {'integers' if dtype is int else 'numbers'}, got {values!r}")
     axis = tuple(dtype(value) for value in array)
     for value in axis:
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} must hold finite values not below 0, got {value}")
+        if not lowest <= value < math.inf:
+            raise ValueError(f"{name} must hold finite values not below {lowest}, got {value}")
         if axis.count(value) > 1:
             raise ValueError(f"{name} must hold each value once, got {value} {axis.count(value)} times")
     return axis
 
 
-def _beyond(value: float, values: list[float]) -> tuple[float, ...]:
+def _beyond(value: int | float, values: list[int | float]) -> tuple[int | float, ...]:
     """Two steps past the end of a sorted axis at which ``value`` stands: of the axis' own ratio, at least doubling."""
     if len(values) < 2 or value == 0 or value not in (values[0], values[-1]):
         return ()
     neighbour = values[1] if value == values[0] else values[-2]
     ratio = value / neighbour if neighbour else 10.0
     ratio = max(ratio, 2.0) if ratio > 1 else min(ratio, 0.5)
-    return tuple(float(f"{value * ratio**k:.3g}") for k in range(3))
+    beyond = [value * ratio**k for k in range(3)]
+    if isinstance(value, float):
+        return tuple(float(f"{x:.3g}") for x in beyond)
+    whole = tuple(round(x) for x in beyond if x >= 1)
+    return whole if len(whole) > 1 else ()

@@ -4,12 +4,9 @@ import os
 from typing import Any, NamedTuple
 
 import jax
-import optax
 
 from jaxcls import train, wide
-from jaxcls.classifier import LINEAR, Classifier
 from jaxcls.data.splits import Splits
-from jaxcls.train import Optimizer
 from jaxcls.wide import Problem
 
 
@@ -36,21 +33,21 @@ class Memory(NamedTuple):
         return cells
 
 
-def estimate(
-    splits: Splits, *, batch_size: int, classifier: Classifier = LINEAR, optimizer: Optimizer = optax.sgd
-) -> Memory:
-    """What training on ``splits`` takes: a cell needs its state, a gradient and an update, and some logits.
+def estimate(splits: Splits, problem: Problem, *, batch_size: int) -> Memory:
+    """What training on ``splits`` takes: a cell needs its state, a gradient and an update, and some activations.
 
     Example:
-      >>> from jaxcls import data
-      >>> estimate(data.standard(data.load_digits()), batch_size=200)
+      >>> from jaxcls import data, wide
+      >>> splits = data.standard(data.load_digits())
+      >>> estimate(splits, wide.problem(splits), batch_size=200)
       Memory(data=403128, cell=167800)
     """
-    dtype = splits.train.X.dtype
-    cell = wide.cell(Problem(classifier, optimizer, splits.num_features, splits.num_classes, dtype))
-    data = sum(array.nbytes for split in (splits.train, splits.val) for array in (split.X, split.y))
-    logits = max(batch_size, train.EVALUATION_BATCH) * splits.num_classes * dtype.itemsize
-    return Memory(data, _nbytes(cell) + 2 * _nbytes(cell.params) + 4 * logits)
+    cell = wide.cell(problem)
+    num_features, *activations = problem.sizes[-1]
+    examples = sum(len(split.y) for split in (splits.train, splits.val))
+    data = examples * (num_features * problem.dtype.itemsize + splits.train.y.itemsize)
+    outputs = max(batch_size, train.EVALUATION_BATCH) * sum(activations) * problem.dtype.itemsize
+    return Memory(data, _nbytes(cell) + 2 * _nbytes(cell.params) + 4 * outputs)
 
 
 def available() -> int:

@@ -1,8 +1,12 @@
 """Pictures of a sweep. Each function draws on an Axes and returns it."""
 
+import itertools
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -10,41 +14,58 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from jaxcls import two_layer
 from jaxcls.data.splits import Splits
 from jaxcls.grid import Grid
 from jaxcls.results import replacing
 from jaxcls.sweep import SweepResult
 
 MOST_TICKS = 24  # on an axis; of more values, every second, third, ... is labelled
+AXIS_LABELS = {"lr": "learning rate", "reg": "regularisation strength", "hidden": "hidden units", "seed": "seed"}
+MOST_UNITS = 100  # of a net, shown as pictures
 MOST_ANNOTATED = 16  # values are written into the cells of a map no wider and no higher than this
 
 
-def heat_map(ax: Axes, grid: Grid, scores: NDArray[np.floating], *, best: int | None = None, label: str = "") -> Axes:
-    """A score for every learning rate (down) and regularisation strength (across), the best over seeds.
+def heat_map(
+    ax: Axes,
+    grid: Grid,
+    scores: NDArray[np.floating],
+    *,
+    axes: tuple[str, str] = ("lr", "reg"),
+    best: int | None = None,
+    label: str = "",
+) -> Axes:
+    """A score over two axes of the grid, down and across: the best over all others.
 
     Args:
       ax: where to draw.
       grid: the grid.
       scores: one per cell, in grid order; NaN, drawn grey, where a cell diverged.
+      axes: names of the axes.
       best: the row to outline.
       label: what the scores are.
     """
-    lr_order, reg_order = np.argsort(grid.lr), np.argsort(grid.reg)
-    per_seed = scores.reshape(len(grid.lr), len(grid.reg), len(grid.seed))[np.ix_(lr_order, reg_order)]
-    values = np.ma.masked_invalid(np.nan_to_num(per_seed, nan=-np.inf).max(axis=-1))
+    names = list(grid.axes)
+    shape = [len(values) for values in grid.axes.values()]
+    down, across = (np.asarray(grid.axes[name]) for name in axes)
+    orders = np.argsort(down), np.argsort(across)
+    others = tuple(k for k, name in enumerate(names) if name not in axes)
+    values = np.nan_to_num(scores.reshape(shape), nan=-np.inf).max(axis=others)
+    values = values if names.index(axes[0]) < names.index(axes[1]) else values.T
+    values = np.ma.masked_invalid(values[np.ix_(*orders)])
     ax.set_facecolor("0.75")
     low, clipped = _low_end(values)
     image = ax.imshow(values, cmap="viridis", aspect="auto", vmin=low)
     rows, columns = (range(0, length, -(-length // MOST_TICKS)) for length in values.shape)
-    ax.set_yticks(rows, [f"{grid.lr[lr_order[k]]:.3g}" for k in rows])
-    ax.set_xticks(columns, [f"{grid.reg[reg_order[k]]:.3g}" for k in columns], rotation=45, ha="right")
-    ax.set(xlabel="regularisation strength", ylabel="learning rate", title=label)
+    ax.set_yticks(rows, [f"{down[orders[0][k]]:.3g}" for k in rows])
+    ax.set_xticks(columns, [f"{across[orders[1][k]]:.3g}" for k in columns], rotation=45, ha="right")
+    ax.set(xlabel=AXIS_LABELS[axes[1]], ylabel=AXIS_LABELS[axes[0]], title=label)
     if max(values.shape) <= MOST_ANNOTATED:
         _annotate(ax, values, Normalize(*image.get_clim()))
     if best is not None:
-        lr, reg, _ = np.unravel_index(best, (len(grid.lr), len(grid.reg), len(grid.seed)))
-        corner = np.argmax(reg_order == reg) - 0.5, np.argmax(lr_order == lr) - 0.5
-        ax.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="red", linewidth=2.5, clip_on=False))
+        place = dict(zip(names, np.unravel_index(best, shape), strict=True))
+        row, column = (np.argmax(order == place[name]) - 0.5 for order, name in zip(orders, axes, strict=True))
+        ax.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor="red", linewidth=2.5, clip_on=False))
     ax.figure.colorbar(image, ax=ax, fraction=0.046, pad=0.03, extend="min" if clipped else "neither")
     return ax
 
@@ -63,8 +84,9 @@ def loss_curves(ax: Axes, result: SweepResult, *, points: int = 100) -> Axes:
         colour = "0.75" if np.isnan(accuracy[row]) else colours.to_rgba(accuracy[row])
         ax.plot(middle, curves[row], color=colour, linewidth=1, alpha=0.8)
     if result.best is not None:
-        lr, reg, _ = result.grid.cells()[result.best]
-        ax.plot(middle, curves[result.best], color="red", linewidth=2, label=f"best: lr {lr:.3g}, reg {reg:.3g}")
+        cell = result.grid.cells()[result.best]
+        label = ", ".join(f"{axis} {cell[axis]:.3g}" for axis in cell if axis != "seed")
+        ax.plot(middle, curves[result.best], color="red", linewidth=2, label=f"best: {label}")
         ax.legend(loc="upper right")
         ax.figure.colorbar(colours, ax=ax, label="validation accuracy", extend="min" if clipped else "neither")
     fell = curves[curves[:, -1] < curves[:, 0]]
@@ -73,6 +95,36 @@ def loss_curves(ax: Axes, result: SweepResult, *, points: int = 100) -> Axes:
         ax.set_ylim(0.9 * fell.min(), 1.1 * fell.max())
     ax.set(xlabel="step", ylabel=f"minibatch loss, mean of {width} steps", title="loss")
     return ax
+
+
+def history_curves(axes: Sequence[Axes], result: SweepResult, axis: str) -> None:
+    """Loss, train and validation accuracy over the epochs, for the best cell at each value of one axis of the grid.
+
+    Args:
+      axes: where to draw, one for each of the three.
+      result: of a sweep with a history.
+      axis: name of the axis. A value at which every cell diverged is named in the legend, and has no curve.
+    """
+    history, values = result.history, np.sort(result.grid.axes[axis])
+    if history is None:
+        raise ValueError("result must have a history: run the sweep with history=True")
+    epochs = history.step / history.step[1] if len(history.step) > 1 else history.step
+    accuracy = np.nan_to_num(result.table["val_accuracy"], nan=-1)
+    for k, value in enumerate(values):
+        colour = colormaps["viridis"](0.95 * k / max(len(values) - 1, 1))
+        rows = np.flatnonzero(result.table[axis] == value)
+        row = rows[np.argmax(accuracy[rows])]
+        diverged = ", diverged" if accuracy[row] < 0 else ""
+        loss = np.where(diverged, np.nan, result.losses[row, history.step])
+        curves = loss, history.train_accuracy[row], history.val_accuracy[row]
+        for ax, curve in zip(axes, curves, strict=True):
+            ax.plot(epochs, curve, color=colour, label=f"{value:.3g}{diverged}")
+    start = float(np.nanmax(result.losses[:, 0]))
+    if axes[0].get_ylim()[1] > 3 * start:  # one that nearly diverged must not press the others flat
+        axes[0].set_ylim(0, 1.5 * start)
+    for ax, name in zip(axes, ("minibatch loss", "train accuracy (minibatch)", "validation accuracy"), strict=True):
+        ax.set(xlabel="epoch", title=name)
+    axes[-1].legend(title=AXIS_LABELS[axis], fontsize=8)
 
 
 def template(ax: Axes, weights: NDArray[np.floating], *, limit: float, label: str = "") -> Axes:
@@ -92,21 +144,56 @@ def template(ax: Axes, weights: NDArray[np.floating], *, limit: float, label: st
     return ax
 
 
-def weight_matrix(ax: Axes, W: NDArray[np.floating], class_names: tuple[str, ...]) -> Axes:
-    """All weights, a row per class and a column per feature: for features that are no picture."""
+def weight_matrix(ax: Axes, W: NDArray[np.floating], names: tuple[str, ...], *, label: str = "class") -> Axes:
+    """All weights, a row per class or hidden unit and a column per feature: for features that are no picture."""
     limit = float(np.abs(W).max()) or 1.0
     image = ax.imshow(W.T, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-    if len(class_names) <= 2 * MOST_ANNOTATED:
-        ax.set_yticks(range(len(class_names)), class_names)
-    ax.set(xlabel="feature", ylabel="class", title="weights of the best cell")
+    if len(names) <= 2 * MOST_ANNOTATED:
+        ax.set_yticks(range(len(names)), names)
+    ax.set(xlabel="feature", ylabel=label, title="weights of the best cell")
     ax.figure.colorbar(image, ax=ax)
     return ax
 
 
+def hidden_units(ax: Axes, W1: NDArray[np.floating], pixels: NDArray[np.integer]) -> Axes:
+    """What each hidden unit of a net looks for, as a picture of its weights, in the contrast of its own largest.
+
+    Args:
+      ax: where to draw.
+      W1: ``[D, H]``; of more than 100 units, those with the largest weights are shown.
+      pixels: as in `Splits`.
+    """
+    norms = np.linalg.norm(W1, axis=0)
+    shown = np.sort(np.argsort(-norms)[:MOST_UNITS])
+    columns = math.ceil(math.sqrt(len(shown)))
+    height, width = pixels.shape[:2]
+    shape = (-(-len(shown) // columns) * (height + 1) - 1, columns * (width + 1) - 1, *pixels.shape[2:])
+    canvas = np.full(shape, np.nan if pixels.ndim == 2 else 1.0)
+    for k, unit in enumerate(shown):
+        top, left = k // columns * (height + 1), k % columns * (width + 1)
+        picture = W1[:, unit][pixels]
+        canvas[top : top + height, left : left + width] = 0.5 + picture / (2 * np.abs(picture).max() or 1.0)
+    if pixels.ndim == 2:
+        ax.imshow(canvas, cmap="RdBu_r", vmin=0, vmax=1)
+    else:
+        ax.imshow(canvas)
+    some = "" if len(shown) == W1.shape[1] else f"the {len(shown)} largest of "
+    ax.set(xticks=[], yticks=[], title=f"first-layer weights of the best net: {some}{W1.shape[1]} hidden units")
+    return ax
+
+
 def save(folder: str | Path, result: SweepResult, splits: Splits) -> list[Path]:
-    """Write ``heatmap.png``, ``loss.png`` and, unless every cell diverged, ``weights.png``; the paths written."""
+    """Write the pictures of a run; the paths written.
+
+    ``heatmap.png`` and ``loss.png``; ``history.png`` if the result has a history; and, unless every cell
+    diverged, ``weights.png``.
+    """
     figures = {"heatmap.png": _heat_maps(result), "loss.png": _losses(result)}
-    if result.params is not None:
+    if result.history is not None:
+        figures["history.png"] = _histories(result)
+    if isinstance(result.params, two_layer.Params):
+        figures["weights.png"] = _hidden_units(np.asarray(result.params.W1), splits)
+    elif result.params is not None:
         figures["weights.png"] = _weights(np.asarray(result.params), splits)
     for name, figure in figures.items():
         with replacing(Path(folder) / name) as partial:
@@ -115,18 +202,44 @@ def save(folder: str | Path, result: SweepResult, splits: Splits) -> list[Path]:
 
 
 def _heat_maps(result: SweepResult) -> Figure:
-    rows, columns = len(result.grid.lr), len(result.grid.reg)
-    width, height = (min(max(0.62 * columns + 2, 4.5), 10), min(max(0.4 * rows + 1.6, 3.5), 8))
-    figure = Figure(figsize=(2 * width, height), layout="constrained")
-    train, val = figure.subplots(1, 2)
-    heat_map(train, result.grid, result.table["train_accuracy"], best=result.best, label="train accuracy")
-    heat_map(val, result.grid, result.table["val_accuracy"], best=result.best, label="validation accuracy")
+    """Train and validation accuracy over every two axes of more than one value."""
+    axes = {name: len(values) for name, values in result.grid.axes.items() if name != "seed"}
+    pairs = [pair for pair in itertools.combinations(axes, 2) if all(axes[name] > 1 for name in pair)]
+    pairs = pairs or [max(itertools.combinations(axes, 2), key=lambda pair: axes[pair[0]] * axes[pair[1]])]
+    sizes = [
+        (min(max(0.62 * axes[across] + 2, 4.5), 10), min(max(0.4 * axes[down] + 1.6, 3.5), 8)) for down, across in pairs
+    ]
+    widths, heights = zip(*sizes, strict=True)
+    figure = Figure(figsize=(2 * max(widths), sum(heights)), layout="constrained")
+    panels = figure.subplots(len(pairs), 2, squeeze=False, height_ratios=heights)
+    for pair, row in zip(pairs, panels, strict=True):
+        for ax, column, label in zip(row, ("train_accuracy", "val_accuracy"), ("train", "validation"), strict=True):
+            heat_map(ax, result.grid, result.table[column], axes=pair, best=result.best, label=f"{label} accuracy")
+    return figure
+
+
+def _histories(result: SweepResult) -> Figure:
+    """A row of curves for every axis of more than one value."""
+    names = [name for name, values in result.grid.axes.items() if len(values) > 1] or ["lr"]
+    figure = Figure(figsize=(12, 3.4 * len(names)), layout="constrained")
+    for name, row in zip(names, figure.subplots(len(names), 3, squeeze=False), strict=True):
+        history_curves(row, result, name)
     return figure
 
 
 def _losses(result: SweepResult) -> Figure:
     figure = Figure(figsize=(8, 5), layout="constrained")
     loss_curves(figure.subplots(), result)
+    return figure
+
+
+def _hidden_units(W1: NDArray[np.floating], splits: Splits) -> Figure:
+    pictures = splits.pixels is not None
+    figure = Figure(figsize=(8, 8) if pictures else (9, 4), layout="constrained")
+    if splits.pixels is not None:
+        hidden_units(figure.subplots(), W1, splits.pixels)
+    else:
+        weight_matrix(figure.subplots(), W1, tuple(str(unit) for unit in range(W1.shape[1])), label="hidden unit")
     return figure
 
 

@@ -1,4 +1,4 @@
-"""A run's folder: ``results.csv``, ``run.json``, ``best.safetensors`` and the pictures.
+"""A run's folder: ``results.csv``, ``history.csv``, ``run.json``, ``best.safetensors`` and the pictures.
 
 Every file is written beside its name and then renamed, so that none is ever there in part.
 """
@@ -9,7 +9,7 @@ import io
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,11 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from jaxcls import two_layer
 from jaxcls.classifier import Params
 from jaxcls.data.splits import Splits
 from jaxcls.precision import matmul_precision
-from jaxcls.sweep import SweepResult
-
-COLUMNS = ("lr", "reg", "seed", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "rank", "status")
+from jaxcls.sweep import SCORES, History, SweepResult
 
 
 @contextlib.contextmanager
@@ -71,10 +70,14 @@ def write(folder: str | Path, result: SweepResult, splits: Splits, config: Mappi
       config: what the user asked for; anything that JSON can say.
 
     Returns:
-      ``results.csv``, ``run.json`` and, unless every cell diverged, ``best.safetensors``.
+      ``results.csv``, ``history.csv`` if the result has one, ``run.json`` and, unless every cell diverged,
+      ``best.safetensors``.
     """
     folder = Path(folder)
-    files = {"results.csv": _csv(result).encode(), "run.json": _json(result, splits, config).encode()}
+    files = {"results.csv": _csv(_results(result))}
+    if result.history is not None:
+        files["history.csv"] = _csv(_along(result, result.history))
+    files["run.json"] = _json(result, splits, config)
     if result.params is not None:
         files["best.safetensors"] = _safetensors(result, splits)
     for name, content in files.items():
@@ -94,27 +97,29 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def reload_lines(path: str | Path, framework: str) -> str:
-    """Three lines of Python that load ``best.safetensors`` and predict ``y`` for raw features ``X: [N, d]``.
+def reload_lines(path: str | Path, framework: str, params: Params) -> str:
+    """A few lines of Python that load ``best.safetensors`` and predict ``y`` for raw features ``X: [N, d]``.
 
     Args:
       path: of ``best.safetensors``.
       framework: ``jax`` or ``torch``; nothing of jaxcls is needed in either.
+      params: what the file holds: a lone array, or those of the two-layer net.
 
     Example:
-      >>> print(reload_lines("run/best.safetensors", "torch"))
+      >>> print(reload_lines("run/best.safetensors", "torch", np.zeros((65, 10))))
       from safetensors.torch import load_file
       p = load_file("run/best.safetensors")
       y = ((X - p["mean"]) / p["scale"] @ p["W"][:-1] + p["W"][-1]).argmax(1)
     """
     module = {"jax": "flax", "torch": "torch"}[framework]  # safetensors.flax loads JAX arrays, without flax
-    return "\n".join(
-        [
-            f"from safetensors.{module} import load_file",
-            f'p = load_file("{path}")',
-            'y = ((X - p["mean"]) / p["scale"] @ p["W"][:-1] + p["W"][-1]).argmax(1)',
+    load = [f"from safetensors.{module} import load_file", f'p = load_file("{path}")']
+    predict = ['y = ((X - p["mean"]) / p["scale"] @ p["W"][:-1] + p["W"][-1]).argmax(1)']
+    if isinstance(params, two_layer.Params):
+        predict = [
+            'h = ((X - p["mean"]) / p["scale"] @ p["W1"] + p["b1"]).clip(0)',
+            'y = (h @ p["W2"] + p["b2"]).argmax(1)',
         ]
-    )
+    return "\n".join(load + predict)
 
 
 def versions() -> dict[str, str]:
@@ -130,18 +135,33 @@ def device() -> str:
     return f"{os.cpu_count()}-core CPU" if first.platform == "cpu" else f"{first.device_kind} ({first.platform})"
 
 
-def _csv(result: SweepResult) -> str:
+def _csv(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    rows = list(rows)
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _results(result: SweepResult) -> Iterator[dict[str, Any]]:
     for row in result.table:
-        cell = {name: row[name].item() for name in COLUMNS if name != "status"}
-        cell["status"] = "ok" if row["diverged_at"] < 0 else "diverged"
-        writer.writerow([cell[name] for name in COLUMNS])
-    return text.getvalue()
+        numbers = {name: row[name].item() for name in (*result.grid.axes, *SCORES, "rank")}
+        yield numbers | {"status": "ok" if row["diverged_at"] < 0 else "diverged"}
 
 
-def _json(result: SweepResult, splits: Splits, config: Mapping[str, Any]) -> str:
+def _along(result: SweepResult, history: History) -> Iterator[dict[str, Any]]:
+    for row, cell in enumerate(result.grid.cells()):
+        for k, step in enumerate(history.step.tolist()):
+            yield cell | {
+                "step": step,
+                "loss": result.losses[row, step].item(),
+                "train_accuracy": history.train_accuracy[row, k].item(),
+                "val_accuracy": history.val_accuracy[row, k].item(),
+            }
+
+
+def _json(result: SweepResult, splits: Splits, config: Mapping[str, Any]) -> bytes:
     record = {
         "config": config,
         "data": {
@@ -156,23 +176,22 @@ def _json(result: SweepResult, splits: Splits, config: Mapping[str, Any]) -> str
         "versions": versions(),
         "cells": len(result.table),
         "diverged": [
-            {"lr": row["lr"].item(), "reg": row["reg"].item(), "seed": row["seed"].item(), "step": step}
-            for row in result.table
-            if (step := row["diverged_at"].item()) >= 0
+            cell | {"step": step}
+            for cell, step in zip(result.grid.cells(), result.table["diverged_at"].tolist(), strict=True)
+            if step >= 0
         ],
         "selection": "highest validation accuracy; ties by lower validation loss, then by grid order",
         "best": _best(result),
         "timings": result.timings._asdict(),
     }
-    return json.dumps(record, indent=2) + "\n"
+    return (json.dumps(record, indent=2) + "\n").encode()
 
 
 def _best(result: SweepResult) -> dict[str, float] | None:
     if result.best is None:
         return None
-    row = result.table[result.best]
-    names = ("lr", "reg", "seed", "train_accuracy", "val_accuracy")
-    return {name: row[name].item() for name in names} | {"test_accuracy": result.test_accuracy}
+    scores = {name: result.table[name][result.best].item() for name in ("train_accuracy", "val_accuracy")}
+    return result.grid.cells()[result.best] | scores | {"test_accuracy": result.test_accuracy}
 
 
 def _safetensors(result: SweepResult, splits: Splits) -> bytes:

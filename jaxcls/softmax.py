@@ -6,8 +6,8 @@
     dL/dX = dL/ds Wᵀ
     dL/dreg = Σ W²
 
-The bias is the last row of ``W``, against a column of ones that the data carry last (the "bias trick"); it is
-penalised with the rest. ``dL/ds`` is `jaxcls.losses`'.
+The bias is the last row of ``W``, against a column of ones that `append_ones` puts last (the "bias trick"); it
+is penalised with the rest. ``dL/ds`` is `jaxcls.losses`'.
 """
 
 import jax
@@ -38,6 +38,19 @@ def init(
       (65, 10)
     """
     return scale * jax.random.normal(key, (num_features, num_classes), dtype or jnp.result_type(float))
+
+
+def append_ones(X: Real[ArrayLike, "N d"]) -> Real[Array, "N D"]:
+    """``[X, 1]``: examples as this classifier takes them, ``D = d + 1``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(append_ones(jnp.array([[3.0, 1.0], [0.0, 2.0]])))
+      [[3. 1. 1.]
+       [0. 2. 1.]]
+    """
+    X = jnp.asarray(X)
+    return jnp.concatenate([X, jnp.ones((X.shape[0], 1), X.dtype)], axis=1)
 
 
 @full_precision

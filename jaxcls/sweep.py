@@ -16,16 +16,17 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 
 from jaxcls import train, wide
+from jaxcls.blocks import blocks, groups
 from jaxcls.classifier import LINEAR, Classifier, Params
 from jaxcls.data.splits import Split, Splits
 from jaxcls.grid import Grid
-from jaxcls.memory import available, estimate
+from jaxcls.memory import Memory, available, estimate
 from jaxcls.train import Hyper, Optimizer, Score
 from jaxcls.wide import Problem
 
 Figures = dict[str, int | float]
 SCORES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
-COLUMNS = {"lr": "f8", "reg": "f8", "seed": "i8", **dict.fromkeys(SCORES, "f8"), "diverged_at": "i8", "rank": "i8"}
+AXES = {"lr": "f8", "reg": "f8", "hidden": "i8", "seed": "i8"}
 
 
 class Timings(NamedTuple):
@@ -37,6 +38,20 @@ class Timings(NamedTuple):
     total_s: float
 
 
+class History(NamedTuple):
+    """What the courses record of a net in step 0 and once an epoch after it, each time after the step's update.
+
+    Attributes:
+      step: the steps, ``[E]``.
+      train_accuracy: on the step's own minibatch, ``[cells, E]``; NaN from where a cell diverged.
+      val_accuracy: on all of val, likewise.
+    """
+
+    step: NDArray[np.integer]
+    train_accuracy: NDArray[np.floating]
+    val_accuracy: NDArray[np.floating]
+
+
 @dataclass(frozen=True, eq=False)
 class SweepResult:
     """What a sweep found.
@@ -45,7 +60,7 @@ class SweepResult:
       grid: the grid.
       table: a structured array, one row per cell in grid order, with the columns
 
-        - ``lr``, ``reg``, ``seed``: the cell;
+        - ``lr``, ``reg``, ``hidden`` if the grid has it, ``seed``: the cell;
         - ``train_loss``: over all of train after the last step, penalty included;
         - ``val_loss``: the cross-entropy over val, without penalty;
         - ``train_accuracy``, ``val_accuracy``: fractions;
@@ -53,6 +68,7 @@ class SweepResult:
         - ``rank``: 1 for the highest validation accuracy, ties broken by lower validation loss, then by grid
           order; 0 for a diverged cell.
       losses: the minibatch loss before each step, penalty included, ``[cells, steps]``.
+      history: accuracies along the way; None unless asked for.
       params: the best cell's, on the host; None if every cell diverged.
       test_accuracy: the best cell's, which alone sees the test set; NaN if every cell diverged.
       timings: where the time went.
@@ -61,6 +77,7 @@ class SweepResult:
     grid: Grid
     table: NDArray
     losses: NDArray[np.floating]
+    history: History | None
     params: Params | None
     test_accuracy: float
     timings: Timings
@@ -71,6 +88,54 @@ class SweepResult:
         return next(iter(np.flatnonzero(self.table["rank"] == 1).tolist()), None)
 
 
+class Part(NamedTuple):
+    """Cells that share a program: what they have in common, what they take, their rows in blocks that fit."""
+
+    problem: Problem
+    need: Memory
+    blocks: list[NDArray[np.integer]]
+
+
+def plan(
+    splits: Splits,
+    grid: Grid,
+    *,
+    steps: int,
+    batch_size: int = 200,
+    classifier: Classifier = LINEAR,
+    optimizer: Optimizer = optax.sgd,
+    memory: int | None = None,
+) -> list[Part]:
+    """How `run` is going to train the grid; takes and raises what it does.
+
+    Example:
+      >>> from jaxcls import data, grid
+      >>> (part,) = plan(data.standard(data.load_digits()), grid.Grid(lr=[0.1, 1.0], reg=[0.0]), steps=100)
+      >>> part.need.data, part.blocks[0].shape
+      (403128, (1, 2))
+    """
+    for name, value in (("steps", steps), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if bool(grid.hidden) != bool(classifier.num_hidden_layers):
+        raise ValueError(f"grid.hidden must be given for a net and for nothing else, got {grid.hidden}")
+    budget = available() if memory is None else memory
+    common = functools.partial(wide.problem, splits, classifier=classifier, optimizer=optimizer)
+    need = functools.partial(estimate, splits, batch_size=batch_size)
+    if grid.hidden:
+        (data, one), (_, two) = need(common((1,))), need(common((2,)))
+        largest = (budget - data - one) // (two - one) + 1
+        if 1 <= largest < max(grid.hidden):
+            raise ValueError(f"hidden must be at most {largest} for a net to fit in memory, got {max(grid.hidden)}")
+    parts = []
+    work = 2 * batch_size * splits.num_features * steps * len(grid) / max(len(grid.hidden), 1)
+    for group in groups(grid.hidden, work) or [()]:
+        problem = common(group)
+        memory_need = need(problem)
+        parts.append(Part(problem, memory_need, blocks(grid, group, memory_need.fits(budget))))
+    return parts
+
+
 def run(
     splits: Splits,
     grid: Grid,
@@ -79,6 +144,7 @@ def run(
     batch_size: int = 200,
     classifier: Classifier = LINEAR,
     optimizer: Optimizer = optax.sgd,
+    history: bool = False,
     chunk_steps: int = 100,
     memory: int | None = None,
     callback: Callable[[Figures], None] | None = None,
@@ -92,7 +158,8 @@ def run(
       batch_size: examples in a minibatch, drawn with replacement.
       classifier: the model's pure functions.
       optimizer: ``lr -> optax.GradientTransformation``, as `optax.sgd` is.
-      chunk_steps: steps between two looks at the run.
+      history: whether to record accuracies along the way, as `History` says.
+      chunk_steps: the most steps between two looks at the run.
       memory: bytes to stay within, training the grid in blocks if need be; `jaxcls.memory.available` when not given.
       callback: called with a row of figures when all is compiled, and after every chunk: ``step``, of ``steps``,
         counted over all blocks; ``cells`` in training; the median ``loss`` of those that are finite;
@@ -102,7 +169,8 @@ def run(
       A `SweepResult`. A cell that diverges is a result, not an error.
 
     Raises:
-      ValueError: ``steps``, ``batch_size`` or ``chunk_steps`` is below 1, or a single cell does not fit in memory.
+      ValueError: ``steps``, ``batch_size`` or ``chunk_steps`` is below 1, the grid has hidden sizes and the model
+        none or the other way about, or a single cell does not fit in memory.
 
     Example:
       >>> from jaxcls import data, grid, sweep
@@ -113,48 +181,76 @@ def run(
       >>> bool(result.table["val_accuracy"][result.best] > 0.9)
       True
     """
-    for name, value in (("steps", steps), ("batch_size", batch_size), ("chunk_steps", chunk_steps)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    problem = Problem(classifier, optimizer, splits.num_features, splits.num_classes, splits.train.X.dtype)
-    need = estimate(splits, batch_size=batch_size, classifier=classifier, optimizer=optimizer)
-    blocks = _blocks(grid, need.fits(available() if memory is None else memory))
-    table = np.array([(*cell, *[np.nan] * len(SCORES), -1, 0) for cell in grid.cells()], list(COLUMNS.items()))
-    losses = np.full((len(grid), steps), np.nan, problem.dtype)
-    lengths = [min(chunk_steps, steps - first) for first in range(0, steps, chunk_steps)]
+    if chunk_steps < 1:
+        raise ValueError(f"chunk_steps must be at least 1, got {chunk_steps}")
+    parts = plan(
+        splits,
+        grid,
+        steps=steps,
+        batch_size=batch_size,
+        classifier=classifier,
+        optimizer=optimizer,
+        memory=memory,
+    )
+    epoch = train.steps_per_epoch(len(splits.train.y), batch_size) if history else None
+    chunks = _chunks(steps, chunk_steps, epoch)
+    table = _empty_table(grid)
+    losses = np.full((len(grid), steps), np.nan, parts[0].problem.dtype)
+    recorded = np.array(range(0, steps, epoch) if epoch else [], np.int64)
+    along = History(recorded, *np.full((2, len(grid), len(recorded)), np.nan))
+    total, done = steps * sum(len(part.blocks) for part in parts), 0
     callback = callback or (lambda row: None)
     params: Params | None = None
     spent = dict.fromkeys(Timings._fields, 0.0)
 
     with _timed(spent, "total_s"):
         with _timed(spent, "compile_s"):
-            train_set, val_set = (jax.device_put((split.X, split.y)) for split in (splits.train, splits.val))
-            program = _compile(problem, *_cells(table, blocks[0], problem), train_set, val_set, lengths, batch_size)
-        callback(_figures(len(blocks) * steps, 0, losses[blocks[0], :0]))
-        for number, rows in enumerate(blocks):
-            hyper, keys = _cells(table, rows, problem)
-            with _timed(spent, "run_s"):
-                state, first = program.init(hyper, keys), 0
-                for length in lengths:
-                    state, chunk = program.chunk[length](state, hyper, keys, jnp.int32(first), *train_set)
-                    losses[rows, first : first + length] = np.moveaxis(np.asarray(chunk), 0, -1)
-                    first += length
-                    callback(_figures(len(blocks) * steps, number * steps + first, losses[rows, :first]))
-            with _timed(spent, "evaluate_s"):
-                scores = program.evaluate(state.params, hyper.reg, train_set, val_set)
-                _enter_scores(table, rows, losses, scores, splits)
-                _enter_ranks(table)
-                if best := np.argwhere(table["rank"][rows] == 1).tolist():
-                    params = jax.device_get(wide.take(problem, state.params, *best[0]))
+            sets = _on_device(splits.train, classifier), _on_device(splits.val, classifier)
+            programs = [_compile(part, table, sets, chunks, batch_size, history) for part in parts]
+        callback(_figures(total, 0, losses[parts[0].blocks[0], :0]))
+        for part, program in zip(parts, programs, strict=True):
+            for rows in part.blocks:
+                hyper, size, keys = _cells(table, rows, part.problem)
+                with _timed(spent, "run_s"):
+                    state = program.init(hyper, size, keys)
+                for chunk in chunks:
+                    with _timed(spent, "run_s"):
+                        first = jnp.int32(chunk.start)
+                        state, found = program.chunk[len(chunk)](state, hyper, keys, first, *sets[0])
+                        losses[rows, chunk.start : chunk.stop] = np.moveaxis(np.asarray(found), 0, -1)
+                    if epoch and (chunk.stop - 1) % epoch == 0:
+                        with _timed(spent, "evaluate_s"):
+                            step = chunk.stop - 1
+                            on_batch, on_val = program.record(state.params, hyper.reg, keys, jnp.int32(step), *sets)
+                            along.train_accuracy[rows, step // epoch] = np.asarray(on_batch) / batch_size
+                            along.val_accuracy[rows, step // epoch] = np.asarray(on_val) / len(splits.val.y)
+                    callback(_figures(total, done + chunk.stop, losses[rows, : chunk.stop]))
+                done += steps
+                with _timed(spent, "evaluate_s"):
+                    scores = program.evaluate(state.params, hyper.reg, *sets)
+                    _enter_scores(table, rows, losses, scores, splits)
+                    _enter_ranks(table)
+                    if best := np.argwhere(table["rank"][rows] == 1).tolist():
+                        replicate, index = best[0]
+                        taken = wide.take(part.problem, state.params, replicate, index, int(size[index]))
+                        params = jax.device_get(taken)
         with _timed(spent, "evaluate_s"):
             test_accuracy = math.nan if params is None else _accuracy(classifier, params, splits.test)
-    return SweepResult(grid, table, losses, params, test_accuracy, Timings(**spent))
+    diverged_at = table["diverged_at"][:, None]
+    for accuracy in (along.train_accuracy, along.val_accuracy):
+        # The step before the one whose loss was not finite is the one that spoilt the params.
+        accuracy[(diverged_at >= 0) & (along.step >= diverged_at - 1)] = np.nan
+    return SweepResult(grid, table, losses, along if history else None, params, test_accuracy, Timings(**spent))
+
+
+def _on_device(split: Split, classifier: Classifier) -> tuple[Array, Array]:
+    return classifier.features(jax.device_put(split.X)), jax.device_put(split.y)
 
 
 def _accuracy(classifier: Classifier, params: Params, split: Split) -> float:
     """The fraction of a `Split` that one model predicts right."""
     score = functools.partial(train.score, classifier, params, jnp.zeros(()))
-    num_correct = jax.jit(functools.partial(train.evaluate, score))(split.X, split.y).num_correct
+    num_correct = jax.jit(functools.partial(train.evaluate, score))(*_on_device(split, classifier)).num_correct
     return int(num_correct) / len(split.y)
 
 
@@ -163,18 +259,24 @@ class _Program(NamedTuple):
 
     init: Callable[..., Any]
     chunk: Mapping[int, Callable[..., Any]]  # by its number of steps
+    record: Any  # None where no history is asked for
     evaluate: Callable[..., Any]
 
 
 def _compile(
-    problem: Problem,
-    hyper: Hyper,
-    keys: Array,
-    train_set: tuple[Array, Array],
-    val_set: tuple[Array, Array],
-    lengths: list[int],
+    part: Part,
+    table: NDArray,
+    sets: tuple[Any, Any],
+    chunks: list[range],
     batch_size: int,
+    history: bool,
 ) -> _Program:
+    problem = part.problem
+
+    def record(params: Params, reg: Array, keys: Array, step: Array, train_set: Any, val_set: Any) -> Any:
+        on_batch = wide.evaluate_minibatch(problem, params, reg, keys, step, *train_set, batch_size=batch_size)
+        return on_batch.num_correct, wide.evaluate(problem, params, reg, *val_set).num_correct
+
     def evaluate(params: Params, reg: Array, train_set: Any, val_set: Any) -> tuple[Score, Score]:
         no_penalty = jnp.zeros_like(reg)
         return (
@@ -182,46 +284,51 @@ def _compile(
             wide.evaluate(problem, params, no_penalty, *val_set),
         )
 
+    cells = _cells(table, part.blocks[0], problem)  # all blocks are of one shape
+    hyper, _, keys = cells
     init = jax.jit(functools.partial(wide.init, problem))
-    state = jax.eval_shape(init, hyper, keys)
+    state = jax.eval_shape(init, *cells)
     chunk = functools.partial(wide.chunk, problem, batch_size=batch_size)
+    step = jnp.int32(0)
     # The state is donated: each chunk writes the new one over the old.
-    chunks = {
+    compiled = {
         steps: jax.jit(functools.partial(chunk, steps=steps), donate_argnums=0)
-        .lower(state, hyper, keys, jnp.int32(0), *train_set)
+        .lower(state, hyper, keys, step, *sets[0])
         .compile()
-        for steps in set(lengths)
+        for steps in {len(chunk) for chunk in chunks}
     }
     return _Program(
-        init.lower(hyper, keys).compile(),
-        chunks,
-        jax.jit(evaluate).lower(state.params, hyper.reg, train_set, val_set).compile(),
+        init.lower(*cells).compile(),
+        compiled,
+        jax.jit(record).lower(state.params, hyper.reg, keys, step, *sets).compile() if history else None,
+        jax.jit(evaluate).lower(state.params, hyper.reg, *sets).compile(),
     )
 
 
-def _blocks(grid: Grid, fits: int) -> list[NDArray[np.integer]]:
-    """The rows of each block, ``[S, G]``, all of one shape: whole replicates while they fit, else parts of one."""
-    rows = np.arange(len(grid)).reshape(-1, len(grid.seed)).T
-    num_seeds, num_pairs = rows.shape
-    seeds = _even_parts(num_seeds, max(1, fits // num_pairs))
-    pairs = _even_parts(num_pairs, fits)
-    return [rows[np.ix_(s, p)] for s in seeds for p in pairs]
+def _chunks(steps: int, chunk_steps: int, epoch: int | None) -> list[range]:
+    """The steps of each chunk, at most ``chunk_steps``; where an epoch is given, cut behind the steps recorded."""
+    chunks, first = [], 0
+    for end in [*range(1, steps, epoch), steps] if epoch else [steps]:
+        chunks += [range(start, min(start + chunk_steps, end)) for start in range(first, end, chunk_steps)]
+        first = end
+    return chunks
 
 
-def _even_parts(count: int, limit: int) -> NDArray[np.integer]:
-    """``range(count)`` in rows of at most ``limit``, all equally long: the last index fills up the last row.
-
-    One shape means one compilation; a cell trained twice costs less than a second one.
-    """
-    number = -(-count // limit)
-    length = -(-count // number)
-    return np.minimum(np.arange(number * length), count - 1).reshape(number, length)
+def _empty_table(grid: Grid) -> NDArray:
+    axes = [(axis, AXES[axis]) for axis in grid.axes]
+    columns = [*axes, *((name, "f8") for name in SCORES), ("diverged_at", "i8"), ("rank", "i8")]
+    return np.array([(*cell.values(), *[np.nan] * len(SCORES), -1, 0) for cell in grid.cells()], columns)
 
 
-def _cells(table: NDArray, rows: NDArray[np.integer], problem: Problem) -> tuple[Hyper, Array]:
-    """The hyperparameters of a block's cells, ``[G]`` each, and the keys of its replicates, ``[S]``."""
-    lr, reg = (jnp.asarray(table[name][rows[0]], problem.dtype) for name in ("lr", "reg"))
-    return Hyper(lr, reg), jax.vmap(jax.random.key)(jnp.asarray(table["seed"][rows[:, 0]], jnp.uint32))
+def _cells(table: NDArray, rows: NDArray[np.integer], problem: Problem) -> tuple[Hyper, Array, Array]:
+    """A block's hyperparameters, ``[G]`` each, which size each cell has, ``[G]``, its replicates' keys, ``[S]``."""
+    cells = table[rows[0]]
+    lr, reg = (jnp.asarray(cells[name], problem.dtype) for name in ("lr", "reg"))
+    size = np.zeros(len(cells), np.int32)
+    if "hidden" in (table.dtype.names or ()):
+        size = np.searchsorted([sizes[1] for sizes in problem.sizes], cells["hidden"]).astype(np.int32)
+    seeds = jnp.asarray(table["seed"][rows[:, 0]], jnp.uint32)
+    return Hyper(lr, reg), jnp.asarray(size), jax.vmap(jax.random.key)(seeds)
 
 
 def _enter_scores(

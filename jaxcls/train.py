@@ -30,7 +30,10 @@ def decayed(optimizer: Callable[..., optax.GradientTransformation], decay: float
     Args:
       optimizer: any of optax's that takes a schedule in place of a learning rate.
       decay: the factor, 0.95 in both courses.
-      steps_per_epoch: ``max(N // batch_size, 1)`` in both courses.
+      steps_per_epoch: as the function `steps_per_epoch` has it.
+
+    Raises:
+      ValueError: the decay does not lie in (0, 1].
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -43,11 +46,24 @@ def decayed(optimizer: Callable[..., optax.GradientTransformation], decay: float
       [1.0, 0.5, 0.5, 0.25, 0.25]
     """
 
+    if not 0 < decay <= 1:
+        raise ValueError(f"decay must lie in (0, 1], got {decay}")
+
     def with_learning_rate(lr: Array) -> optax.GradientTransformation:
         # In whole numbers: compiled, 90 / 30 may be 3.0000002, and its ceiling 4.
         return optimizer(lambda count: lr * decay ** -(-count // steps_per_epoch))
 
     return with_learning_rate
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """How many minibatches the courses call an epoch, though they draw with replacement.
+
+    Example:
+      >>> steps_per_epoch(49_000, 200)
+      245
+    """
+    return max(num_examples // batch_size, 1)
 
 
 class Hyper(NamedTuple):
@@ -64,18 +80,8 @@ class State(NamedTuple):
     opt_state: optax.OptState
 
 
-def init(
-    classifier: Classifier,
-    optimizer: Optimizer,
-    hyper: Hyper,
-    *,
-    key: Key[Array, ""],
-    num_features: int,
-    num_classes: int,
-    dtype: jnp.dtype | None = None,
-) -> State:
+def init(optimizer: Optimizer, params: Params, hyper: Hyper) -> State:
     """The state before the first step."""
-    params = classifier.init(num_features, num_classes, key=key, dtype=dtype)
     return State(params, optimizer(hyper.lr).init(params))
 
 
@@ -114,13 +120,12 @@ def run(
 
     Example:
       >>> import functools, jax, jax.numpy as jnp, optax
-      >>> from jaxcls import classifier
-      >>> X = jnp.array([[1.0, 1.0], [-1.0, 1.0]] * 50)  # one feature, and the column of ones
-      >>> y = jnp.array([0, 1] * 50)
+      >>> from jaxcls import classifier, softmax
+      >>> X, y = softmax.append_ones(jnp.array([[1.0], [-1.0]] * 50)), jnp.array([0, 1] * 50)
       >>> one_step = functools.partial(step, classifier.linear(), optax.sgd)
       >>> hyper = Hyper(lr=0.5, reg=1e-3)
       >>> key = jax.random.key(0)
-      >>> state = init(classifier.linear(), optax.sgd, hyper, key=key, num_features=2, num_classes=2)
+      >>> state = init(optax.sgd, softmax.init(2, 2, key=key), hyper)
       >>> batches = minibatches(key, 0, 100, batch_size=20, num_examples=100)
       >>> state, losses = jax.jit(functools.partial(run, one_step))(state, hyper, X, y, batches)
       >>> print(f"{losses[0]:.2f} -> {losses[-1]:.2f}")

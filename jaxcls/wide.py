@@ -5,18 +5,24 @@ Every cell sees the same minibatch, so the scores of all G cells are one product
 ``[D, G, C]``. Replicates (seeds) differ in their minibatches too, so they are a batch of S such products, and
 come first: W is ``[S, D, G, C]``.
 
+Nets of several hidden sizes are all as wide as the widest, ``W1[D, G, H]``, and begin with zeros where they have
+no units. A unit whose weights in and out are zero has a gradient of exactly zero, so they stay zeros.
+
 Cells share nothing but their data: one that overflows leaves the others as they were, bit for bit.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Int, Key
 
 from jaxcls import train
-from jaxcls.classifier import Classifier, Params
+from jaxcls.classifier import LINEAR, Classifier, Params
+from jaxcls.data.splits import Splits
 from jaxcls.train import Hyper, Optimizer, Score, State
 
 
@@ -25,21 +31,53 @@ class Problem(NamedTuple):
 
     classifier: Classifier
     optimizer: Optimizer
-    num_features: int
-    num_classes: int
+    sizes: tuple[tuple[int, ...], ...]  # (num_features, *num_hidden, num_classes); a cell has one of these, rising
     dtype: jnp.dtype
+
+
+def problem(
+    splits: Splits,
+    hidden: Sequence[int] = (),
+    *,
+    classifier: Classifier = LINEAR,
+    optimizer: Optimizer = optax.sgd,
+) -> Problem:
+    """What the cells of a sweep over ``splits`` have in common, those of the ``hidden`` sizes if there are any.
+
+    Example:
+      >>> from jaxcls import data
+      >>> problem(data.standard(data.load_digits())).sizes
+      ((65, 10),)
+    """
+    num_features = jax.eval_shape(classifier.features, splits.train.X).shape[1]
+    layers = [(num_hidden,) * classifier.num_hidden_layers for num_hidden in sorted(hidden)] or [()]
+    sizes = tuple((num_features, *layer, splits.num_classes) for layer in layers)
+    return Problem(classifier, optimizer, sizes, splits.train.X.dtype)
 
 
 def cell(problem: Problem) -> State:
     """The shapes and dtypes of one cell's state; nothing is computed."""
     number = jnp.zeros((), problem.dtype)
-    return jax.eval_shape(functools.partial(_start, problem), Hyper(number, number), jax.random.key(0))
+    params = _params(problem, problem.sizes[-1])
+    return jax.eval_shape(functools.partial(train.init, problem.optimizer), params, Hyper(number, number))
 
 
-def init(problem: Problem, hyper: Hyper, keys: Key[Array, "S"]) -> State:
-    """The states of all cells before the first step. Those of one replicate begin with the same weights."""
-    cells = jax.vmap(functools.partial(_start, problem), in_axes=(0, None), out_axes=_cell_axes(cell(problem)))
-    return jax.vmap(cells, in_axes=(None, 0))(hyper, keys)
+def init(problem: Problem, hyper: Hyper, size: Int[Array, "G"], keys: Key[Array, "S"]) -> State:
+    """The states of all cells before the first step; ``size`` says which of the problem's sizes each cell has.
+
+    Cells of one replicate and one size begin with the same weights.
+    """
+    one = cell(problem)
+
+    def start(drawn: Params, hyper: Hyper, size: Array) -> State:
+        return train.init(problem.optimizer, jax.tree.map(lambda leaf: leaf[size], drawn), hyper)
+
+    def replicate(key: Array) -> State:
+        drawn = [jax.tree.map(_widen, _draw(problem, sizes, key), one.params) for sizes in problem.sizes]
+        drawn = jax.tree.map(lambda *leaves: jnp.stack(leaves), *drawn)
+        return jax.vmap(start, in_axes=(None, 0, 0), out_axes=_cell_axes(one))(drawn, hyper, size)
+
+    return jax.vmap(replicate)(keys)
 
 
 def chunk(
@@ -55,45 +93,73 @@ def chunk(
     batch_size: int,
 ) -> tuple[State, Float[Array, "T S G"]]:
     """Train all cells for ``steps`` more steps: the states after, and every step's minibatch losses."""
-
-    def draw(key: Array) -> Array:
-        _, key = jax.random.split(key)
-        return train.minibatches(key, first_step, steps, batch_size=batch_size, num_examples=X.shape[0])
-
     axes = _cell_axes(cell(problem))
     step = functools.partial(train.step, problem.classifier, problem.optimizer)
     cells = jax.vmap(step, in_axes=(axes, 0, None, None), out_axes=(axes, 0))
     replicates = jax.vmap(cells, in_axes=(0, None, 0, 0))
-    return train.run(replicates, state, hyper, X, y, jax.vmap(draw, out_axes=1)(keys))
+    batches = _minibatches(keys, first_step, steps, batch_size, X.shape[0])
+    return train.run(replicates, state, hyper, X, y, batches)
 
 
 def evaluate(
     problem: Problem, params: Params, reg: Float[Array, "G"], X: Float[Array, "N D"], y: Int[Array, "N"]
 ) -> Score:
     """Loss and number of right predictions of all cells, ``[S, G]`` each."""
-    axes = _cell_axes(cell(problem).params)
-    cells = jax.vmap(functools.partial(train.score, problem.classifier), in_axes=(axes, 0, None, None))
-    replicates = jax.vmap(cells, in_axes=(0, None, None, None))
+    replicates = jax.vmap(_score(problem), in_axes=(0, None, None, None))
     return train.evaluate(functools.partial(replicates, params, reg), X, y)
 
 
-def take(problem: Problem, params: Params, replicate: int, index: int) -> Params:
-    """One cell's params, out of all."""
+def evaluate_minibatch(
+    problem: Problem,
+    params: Params,
+    reg: Float[Array, "G"],
+    keys: Key[Array, "S"],
+    step: Int[Array, ""],
+    X: Float[Array, "N D"],
+    y: Int[Array, "N"],
+    *,
+    batch_size: int,
+) -> Score:
+    """As `evaluate`, on the minibatch that each replicate is trained on in ``step``."""
+    (batches,) = _minibatches(keys, step, 1, batch_size, X.shape[0])
+    return jax.vmap(_score(problem), in_axes=(0, None, 0, 0))(params, reg, X[batches], y[batches])
+
+
+def take(problem: Problem, params: Params, replicate: int, index: int, size: int) -> Params:
+    """One cell's params, out of all, without the zeros that made it as wide as the others."""
     axes = _cell_axes(cell(problem).params)
-    return jax.tree.map(lambda leaf, axis: jnp.take(leaf[replicate], index, axis=axis), params, axes)
+    one = jax.tree.map(lambda leaf, axis: jnp.take(leaf[replicate], index, axis=axis), params, axes)
+    own = _params(problem, problem.sizes[size])
+    return jax.tree.map(lambda leaf, own: leaf[tuple(slice(length) for length in own.shape)], one, own)
 
 
-def _start(problem: Problem, hyper: Hyper, key: Array) -> State:
+def _params(problem: Problem, sizes: tuple[int, ...]) -> Params:
+    """The shapes and dtypes of the params of a model of these sizes."""
+    return jax.eval_shape(functools.partial(_draw, problem, sizes), jax.random.key(0))
+
+
+def _draw(problem: Problem, sizes: tuple[int, ...], key: Array) -> Params:
     key, _ = jax.random.split(key)  # the other half draws the minibatches
-    return train.init(
-        problem.classifier,
-        problem.optimizer,
-        hyper,
-        key=key,
-        num_features=problem.num_features,
-        num_classes=problem.num_classes,
-        dtype=problem.dtype,
-    )
+    return problem.classifier.init(*sizes, key=key, dtype=problem.dtype)
+
+
+def _minibatches(keys: Array, first_step: Array, steps: int, batch_size: int, num_examples: int) -> Int[Array, "T S B"]:
+    def draw(key: Array) -> Array:
+        _, key = jax.random.split(key)
+        return train.minibatches(key, first_step, steps, batch_size=batch_size, num_examples=num_examples)
+
+    return jax.vmap(draw, out_axes=1)(keys)
+
+
+def _score(problem: Problem) -> Any:
+    """`train.score` of all cells of one replicate."""
+    axes = _cell_axes(cell(problem).params)
+    return jax.vmap(functools.partial(train.score, problem.classifier), in_axes=(axes, 0, None, None))
+
+
+def _widen(leaf: Array, wide: Any) -> Array:
+    """Zeros after the end of each axis, up to the shape of ``wide``."""
+    return jnp.pad(leaf, [(0, to - length) for length, to in zip(leaf.shape, wide.shape, strict=True)])
 
 
 def _cell_axes(one: Any) -> Any:

@@ -52,6 +52,33 @@ def test_own_features_own_grid_and_seeds(tmp_path: Path) -> None:
     assert max(float(row["val_accuracy"]) for row in rows) > 0.95
 
 
+def test_nets_of_several_sizes_with_decay(tmp_path: Path) -> None:
+    options = ["--hidden", 4, 16, "--lr", 0.3, 1000, "--reg", 1e-3, "--steps", 300, "--decay", 0.95, "--out", "run"]
+    done = run("--model", "two-layer", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "results.csv",
+        "history.csv",
+        "run.json",
+        "best.safetensors",
+        "heatmap.png",
+        "loss.png",
+        "history.png",
+        "weights.png",
+    }
+    with (tmp_path / "run" / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["lr"], row["hidden"], row["status"]) for row in rows] == [
+        ("0.3", "4", "ok"),
+        ("0.3", "16", "ok"),
+        ("1000.0", "4", "diverged"),
+        ("1000.0", "16", "diverged"),
+    ]
+    assert float(rows[1]["val_accuracy"]) > 0.9
+    assert "2 lr x 1 reg x 2 hidden x 1 seed = 4 cells" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
 def test_every_cell_diverged_exits_1_with_the_table(tmp_path: Path) -> None:
     done = run("--lr", 1e30, "--reg", 1, "--steps", 5, "--out", "run", cwd=tmp_path)
     assert done.returncode == 1
@@ -67,6 +94,16 @@ MISTAKES = {
     "no lr": (["--lr"], "error: lr must hold at least one value, got ()"),
     "zero steps": (["--steps", 0], "error: steps must be at least 1, got 0"),
     "empty batches": (["--batch-size", 0], "error: batch_size must be at least 1, got 0"),
+    "no hidden units": (
+        ["--model", "two-layer", "--hidden", 0],
+        "error: hidden must hold finite values not below 1, got 0",
+    ),
+    "too many hidden units": (
+        ["--model", "two-layer", "--hidden", 10**12],
+        "error: hidden must be at most ",
+    ),
+    "hidden units of the linear model": (["--hidden", 8], "error: --hidden is for nets: add --model two-layer"),
+    "decay that grows": (["--decay", 1.5], "error: decay must lie in (0, 1], got 1.5"),
     "no such data": (["--data", "mnist"], "error: --data must be digits, cifar10 or the path of an .npz, got mnist"),
     "no such file": (["--data", "a.npz"], "error: a.npz: no such file, expected an .npz with X and y"),
     "no CIFAR-10": (["--preset", "cs231n", "--data-dir", "."], "error: . holds no CIFAR-10, expected data_batch_1"),
@@ -93,7 +130,7 @@ def test_an_unknown_flag_exits_2(tmp_path: Path) -> None:
     assert "learning-rate" in done.stderr
 
 
-@pytest.mark.parametrize("preset", ["digits", "cs231n", "eecs498"])
+@pytest.mark.parametrize("preset", ["digits", "cs231n", "eecs498", "eecs498-net-hidden"])
 def test_help_shows_the_preset_s_own_defaults(preset: str, tmp_path: Path) -> None:
     done = run("--preset", preset, "--help", cwd=tmp_path)
     assert done.returncode == 0

@@ -10,10 +10,10 @@ import optax
 import pytest
 
 from jaxcls import softmax, wide
-from jaxcls.classifier import linear
+from jaxcls.classifier import Classifier, linear, two_layer_net
 from jaxcls.train import Hyper
 
-FEATURES, CLASSES = 3073, 10
+FEATURES, HIDDEN, CLASSES = 3073, 16, 10
 
 
 def exact(W: np.ndarray, X: np.ndarray, y: np.ndarray, reg: float) -> tuple[float, np.ndarray]:
@@ -58,12 +58,13 @@ def test_jitted_numbers_are_right_where_the_cpu_compiler_is_known_to_err(
     np.testing.assert_allclose(per_example.mean(), loss, rtol=rtol)
 
 
-def compiled_chunk(optimizer: wide.Optimizer, replicates: int, cells: int) -> str:
-    """The optimised HLO of two steps of training, CS231n's sizes."""
-    problem = wide.Problem(linear(), optimizer, FEATURES, CLASSES, jnp.dtype("float32"))
+def compiled_chunk(classifier: Classifier, optimizer: wide.Optimizer, replicates: int, cells: int) -> str:
+    """The optimised HLO of a chunk of training, CS231n's sizes."""
+    layers = (HIDDEN,) * classifier.num_hidden_layers
+    problem = wide.Problem(classifier, optimizer, ((FEATURES, *layers, CLASSES),), jnp.dtype("float32"))
     hyper = Hyper(jnp.linspace(1e-7, 5e-7, cells), jnp.linspace(2.5e4, 5e4, cells))
     keys = jax.vmap(jax.random.key)(jnp.arange(replicates, dtype=jnp.uint32))
-    state = jax.eval_shape(functools.partial(wide.init, problem), hyper, keys)
+    state = jax.eval_shape(functools.partial(wide.init, problem), hyper, jnp.zeros(cells, int), keys)
     X, y = jax.ShapeDtypeStruct((500, FEATURES), jnp.float32), jax.ShapeDtypeStruct((500,), jnp.int32)
     chunk = functools.partial(wide.chunk, problem, steps=20, batch_size=200)
     compiled = jax.jit(chunk, donate_argnums=0).lower(state, hyper, keys, jnp.int32(0), X, y).compile()
@@ -83,11 +84,14 @@ cpu_only = pytest.mark.skipif(jax.default_backend() != "cpu", reason="reads what
 @cpu_only
 @pytest.mark.parametrize("replicates", [1, 2])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
-def test_no_weights_are_copied_or_transposed(optimizer: wide.Optimizer, replicates: int) -> None:
+@pytest.mark.parametrize("classifier", [linear(), two_layer_net()], ids=["linear", "net"])
+def test_no_weights_are_copied_or_transposed(
+    classifier: Classifier, optimizer: wide.Optimizer, replicates: int
+) -> None:
     cells = 25  # enough for the weights to be larger than a minibatch, which the compiler may turn
-    smallest = FEATURES * cells * CLASSES
+    smallest = FEATURES * cells * CLASSES  # of a net, it may turn the second layer's, far smaller than the first's
     moved = []
-    for line in compiled_chunk(optimizer, replicates, cells).splitlines():
+    for line in compiled_chunk(classifier, optimizer, replicates, cells).splitlines():
         if operation := re.search(r"= \w+\[([\d,]+)\]\S* (copy|transpose)\(", line):
             size = np.prod([int(length) for length in operation[1].split(",")])
             if size >= smallest * replicates:
@@ -98,7 +102,7 @@ def test_no_weights_are_copied_or_transposed(optimizer: wide.Optimizer, replicat
 @cpu_only
 def test_scores_of_all_cells_are_one_product() -> None:
     cells = 7
-    text = compiled_chunk(optax.sgd, 1, cells)
+    text = compiled_chunk(linear(), optax.sgd, 1, cells)
     products = re.findall(r"= f32\[([\d,]+)\]\S* dot\(", text)
     shapes = sorted(tuple(int(n) for n in product.split(",") if n != "1") for product in products)
     assert (200, cells * CLASSES) in shapes, shapes

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from jaxcls import data
+from jaxcls.classifier import linear
 from jaxcls.data import Source, Split, Splits
 from jaxcls.data.cifar10 import BINARY_BATCHES, PYTHON_BATCHES, download
 from jaxcls.data.source import hold_out
@@ -201,10 +202,10 @@ def test_cs231n_prepares_as_the_course_does(made_up: Source) -> None:
     mean_image = np.mean(X_train.reshape(49_000, -1), axis=0)
     for split, pictures in ((splits.train, X_train[:500]), (splits.val, X_val), (splits.test, X_test)):
         expected = pictures.reshape(len(pictures), -1) - mean_image
-        np.testing.assert_allclose(split.X[: len(pictures), :-1], expected, atol=1e-4)
-        assert (split.X[:, -1] == 1).all()
+        np.testing.assert_allclose(split.X[: len(pictures)], expected, atol=1e-4)
     assert [len(split.y) for _, split in splits.items()] == [49_000, 1_000, 1_000]
-    assert splits.num_features == 3073
+    assert splits.num_features == 3072
+    assert linear().features(splits.val.X).shape == (1_000, 3073)  # the bias trick
     np.testing.assert_array_equal(splits.val.y, made_up.y[49_000:50_000])
 
 
@@ -218,8 +219,7 @@ def test_eecs498_prepares_as_the_course_does(made_up: Source) -> None:
         (splits.test, slice(50_000, None)),
     ):
         expected = X[rows].reshape(-1, 3072)
-        np.testing.assert_allclose(split.X[: len(expected), :-1], expected, atol=1e-6)
-        assert (split.X[:, -1] == 1).all()
+        np.testing.assert_allclose(split.X[: len(expected)], expected, atol=1e-6)
     assert [len(split.y) for _, split in splits.items()] == [40_000, 10_000, 10_000]
 
 
@@ -227,7 +227,7 @@ def test_eecs498_prepares_as_the_course_does(made_up: Source) -> None:
 def test_templates_find_their_pixels(protocol: Callable[[Source], Splits], made_up: Source) -> None:
     splits = protocol(made_up)
     picture = made_up.X[0].reshape(3, 32, 32).transpose(1, 2, 0)
-    raw = splits.train.X[0, :-1] * splits.scale + splits.mean
+    raw = splits.train.X[0] * splits.scale + splits.mean
     np.testing.assert_allclose(raw[splits.pixels], picture, atol=1e-3)
 
 
@@ -239,11 +239,11 @@ def test_course_protocols_are_for_cifar10_only() -> None:
 
 def test_standard_standardises_by_train_alone() -> None:
     splits = data.standard(data.load_digits())
-    train = splits.train.X[:, :-1]
+    train = splits.train.X
     np.testing.assert_allclose(train.mean(axis=0), 0, atol=1e-6)
     deviations = train.std(axis=0)
     assert np.isclose(deviations, 1, atol=1e-5).sum() + (deviations == 0).sum() == 64
-    assert abs(splits.val.X[:, :-1].mean()) > 1e-4
+    assert abs(splits.val.X.mean()) > 1e-4
 
 
 def test_splits_are_disjoint_and_whole() -> None:

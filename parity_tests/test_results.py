@@ -1,6 +1,7 @@
 """A run's folder: what is in it, and that it can be used without jaxcls."""
 
 import csv
+import itertools
 import json
 import os
 from pathlib import Path
@@ -13,6 +14,7 @@ import safetensors
 import torch
 
 from jaxcls import plots, results, sweep
+from jaxcls.classifier import two_layer_net
 from jaxcls.data import Splits, load_digits
 from jaxcls.grid import Grid
 
@@ -30,6 +32,23 @@ def folder(result: sweep.SweepResult, digits: Splits, tmp_path_factory: pytest.T
     return folder
 
 
+@pytest.fixture(scope="module")
+def net(digits: Splits) -> sweep.SweepResult:
+    grid = Grid([0.1, 1.0, 100.0], [1e-3], [3, 4], [7, 20])
+    return sweep.run(digits, grid, steps=200, classifier=two_layer_net(init_scale=0.1), history=True)
+
+
+@pytest.fixture(scope="module")
+def net_folder(net: sweep.SweepResult, digits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    results.write(folder, net, digits, {})
+    plots.save(folder, net, digits)
+    return folder
+
+
+FIXTURES = {"linear": ("result", "folder"), "net": ("net", "net_folder")}
+
+
 def test_folder_holds_all_and_nothing_half_written(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [
         "best.safetensors",
@@ -44,7 +63,7 @@ def test_folder_holds_all_and_nothing_half_written(folder: Path) -> None:
 def test_csv_has_a_row_per_cell_at_full_precision(folder: Path, result: sweep.SweepResult) -> None:
     with (folder / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == results.COLUMNS
+    assert list(rows[0]) == ["lr", "reg", "seed", *sweep.SCORES, "rank", "status"]
     assert len(rows) == 12
     for row, expected in zip(rows, result.table, strict=True):
         assert row["status"] == ("diverged" if expected["diverged_at"] >= 0 else "ok")
@@ -73,23 +92,37 @@ def test_the_same_run_writes_the_same_bytes(
         assert path.read_bytes() == (folder / path.name).read_bytes()
 
 
+def test_history_has_a_row_per_cell_and_epoch(net_folder: Path, net: sweep.SweepResult) -> None:
+    with (net_folder / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["lr", "reg", "hidden", "seed", "step", "loss", "train_accuracy", "val_accuracy"]
+    along = net.history
+    assert along.step.tolist() == list(range(0, 200, 6))  # 1,257 examples, minibatches of 200
+    assert len(rows) == len(net.grid) * len(along.step)
+    row = rows[net.best * len(along.step) + 5]
+    assert float(row["loss"]) == net.losses[net.best, along.step[5]]
+    assert float(row["val_accuracy"]) == along.val_accuracy[net.best, 5]
+
+
 def test_safetensors_header_says_which_cell_it_is(folder: Path, result: sweep.SweepResult) -> None:
     with safetensors.safe_open(folder / "best.safetensors", "numpy") as file:
         header = json.loads(file.metadata()["jaxcls"])
         assert set(file.keys()) == {"W", "mean", "scale"}
         np.testing.assert_array_equal(file.get_tensor("W"), result.params)
-    assert (header["lr"], header["reg"], header["seed"]) == result.grid.cells()[result.best]
+    assert header.items() >= result.grid.cells()[result.best].items()
     assert header["classes"] == [str(digit) for digit in range(10)]
 
 
 @pytest.mark.parametrize(("framework", "tensor"), [("jax", jnp.asarray), ("torch", torch.tensor)])
-def test_the_three_printed_lines_predict_as_the_sweep_did(
-    framework: str, tensor: object, folder: Path, result: sweep.SweepResult, digits: Splits
+@pytest.mark.parametrize("model", ["linear", "net"])
+def test_the_printed_lines_predict_as_the_sweep_did(
+    model: str, framework: str, tensor: object, request: pytest.FixtureRequest, digits: Splits
 ) -> None:
+    result, folder = (request.getfixturevalue(name) for name in FIXTURES[model])
     source = load_digits()
     names = {"X": tensor(source.X[source.test].astype(np.float32))}
-    lines = results.reload_lines(folder / "best.safetensors", framework)
-    assert len(lines.splitlines()) == 3
+    lines = results.reload_lines(folder / "best.safetensors", framework, result.params)
+    assert len(lines.splitlines()) == {"linear": 3, "net": 4}[model]
     with jax.numpy_rank_promotion("allow"):  # as it is for everyone but these tests
         exec(lines, names)
     assert (np.asarray(names["y"]) == digits.test.y).mean() == pytest.approx(result.test_accuracy, abs=1e-9)
@@ -156,6 +189,60 @@ def test_heat_map_shows_the_grid_s_own_numbers_sorted_and_outlines_the_best(resu
     shown = ax.images[0].get_array()
     np.testing.assert_array_equal(shown.mask, [[False] * 3, [True, False, False]])
     assert ax.patches[-1].get_xy() == (-0.5, -0.5)
+
+
+def test_heat_map_over_any_two_axes_has_the_best_over_the_others() -> None:
+    from matplotlib.figure import Figure
+
+    grid = Grid(lr=[0.1, 1.0], reg=[0.0, 1e-3], hidden=[8, 2, 4], seed=[0, 1])
+    scores = np.random.default_rng(0).random(24)
+    scores[:12:2] = np.nan  # seed 0 at the lower learning rate
+    axes = {name: k for k, name in enumerate(grid.axes)}
+    cube = np.nan_to_num(scores.reshape(2, 2, 3, 2))[:, :, [1, 2, 0]]  # hidden sizes rise
+    for pair in itertools.permutations(axes, 2):
+        best = int(np.nanargmax(scores))
+        ax = plots.heat_map(Figure().subplots(), grid, scores, axes=pair, best=best)
+        expected = np.einsum("abcd->" + "".join("abcd"[axes[name]] for name in pair), cube * 0)
+        for place in np.ndindex(*expected.shape):
+            where = [slice(None)] * 4
+            for name, k in zip(pair, place, strict=True):
+                where[axes[name]] = k
+            expected[place] = cube[tuple(where)].max()
+        shown = ax.images[0].get_array()
+        np.testing.assert_array_equal(shown.filled(0), expected)
+        column, row = (round(corner + 0.5) for corner in ax.patches[-1].get_xy())
+        assert shown[row, column] == np.nanmax(scores)
+
+
+def test_history_curves_are_those_of_the_best_cell_at_each_value(net: sweep.SweepResult) -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots(1, 3)
+    plots.history_curves(axes, net, "hidden")
+    accuracy = np.nan_to_num(net.table["val_accuracy"], nan=-1)
+    for line, size in zip(axes[2].get_lines(), (7, 20), strict=True):
+        rows = np.flatnonzero(net.table["hidden"] == size)
+        assert line.get_label() == str(size)
+        np.testing.assert_array_equal(line.get_ydata(), net.history.val_accuracy[rows[np.argmax(accuracy[rows])]])
+    axes = Figure().subplots(1, 3)
+    plots.history_curves(axes, net, "lr")
+    assert [line.get_label() for line in axes[0].get_lines()] == ["0.1", "1", "100, diverged"]
+    assert np.isnan(axes[0].get_lines()[2].get_ydata()).all()
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.arange(64).reshape(8, 8), np.arange(48).reshape(4, 4, 3)], ids=["grey", "colour"]
+)
+def test_hidden_units_are_drawn_in_the_contrast_of_their_own_largest_weight(pixels: np.ndarray) -> None:
+    from matplotlib.figure import Figure
+
+    W1 = np.random.default_rng(0).standard_normal((pixels.size, 5)) * [1, 10, 100, 1000, 0]
+    canvas = plots.hidden_units(Figure().subplots(), W1, pixels).images[0].get_array()
+    height, width = pixels.shape[:2]
+    assert canvas.shape[:2] == (2 * height + 1, 3 * width + 2)  # 3 and 2 of them, a line between
+    fourth = canvas[height + 1 :, :width]
+    np.testing.assert_allclose(fourth, 0.5 + W1[:, 3][pixels] / (2 * np.abs(W1[:, 3]).max()))
+    np.testing.assert_array_equal(canvas[height + 1 :, width + 1 : 2 * width + 1], 0.5)  # a unit of zeros is grey
 
 
 def test_features_that_are_no_picture_are_drawn_as_a_matrix() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcls import memory, sweep, train
+from jaxcls import memory, softmax, sweep, train, wide
 from jaxcls.classifier import linear
 from jaxcls.data import Split, Splits
 from jaxcls.grid import Grid
@@ -26,8 +26,8 @@ def alone(splits: Splits, lr: float, reg: float, seed: int, optimizer: train.Opt
     """One cell, without the sweep: its weights and losses."""
     initial, minibatch = jax.random.split(jax.random.key(seed))
     hyper = Hyper(jnp.float32(lr), jnp.float32(reg))
-    state = train.init(linear(), optimizer, hyper, key=initial, num_features=65, num_classes=10)
-    X, y = jnp.asarray(splits.train.X), jnp.asarray(splits.train.y)
+    state = train.init(optimizer, softmax.init(65, 10, key=initial), hyper)
+    X, y = softmax.append_ones(splits.train.X), jnp.asarray(splits.train.y)
     batches = train.minibatches(minibatch, 0, steps, batch_size=50, num_examples=len(y))
     step = functools.partial(train.step, linear(), optimizer)
     state, losses = jax.jit(functools.partial(train.run, step))(state, hyper, X, y, batches)
@@ -36,11 +36,10 @@ def alone(splits: Splits, lr: float, reg: float, seed: int, optimizer: train.Opt
 
 @pytest.mark.parametrize("row", range(len(GRID)))
 def test_every_cell_is_what_it_would_be_alone(row: int, result: sweep.SweepResult, digits: Splits) -> None:
-    lr, reg, seed = GRID.cells()[row]
-    W, losses = alone(digits, lr, reg, seed, optax.sgd, 150)
+    W, losses = alone(digits, **GRID.cells()[row], optimizer=optax.sgd, steps=150)
     # Another shape of product adds up in another order: equal to rounding, not to the bit.
     np.testing.assert_allclose(result.losses[row], losses, rtol=1e-4)
-    correct = jnp.argmax(digits.val.X @ W, axis=1) == digits.val.y
+    correct = softmax.predict(W, softmax.append_ones(digits.val.X)) == digits.val.y
     assert result.table["val_accuracy"][row] == pytest.approx(float(correct.mean()), abs=1.1 / 270)
     if row == result.best:
         np.testing.assert_allclose(result.params, W, atol=1e-4 * np.abs(W).max())
@@ -53,7 +52,8 @@ def test_other_optimizers_too(optimizer: train.Optimizer, digits: Splits) -> Non
     grid = Grid(lr=[0.001, 0.01], reg=[1e-3])
     found = sweep.run(digits, grid, steps=60, batch_size=50, optimizer=optimizer)
     for row, cell in enumerate(grid.cells()):
-        np.testing.assert_allclose(found.losses[row], alone(digits, *cell, optimizer, 60)[1], rtol=1e-4)
+        _, losses = alone(digits, **cell, optimizer=optimizer, steps=60)
+        np.testing.assert_allclose(found.losses[row], losses, rtol=1e-4)
 
 
 @pytest.mark.parametrize("optimizer", [optax.sgd, optax.adam], ids=["sgd", "adam"])
@@ -91,12 +91,12 @@ def test_ties_go_to_the_lower_val_loss(digits: Splits) -> None:
 
 
 def test_test_accuracy_is_the_best_cell_s(result: sweep.SweepResult, digits: Splits) -> None:
-    predicted = np.argmax(digits.test.X @ result.params, axis=1)
-    assert result.test_accuracy == pytest.approx((predicted == digits.test.y).mean(), abs=1.1 / 270)
+    predicted = softmax.predict(result.params, softmax.append_ones(digits.test.X))
+    assert result.test_accuracy == pytest.approx(float((predicted == digits.test.y).mean()), abs=1.1 / 270)
 
 
 def test_table_is_the_same_in_blocks_of_any_size(result: sweep.SweepResult, digits: Splits) -> None:
-    need = memory.estimate(digits, batch_size=50)
+    need = memory.estimate(digits, wide.problem(digits), batch_size=50)
     for cells in (1, 4, 5, 7, 12):
         found = sweep.run(digits, GRID, steps=150, batch_size=50, memory=need.data + cells * need.cell)
         np.testing.assert_array_equal(found.table[["lr", "reg", "seed"]], result.table[["lr", "reg", "seed"]])
@@ -196,9 +196,10 @@ def test_a_sweep_that_cannot_run_is_refused(options: dict, sentence: str, digits
 
 def test_edges_are_said_with_the_values_to_try_next() -> None:
     grid = Grid(lr=[0.1, 0.3, 1.0], reg=[0.1, 0.01, 0.001])
-    assert grid.beyond(grid.cells().index((0.3, 0.01, 0))) == {}
-    assert grid.beyond(grid.cells().index((1.0, 0.01, 0))) == {"lr": (1.0, 3.33, 11.1)}
-    assert grid.beyond(grid.cells().index((0.1, 0.001, 0))) == {"lr": (0.1, 0.0333, 0.0111), "reg": (0.001, 1e-4, 1e-5)}
+    assert grid.beyond(grid.cells().index({"lr": 0.3, "reg": 0.01, "seed": 0})) == {}
+    assert grid.beyond(grid.cells().index({"lr": 1.0, "reg": 0.01, "seed": 0})) == {"lr": (1.0, 3.33, 11.1)}
+    beyond = grid.beyond(grid.cells().index({"lr": 0.1, "reg": 0.001, "seed": 0}))
+    assert beyond == {"lr": (0.1, 0.0333, 0.0111), "reg": (0.001, 1e-4, 1e-5)}
     narrow = Grid(lr=[1.0], reg=[2.0, 2.1])
     assert narrow.beyond(1) == {"reg": (2.1, 4.2, 8.4)}
     assert Grid(lr=[1.0, 2.0], reg=[0.0, 1.0]).beyond(0) == {"lr": (1.0, 0.5, 0.25)}

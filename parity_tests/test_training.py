@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import torchref
-from jaxcls import train, two_layer
-from jaxcls.classifier import Classifier, linear
+from jaxcls import softmax, train, two_layer
+from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Splits
 from jaxcls.train import Hyper, State
 
@@ -23,7 +23,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch see
 
 def problem(splits: Splits, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    X, y = splits.train.X.astype(dtype), splits.train.y
+    X, y = np.asarray(softmax.append_ones(splits.train.X.astype(dtype))), splits.train.y
     return 1e-3 * rng.standard_normal((65, 10)).astype(dtype), X, y, rng.integers(0, len(y), (STEPS, 50))
 
 
@@ -70,7 +70,7 @@ def test_scanned_loop_is_torch_s_loop(digits: Splits, dtype: np.dtype) -> None:
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
 def test_torchref_runs_on_any_device_and_returns_what_it_was_given(device: str, digits: Splits) -> None:
     X, y = torch.tensor(digits.train.X[:40], device=device), torch.tensor(digits.train.y[:40], device=device).long()
-    W = 1e-3 * torch.randn(65, 10, device=device)
+    W = 1e-3 * torch.randn(64, 10, device=device)
     loss, dW = torchref.softmax_loss_naive(W, X, y, 0.1)
     torch.testing.assert_close((loss, dW), torchref.softmax_loss_vectorized(W, X, y, 0.1), atol=1e-5, rtol=1e-5)
     trained, _ = torchref.train_linear_classifier(torchref.softmax_loss_vectorized, W, X, y, num_iters=2)
@@ -84,11 +84,11 @@ def test_the_two_layer_net_follows_torch_s_step_by_step_decay_included(
     lr: float, digits: Splits, dtype: np.dtype
 ) -> None:
     rng = np.random.default_rng(0)
-    shapes = (65, 20), (20,), (20, 10), (10,)
+    shapes = (64, 20), (20,), (20, 10), (10,)
     params = two_layer.Params(*(0.1 * rng.standard_normal(shape).astype(dtype) for shape in shapes))
     X, y = digits.train.X[:300].astype(dtype), digits.train.y[:300]
     batches = rng.integers(0, len(y), (STEPS, 10))  # 30 steps an epoch
-    net = Classifier(two_layer.init, two_layer.logits, two_layer.loss, two_layer.loss_and_grad)
+    net = two_layer_net()
     optimizer = train.decayed(optax.sgd, 0.9, steps_per_epoch=30)
     hyper = Hyper(jnp.asarray(lr, dtype), jnp.asarray(1e-3, dtype))
     state = State(jax.tree.map(jnp.asarray, params), optimizer(hyper.lr).init(params))
@@ -145,12 +145,12 @@ def test_torchref_draws_its_own_minibatches_and_learns(digits: Splits, capsys: p
 
 @pytest.mark.parametrize("optimizer", [optax.adam, optax.rmsprop, functools.partial(optax.sgd, momentum=0.9)])
 def test_any_optax_optimizer_trains_from_a_traced_learning_rate(optimizer: train.Optimizer, digits: Splits) -> None:
-    X, y, key = jnp.asarray(digits.train.X), jnp.asarray(digits.train.y), jax.random.key(0)
+    X, y, key = softmax.append_ones(digits.train.X), jnp.asarray(digits.train.y), jax.random.key(0)
 
     @jax.jit
     def trained(lr: jax.Array) -> jax.Array:
         hyper = Hyper(lr, jnp.float32(0))
-        state = train.init(linear(), optimizer, hyper, key=key, num_features=65, num_classes=10)
+        state = train.init(optimizer, softmax.init(65, 10, key=key), hyper)
         batches = train.minibatches(key, 0, 200, batch_size=50, num_examples=len(y))
         return train.run(functools.partial(train.step, linear(), optimizer), state, hyper, X, y, batches)[1]
 
@@ -168,7 +168,7 @@ def test_a_diverged_model_takes_no_more_steps(digits: Splits) -> None:
 
 
 def test_evaluate_counts_every_example_once(digits: Splits) -> None:
-    W = jax.random.normal(jax.random.key(0), (65, 10))
+    W = jax.random.normal(jax.random.key(0), (64, 10))
     X, y = jnp.asarray(digits.train.X), jnp.asarray(digits.train.y)
     expected = train.score(linear(), W, jnp.float32(0.1), X, y)
     for batch_size in (1257, 1000, 250, 1, 5000):

@@ -17,7 +17,7 @@ def standard(source: Source) -> Splits:
       >>> from jaxcls import data
       >>> splits = standard(data.load_digits())
       >>> splits.train.X.shape, splits.num_classes
-      ((1257, 65), 10)
+      ((1257, 64), 10)
     """
     train = source.X[source.train]
     with np.errstate(over="ignore", invalid="ignore"):  # `Split` says where a feature is too large
@@ -28,7 +28,7 @@ def standard(source: Source) -> Splits:
 def cs231n(source: Source) -> Splits:
     """CIFAR-10 as CS231n prepares it: pixels 0 to 255, height-width-channel, minus the mean image of train.
 
-    Train is the first 49,000 images, val the next 1,000, test the first 1,000 of the test set: ``D = 3073``.
+    Train is the first 49,000 images, val the next 1,000, test the first 1,000 of the test set: ``D = 3072``.
 
     Raises:
       ValueError: the source is not CIFAR-10.
@@ -45,7 +45,7 @@ def eecs498(source: Source) -> Splits:
     """CIFAR-10 as EECS 498-007 prepares it: pixels / 255, channel-height-width, minus each channel's mean.
 
     The means are over all 50,000 training images; train is the first 40,000 of them, val the last 10,000,
-    test the 10,000 of the test set: ``D = 3073``.
+    test the 10,000 of the test set: ``D = 3072``.
 
     Raises:
       ValueError: the source is not CIFAR-10.

@@ -58,12 +58,12 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Train, validation and test examples, prepared alike: ``X = [(raw - mean) / scale, 1]``.
+    """Train, validation and test examples, prepared alike: ``X = (raw - mean) / scale``.
 
     Attributes:
-      train, val, test: the examples, the column of ones last.
+      train, val, test: the examples.
       class_names: a name for each of the C classes.
-      mean, scale: ``[D - 1]``, how raw features were prepared; a saved model carries them along.
+      mean, scale: ``[D]``, how raw features were prepared; a saved model carries them along.
       pixels: where each picture element of an example lies in its features, ``[height, width]`` or
         ``[height, width, 3]``; None when examples are not pictures.
       name: source and protocol, for the record.
@@ -102,7 +102,7 @@ class Splits:
 
     @property
     def num_features(self) -> int:
-        """D, the column of ones included."""
+        """D."""
         return self.train.X.shape[1]
 
     @property
@@ -121,24 +121,19 @@ class Splits:
 
 
 def prepare(X: NDArray, mean: NDArray, scale: NDArray) -> NDArray[np.floating]:
-    """``[(X - mean) / scale, 1]``: raw features as the trainer takes them, in JAX's default float.
+    """``(X - mean) / scale``, in JAX's default float.
 
     Args:
-      X: raw features, ``[N, d]``, of any real dtype.
-      mean, scale: ``[d]``.
-
-    Returns:
-      ``[N, d + 1]``, the column of ones last.
+      X: raw features, ``[N, D]``, of any real dtype.
+      mean, scale: ``[D]``.
 
     Example:
       >>> import numpy as np
       >>> print(prepare(np.array([[2, 4], [4, 8]]), np.array([3, 6]), np.array([1, 2])))
-      [[-1. -1.  1.]
-       [ 1.  1.  1.]]
+      [[-1. -1.]
+       [ 1.  1.]]
     """
     dtype = jnp.result_type(float)
-    prepared = np.ones((X.shape[0], X.shape[1] + 1), dtype)
     with np.errstate(over="ignore", invalid="ignore"):  # `Split` says where a feature is too large for the dtype
-        np.subtract(X, mean.astype(dtype), out=prepared[:, :-1], casting="unsafe")
-        prepared[:, :-1] /= scale.astype(dtype)
-    return prepared
+        prepared = np.subtract(X, mean.astype(dtype), dtype=dtype, casting="unsafe")
+        return np.divide(prepared, scale.astype(dtype), out=prepared)

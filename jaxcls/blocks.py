@@ -1,0 +1,71 @@
+"""Which cells train together: a grid's rows in blocks that fit into memory and waste little."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxcls.grid import Grid
+
+COMPILATION = 3e11  # multiplications that take about as long as compiling one more program
+
+
+def groups(hidden: Sequence[int], work: float) -> list[tuple[int, ...]]:
+    """The hidden sizes that share a program, in which every net is as wide as the widest.
+
+    Padding costs multiplications, another program costs a compilation: these are the groups that cost least.
+
+    Args:
+      hidden: the sizes.
+      work: multiplications for one unit of every size, over the whole run.
+
+    Example:
+      >>> groups([2, 8, 32, 128], work=1e8)
+      [(2, 8, 32, 128)]
+      >>> groups([2, 8, 32, 128], work=1e10)
+      [(2, 8, 32), (128,)]
+    """
+    sizes = sorted(hidden)
+    cheapest: list[tuple[float, list[tuple[int, ...]]]] = [(0.0, [])]  # of the first k sizes
+    for end in range(1, len(sizes) + 1):
+        ways = []
+        for start in range(end):
+            cost, before = cheapest[start]
+            group = tuple(sizes[start:end])
+            ways.append((cost + COMPILATION + work * len(group) * group[-1], [*before, group]))
+        cheapest.append(min(ways, key=lambda way: way[0]))
+    return cheapest[-1][1]
+
+
+def blocks(grid: Grid, group: Sequence[int], fits: int) -> list[NDArray[np.integer]]:
+    """The rows of each block, ``[S, G]``, of the cells with a hidden size in ``group``; the linear grid's is empty.
+
+    All blocks are of one shape: whole replicates while they fit, else parts of one.
+
+    Args:
+      grid: the grid.
+      group: hidden sizes.
+      fits: the most cells in a block.
+
+    Example:
+      >>> [block.tolist() for block in blocks(Grid(lr=[0.1, 1.0], reg=[0.0], seed=[0, 1]), (), fits=2)]
+      [[[0, 2]], [[1, 3]]]
+    """
+    rows = np.arange(len(grid)).reshape([len(values) for values in grid.axes.values()])
+    if group:
+        rows = rows[:, :, np.isin(grid.hidden, group)]
+    rows = rows.reshape(-1, len(grid.seed)).T
+    num_seeds, num_cells = rows.shape
+    seeds = _even_parts(num_seeds, max(1, fits // num_cells))
+    cells = _even_parts(num_cells, fits)
+    return [rows[np.ix_(s, c)] for s in seeds for c in cells]
+
+
+def _even_parts(count: int, limit: int) -> NDArray[np.integer]:
+    """``range(count)`` in rows of at most ``limit``, all equally long: the last index fills up the last row.
+
+    One shape means one compilation; a cell trained twice costs less than a second one.
+    """
+    number = -(-count // limit)
+    length = -(-count // number)
+    return np.minimum(np.arange(number * length), count - 1).reshape(number, length)

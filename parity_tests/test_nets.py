@@ -1,0 +1,217 @@
+"""Hidden size as an axis of the grid: the same as one net at a time, and as torchref's loop."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+
+import torchref
+from jaxcls import blocks, sweep, train, two_layer, wide
+from jaxcls.classifier import linear, two_layer_net
+from jaxcls.data import Splits
+from jaxcls.grid import Grid
+from jaxcls.train import Hyper
+
+NET = two_layer_net(init_scale=0.1)
+GRID = Grid(lr=[0.1, 0.5], reg=[0.0, 1e-2], hidden=[3, 20, 7], seed=[0, 7])
+STEPS, BATCH = 120, 50
+OPTIMIZERS = {
+    "sgd": optax.sgd,
+    "decayed": train.decayed(optax.sgd, 0.9, train.steps_per_epoch(1257, BATCH)),
+    "momentum": lambda lr: optax.sgd(0.1 * lr, momentum=0.9),
+    "adam": lambda lr: optax.adam(0.03 * lr),
+    "adamw": lambda lr: optax.adamw(0.03 * lr, weight_decay=0.1),
+    "rmsprop": lambda lr: optax.rmsprop(0.01 * lr),
+}
+each_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+run = functools.partial(sweep.run, batch_size=BATCH, classifier=NET)
+
+
+@functools.cache
+def alone(optimizer: train.Optimizer) -> Callable[..., tuple]:
+    """The loop of one cell, without the sweep."""
+    return jax.jit(functools.partial(train.run, functools.partial(train.step, NET, optimizer)))
+
+
+def trained_alone(
+    splits: Splits, optimizer: train.Optimizer, *, lr: float, reg: float, hidden: int, seed: int
+) -> tuple[two_layer.Params, jax.Array]:
+    """One cell, no wider than it is: its params and losses."""
+    initial, minibatch = jax.random.split(jax.random.key(seed))
+    hyper = Hyper(jnp.float32(lr), jnp.float32(reg))
+    state = train.init(optimizer, two_layer.init(64, hidden, 10, key=initial, scale=0.1), hyper)
+    X, y = jnp.asarray(splits.train.X), jnp.asarray(splits.train.y)
+    batches = train.minibatches(minibatch, 0, STEPS, batch_size=BATCH, num_examples=len(y))
+    state, losses = alone(optimizer)(state, hyper, X, y, batches)
+    return state.params, losses
+
+
+@each_optimizer
+def test_every_net_is_what_it_would_be_alone(optimizer: train.Optimizer, digits: Splits) -> None:
+    found = run(digits, GRID, steps=STEPS, optimizer=optimizer)
+    assert (found.table["diverged_at"] == -1).all()
+    for row, cell in enumerate(GRID.cells()):
+        params, losses = trained_alone(digits, optimizer, **cell)
+        np.testing.assert_allclose(found.losses[row], losses, rtol=1e-3, err_msg=str(cell))
+        correct = two_layer.predict(params, digits.val.X) == digits.val.y
+        assert found.table["val_accuracy"][row] == pytest.approx(float(correct.mean()), abs=2.1 / 270)
+        if row == found.best:
+            jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-3), found.params, params)
+
+
+@each_optimizer
+def test_units_of_zeros_stay_exactly_zero(optimizer: train.Optimizer, digits: Splits) -> None:
+    sizes = ((64, 3, 10), (64, 7, 10), (64, 20, 10))
+    problem = wide.Problem(NET, optimizer, sizes, jnp.dtype("float32"))
+    hyper, which = Hyper(jnp.full(3, 0.5), jnp.array([0.0, 1e-2, 0.1])), jnp.arange(3)
+    keys = jax.vmap(jax.random.key)(jnp.arange(2, dtype=jnp.uint32))
+    X, y = jnp.asarray(digits.train.X), jnp.asarray(digits.train.y)
+    state = wide.init(problem, hyper, which, keys)
+    chunk = jax.jit(functools.partial(wide.chunk, problem, steps=STEPS, batch_size=BATCH))
+    state, losses = chunk(state, hyper, keys, jnp.int32(0), X, y)
+    assert (losses[-1] < losses[0]).all()
+
+    def live_units(params: two_layer.Params) -> None:
+        """Nothing but zeros beyond a net's own units; inside them, something."""
+        for cell, (_, hidden, _) in enumerate(sizes):
+            for array in (params.W1[:, :, cell], params.b1[:, None, cell], params.W2[:, :, cell].mT):
+                assert not array[..., hidden:].any()
+                assert array[..., :hidden].any()
+
+    live_units(state.params)
+    # The optimizer's moments have the params' tree.
+    for moments in jax.tree.leaves(state.opt_state, is_leaf=lambda tree: isinstance(tree, two_layer.Params)):
+        if isinstance(moments, two_layer.Params):
+            live_units(moments)
+
+
+def test_histories_are_those_of_the_course_s_loop(digits: Splits) -> None:
+    """Fed the same minibatches and initial weights, `torchref.nn_train` records the same."""
+    epoch = train.steps_per_epoch(1257, BATCH)
+    grid = Grid(lr=[0.1, 0.5], reg=[1e-3], hidden=[20, 7])
+    optimizer = train.decayed(optax.sgd, 0.9, epoch)
+    found = run(digits, grid, steps=STEPS, optimizer=optimizer, history=True, chunk_steps=10)
+    assert found.history.step.tolist() == [0, 25, 50, 75, 100]
+    initial, minibatch = jax.random.split(jax.random.key(0))
+    batches = train.minibatches(minibatch, 0, STEPS, batch_size=BATCH, num_examples=1257)
+    tensors = [torch.tensor(array) for array in (digits.train.X, digits.train.y, digits.val.X, digits.val.y)]
+    tensors[1], tensors[3] = tensors[1].long(), tensors[3].long()
+    for row, cell in enumerate(grid.cells()):
+        params = two_layer.init(64, cell["hidden"], 10, key=initial, scale=0.1)
+        theirs = torchref.nn_train(
+            {name: torch.tensor(np.asarray(array)) for name, array in params._asdict().items()},
+            torchref.nn_forward_backward,
+            torchref.nn_predict,
+            *tensors,
+            cell["lr"],
+            0.9,
+            cell["reg"],
+            STEPS,
+            BATCH,
+            batches=torch.tensor(np.asarray(batches)),
+        )
+        np.testing.assert_allclose(found.losses[row], theirs["loss_history"], rtol=1e-3)
+        np.testing.assert_allclose(found.history.train_accuracy[row], theirs["train_acc_history"], atol=1.1 / BATCH)
+        np.testing.assert_allclose(found.history.val_accuracy[row], theirs["val_acc_history"], atol=1.1 / 270)
+
+
+def test_recording_changes_nothing(digits: Splits) -> None:
+    grid = Grid(lr=[0.5], reg=[1e-3], hidden=[20, 7])
+    without, recorded = (run(digits, grid, steps=60, history=history) for history in (False, True))
+    assert without.history is None
+    np.testing.assert_allclose(recorded.losses, without.losses, rtol=1e-5)
+    np.testing.assert_allclose(recorded.table["val_loss"], without.table["val_loss"], rtol=1e-5)
+
+
+def test_nets_that_diverge_are_marked_and_leave_the_others_as_they_were_bit_for_bit(digits: Splits) -> None:
+    calm, wild = (
+        run(digits, Grid([0.1, lr, 0.5], [0.0, 1e-2], hidden=[3, 20]), steps=60, history=True) for lr in (0.2, 1e4)
+    )
+    gone = wild.table["lr"] == 1e4
+    assert (wild.table["diverged_at"][gone] > 0).all()
+    assert (wild.table["rank"][gone] == 0).all()
+    for name in ("train_accuracy", "val_accuracy"):
+        kept = getattr(wild.history, name)
+        assert np.isnan(kept[gone][:, 1:]).all()
+        np.testing.assert_array_equal(kept[~gone], getattr(calm.history, name)[~gone])
+    np.testing.assert_array_equal(wild.losses[~gone], calm.losses[~gone])
+    for column in sweep.SCORES:
+        np.testing.assert_array_equal(wild.table[column][~gone], calm.table[column][~gone])
+
+
+def test_sizes_share_a_program_unless_padding_would_waste_more_than_it_saves() -> None:
+    assert blocks.groups([], 1e10) == []
+    assert blocks.groups([128, 2, 32, 8], 1.0) == [(2, 8, 32, 128)]
+    assert blocks.groups([128, 2, 32, 8], 1e15) == [(2,), (8,), (32,), (128,)]
+    # 512 units of padding for three programs saved, or 9 for one.
+    assert blocks.groups([100, 101, 1000], blocks.COMPILATION / 100) == [(100, 101), (1000,)]
+
+
+@pytest.mark.parametrize("compilation", [0.0, 1e30])
+def test_table_is_the_same_however_sizes_are_grouped(
+    compilation: float, digits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(digits, GRID, steps=STEPS)
+    monkeypatch.setattr(blocks, "COMPILATION", compilation)
+    parts = sweep.plan(digits, GRID, steps=STEPS, batch_size=BATCH, classifier=NET)
+    assert len(parts) == (1 if compilation else 3)
+    found = run(digits, GRID, steps=STEPS)
+    np.testing.assert_array_equal(found.table[[*GRID.axes]], whole.table[[*GRID.axes]])
+    np.testing.assert_allclose(found.losses, whole.losses, rtol=1e-3)
+    np.testing.assert_allclose(found.table["val_loss"], whole.table["val_loss"], rtol=1e-3)
+    assert found.params.W1.shape == (64, whole.table["hidden"][whole.best])
+
+
+@pytest.mark.parametrize("cells", [1, 5, 12])
+def test_table_is_the_same_in_blocks_of_any_size(cells: int, digits: Splits) -> None:
+    (part,) = sweep.plan(digits, GRID, steps=STEPS, batch_size=BATCH, classifier=NET)
+    whole = run(digits, GRID, steps=STEPS)
+    found = run(digits, GRID, steps=STEPS, memory=part.need.data + cells * part.need.cell)
+    np.testing.assert_allclose(found.losses, whole.losses, rtol=1e-3)
+    np.testing.assert_allclose(found.table["val_loss"], whole.table["val_loss"], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "error", "sentence"),
+    [
+        ([0], ValueError, "hidden must hold finite values not below 1, got 0"),
+        ([32, -8], ValueError, "hidden must hold finite values not below 1, got -8"),
+        ([2.5], TypeError, r"hidden must hold integers, got \[2.5\]"),
+        ([32, 32], ValueError, "hidden must hold each value once, got 32 2 times"),
+    ],
+)
+@pytest.mark.usefixtures("our_words")
+def test_a_bad_hidden_size_is_refused(hidden: list, error: type, sentence: str) -> None:
+    with pytest.raises(error, match=sentence):
+        Grid([0.1], [0.0], hidden=hidden)
+
+
+@pytest.mark.parametrize("too_large", [10**6, 10**9, 10**15])
+def test_a_hidden_size_too_large_for_memory_is_refused_with_the_largest_that_fits(
+    too_large: int, digits: Splits
+) -> None:
+    with pytest.raises(ValueError, match=r"hidden must be at most (\d+) for a net to fit in memory") as refused:
+        run(digits, Grid([0.1], [0.0], hidden=[8, too_large]), steps=5, memory=10**8)
+    largest = int(str(refused.value).split()[5])
+    for hidden in (largest, largest + 1):
+        problem = wide.problem(digits, (hidden,), classifier=NET)
+        data, cell = sweep.estimate(digits, problem, batch_size=BATCH)
+        assert (data + cell <= 10**8) == (hidden == largest)
+
+
+def test_a_grid_that_does_not_suit_the_model_is_refused(digits: Splits) -> None:
+    with pytest.raises(ValueError, match=r"grid.hidden must be given for a net and for nothing else, got \(\)"):
+        run(digits, Grid([0.1], [0.0]), steps=5)
+    with pytest.raises(ValueError, match=r"grid.hidden must be given for a net and for nothing else, got \(8,\)"):
+        run(digits, Grid([0.1], [0.0], hidden=[8]), steps=5, classifier=linear())
+
+
+def test_edges_of_the_hidden_axis_are_whole_numbers() -> None:
+    grid = Grid([0.1], [0.0], hidden=[2, 8, 32])
+    assert grid.beyond(2) == {"hidden": (32, 128, 512)}
+    assert grid.beyond(0) == {}
