@@ -1,8 +1,8 @@
 """Train a whole grid of classifiers at once, and show what it found.
 
-python examples/sweep.py                                     # handwritten digits, no download
-python examples/sweep.py --model two-layer --hidden 16 64    # nets, hidden size as one more axis
-python examples/sweep.py --preset cs231n                     # the published CIFAR-10 grid of CS231n
+python examples/sweep.py                                    # digits, no download
+python examples/sweep.py --model two-layer --hidden 16 64   # nets
+python examples/sweep.py --preset cs231n                    # the published grid
 python examples/sweep.py --data features.npz --lr 0.01 0.1 1 --reg 0 1e-4 1e-3
 """
 
@@ -306,7 +306,7 @@ def parse(args: list[str]) -> Config:
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--preset", default="digits")
     preset = first.parse_known_args(args)[0].preset
-    return tyro.cli(Config, default=PRESETS.get(preset, Config()), args=args, description=__doc__)
+    return tyro.cli(Config, default=PRESETS.get(preset, Config()), args=args, description="\n\n".join(__doc__.splitlines()))
 
 
 if __name__ == "__main__":

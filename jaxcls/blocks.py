@@ -23,7 +23,7 @@ def groups(hidden: Sequence[int], work: float) -> list[tuple[int, ...]]:
       >>> groups([2, 8, 32, 128], work=1e8)
       [(2, 8, 32, 128)]
       >>> groups([2, 8, 32, 128], work=1e10)
-      [(2, 8, 32), (128,)]
+      [(2, 8), (32,), (128,)]
     """
     sizes = sorted(hidden)
     cheapest: list[tuple[float, list[tuple[int, ...]]]] = [(0.0, [])]  # of the first k sizes

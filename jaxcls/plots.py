@@ -174,9 +174,9 @@ def hidden_units(ax: Axes, W1: NDArray[np.floating], pixels: NDArray[np.integer]
         picture = W1[:, unit][pixels]
         canvas[top : top + height, left : left + width] = 0.5 + picture / (2 * np.abs(picture).max() or 1.0)
     if pixels.ndim == 2:
-        ax.imshow(canvas, cmap="RdBu_r", vmin=0, vmax=1)
+        ax.imshow(canvas, cmap="RdBu_r", vmin=0, vmax=1, interpolation="nearest")
     else:
-        ax.imshow(canvas)
+        ax.imshow(canvas, interpolation="nearest")
     some = "" if len(shown) == W1.shape[1] else f"the {len(shown)} largest of "
     ax.set(xticks=[], yticks=[], title=f"first-layer weights of the best net: {some}{W1.shape[1]} hidden units")
     return ax

@@ -1,0 +1,97 @@
+"""The best two-layer net for CIFAR-10 that a few minutes find (EECS 498-007's protocol).
+
+python examples/two_layer_search.py                               # two cores
+python examples/two_layer_search.py --hidden 8192 --steps 20000   # a GPU
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import optax
+import tyro
+
+from jaxcls import data, plots, results, sweep, train
+from jaxcls.classifier import two_layer_net
+from jaxcls.data import Splits
+from jaxcls.grid import Grid
+from jaxcls.sweep import Figures, SweepResult
+
+BATCH = 500
+DECAY = 0.95
+
+
+def main(hidden: int = 1024, steps: int = 6400, data_dir: Path | None = None, out: Path | None = None) -> int:
+    """Search a coarse grid of small nets for lr and reg, then train large ones around what it found.
+
+    Args:
+      hidden: Hidden units of the large nets.
+      steps: Minibatches they are trained on.
+      data_dir: The folder that holds CIFAR-10; downloaded once into the user's cache if not given.
+      out: The run's folder, which must be empty or not exist.
+    """
+    splits = data.eecs498(data.load_cifar10(data_dir))
+    small = Grid(lr=[0.1, 0.3, 1.0, 3.0], reg=[1e-4, 3e-4, 1e-3, 3e-3, 1e-2], hidden=[128])
+    with results.claim(out or Path("runs") / time.strftime("search-%Y%m%d-%H%M%S")) as folder:
+        # No net of the first grid sees the test set: in its place they get val again.
+        found = search(replace(splits, test=splits.val), small, 1200)
+        if found.best is None:
+            raise ValueError("every small net diverged")
+        cell = small.cells()[found.best]
+        large = Grid([cell["lr"]], [cell["reg"] * factor for factor in (0.7, 1.0, 1.4)], hidden=[hidden])
+        result = search(splits, large, steps)
+        record = {"small": small.axes, "large": large.axes, "steps": steps, "batch_size": BATCH, "decay": DECAY}
+        results.write(folder, result, splits, record)
+        plots.save(folder, result, splits)
+    if result.best is None:
+        print(f"every large net diverged at lr {cell['lr']:g}; the small ones' table is above")
+        return 1
+    accuracy = result.table["val_accuracy"][result.best]
+    print(f"best      {accuracy:.4f} on val, {result.test_accuracy:.4f} on test, which was scored once")
+    print(f"wrote     {folder}/")
+    return 0
+
+
+def search(splits: Splits, grid: Grid, steps: int) -> SweepResult:
+    """Train every cell of a grid, and print how well each did."""
+    print(f"\ntraining  {len(grid)} nets, {steps:,} steps of {BATCH} examples")
+    result = sweep.run(
+        splits,
+        grid,
+        steps=steps,
+        batch_size=BATCH,
+        classifier=two_layer_net(init_scale=1e-2),
+        optimizer=train.decayed(optax.sgd, DECAY, train.steps_per_epoch(len(splits.train.y), BATCH)),
+        history=True,
+        callback=tenths(),
+    )
+    print(f"\n{'lr':>10} {'reg':>10} {'hidden':>7} {'train acc':>10} {'val acc':>9} {'rank':>5}")
+    for row in result.table:
+        cell = f"{row['lr']:10.3g} {row['reg']:10.3g} {row['hidden']:7d}"
+        scores = f"{row['train_accuracy']:10.4f} {row['val_accuracy']:9.4f} {row['rank']:5d}"
+        print(cell, scores if row["rank"] else f" diverged at step {row['diverged_at']}")
+    print(f"time      {result.timings.total_s:.0f} s, of it {result.timings.compile_s:.0f} s compiling")
+    return result
+
+
+def tenths() -> Callable[[Figures], None]:
+    """A callback that prints the loss ten times a run."""
+    printed = 0
+
+    def callback(row: Figures) -> None:
+        nonlocal printed
+        if (tenth := 10 * row["step"] // row["steps"]) > printed:
+            printed = tenth
+            print(f"          {row['step']:7,} steps, loss {row['loss']:.3f}", flush=True)
+
+    return callback
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(tyro.cli(main, description="\n\n".join(__doc__.splitlines())))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
