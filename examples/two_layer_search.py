@@ -40,7 +40,8 @@ def main(hidden: int = 1024, steps: int = 6400, data_dir: Path | None = None, ou
         if found.best is None:
             raise ValueError("every small net diverged")
         cell = small.cells()[found.best]
-        large = Grid([cell["lr"]], [cell["reg"] * factor for factor in (0.7, 1.0, 1.4)], hidden=[hidden])
+        # A larger net, trained for longer, wants more of a penalty.
+        large = Grid([cell["lr"]], [cell["reg"] * factor for factor in (1, 2, 4)], hidden=[hidden])
         result = search(splits, large, steps)
         record = {"small": small.axes, "large": large.axes, "steps": steps, "batch_size": BATCH, "decay": DECAY}
         results.write(folder, result, splits, record)

@@ -59,19 +59,21 @@ def cross_entropy_and_grad(
     """
     logits, y = _check(logits, y)
     n, num_classes = logits.shape
-    is_label = y[:, None] == jnp.arange(num_classes)[None, :]
+    s = logits.T  # sums over a last axis of a few classes would not vectorise
+    is_label = y[None, :] == jnp.arange(num_classes)[:, None]
     in_range = (y >= 0) & (y < num_classes)
 
-    # The loss does not depend on m, so no derivative flows through it; NaN here marks the whole row.
-    m = jax.lax.stop_gradient(jnp.where(in_range, jnp.max(logits, axis=1), jnp.nan))[:, None]
-    e = jnp.exp(logits - m)
-    s_label = jnp.sum(jnp.where(is_label, logits, 0), axis=1, keepdims=True)
-    e_label = jnp.sum(jnp.where(is_label, e, 0), axis=1, keepdims=True)
-    others = jnp.sum(jnp.where(is_label, 0, e), axis=1, keepdims=True)
+    # The loss does not depend on m, so no derivative flows through it; NaN here marks the whole example.
+    m = jax.lax.stop_gradient(jnp.where(in_range, jnp.max(s, axis=0), jnp.nan))
+    e = jnp.exp(s - m[None, :])
+    s_label = jnp.sum(jnp.where(is_label, s, 0), axis=0)
+    e_label = jnp.exp(s_label - m)
+    others = jnp.sum(jnp.where(is_label, 0, e), axis=0)
 
     losses = (m - s_label) + jnp.log1p(others - (1 - e_label))
-    loss = jnp.minimum(jnp.sum(losses / n), jnp.finfo(logits.dtype).max)
-    dlogits = jnp.where(is_label, -others, e) / ((others + e_label) * n)
+    loss = jnp.minimum(jnp.sum(losses / n), jnp.finfo(s.dtype).max)
+    ds = jnp.where(is_label, -others[None, :], e) / ((others + e_label) * n)[None, :]
+    dlogits = ds.T
     return loss, dlogits
 
 
