@@ -306,7 +306,8 @@ def parse(args: list[str]) -> Config:
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--preset", default="digits")
     preset = first.parse_known_args(args)[0].preset
-    return tyro.cli(Config, default=PRESETS.get(preset, Config()), args=args, description="\n\n".join(__doc__.splitlines()))
+    description = "\n\n".join(__doc__.splitlines())
+    return tyro.cli(Config, default=PRESETS.get(preset, Config()), args=args, description=description)
 
 
 if __name__ == "__main__":
