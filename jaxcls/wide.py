@@ -93,11 +93,22 @@ def chunk(
     batch_size: int,
 ) -> tuple[State, Float[Array, "T S G"]]:
     """Train all cells for ``steps`` more steps: the states after, and every step's minibatch losses."""
+    return run(problem, state, hyper, X, y, _minibatches(keys, first_step, steps, batch_size, X.shape[0]))
+
+
+def run(
+    problem: Problem,
+    state: State,
+    hyper: Hyper,
+    X: Float[Array, "N D"],
+    y: Int[Array, "N"],
+    batches: Int[Array, "T S B"],
+) -> tuple[State, Float[Array, "T S G"]]:
+    """As `chunk`, on minibatches given."""
     axes = _cell_axes(cell(problem))
     step = functools.partial(train.step, problem.classifier, problem.optimizer)
     cells = jax.vmap(step, in_axes=(axes, 0, None, None), out_axes=(axes, 0))
     replicates = jax.vmap(cells, in_axes=(0, None, 0, 0))
-    batches = _minibatches(keys, first_step, steps, batch_size, X.shape[0])
     return train.run(replicates, state, hyper, X, y, batches)
 
 

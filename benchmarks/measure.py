@@ -1,0 +1,114 @@
+"""Time one peer on one workload, in this process alone: ``measure.py WORKLOAD PEER SECONDS PRECISION``, JSON out."""
+
+import json
+import resource
+import statistics
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from peers import LOOPS, PEERS, TORCH_DEVICE
+from workloads import WORKLOADS, make, reference
+
+CHECKED_STEPS = 5
+TOLERANCE = 1e-3  # of the largest element, after five float32 steps
+ROUNDS = 7
+
+
+def main(workload_name: str, peer_name: str, seconds: float, precision: str) -> dict:
+    """The figures."""
+    jax.config.update("jax_default_matmul_precision", precision)
+    workload, peer = WORKLOADS[workload_name], PEERS[peer_name]
+    problem = make(workload)
+    # A loop's time per cell does not depend on how many there are; for all others, all of them.
+    cells = range(min(2, workload.cells)) if peer_name in LOOPS else range(workload.cells)
+    draw = np.random.default_rng(1).integers
+
+    start = time.perf_counter()
+    trainer = peer(problem, cells)
+    batches = draw(0, workload.num_examples, (CHECKED_STEPS, workload.batch_size))
+    trainer.run(batches)
+    first_s = time.perf_counter() - start
+    error = check(trainer.params(), [reference(problem, batches, cell) for cell in sorted({cells[0], cells[-1]})])
+
+    # As many steps to a round as take its share of the time; the first such round compiles.
+    steps = CHECKED_STEPS
+    while True:
+        batches = draw(0, workload.num_examples, (steps, workload.batch_size))
+        start = time.perf_counter()
+        trainer.run(batches)
+        compiling_s = time.perf_counter() - start
+        start = time.perf_counter()
+        trainer.run(batches)
+        round_s = time.perf_counter() - start
+        if round_s >= seconds / ROUNDS / 2 or steps >= 1000:
+            break
+        steps = min(1000, max(2 * steps, int(steps * seconds / ROUNDS / max(round_s, 1e-6))))
+    times = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        trainer.run(batches)
+        times.append(time.perf_counter() - start)
+    per_cell_step = [t / steps / len(cells) for t in times]
+    median = statistics.median(per_cell_step)
+    return {
+        "seconds_per_cell_step": median,
+        "least": min(per_cell_step),
+        "most": max(per_cell_step),
+        "sweep_s": median * workload.cells * workload.steps,
+        "compile_s": max(compiling_s - round_s, 0.0),
+        "first_s": first_s,
+        "cells_run": len(cells),
+        "steps_a_round": steps,
+        "error": error,
+        "peak_bytes": peak_bytes(),
+        "matmul_gflops": matmul_gflops(),
+    }
+
+
+def check(found: list, expected: list) -> float:
+    """The largest difference of the first and the last cell to numpy in float64, relative to the largest element."""
+    error = 0.0
+    for ours, theirs in zip((found[0], found[-1]), (expected[0], expected[-1]), strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            error = max(error, float(np.abs(a - b).max() / np.abs(b).max()))
+    if not error < TOLERANCE:
+        raise SystemExit(f"error: trains otherwise than numpy in float64: off by {error:.1e}")
+    return error
+
+
+def matmul_gflops() -> float:
+    """The best rate of a large square float32 product in this process, of the sizes and the libraries tried."""
+    best = 0.0
+    for n in (1024, 2048, 4096) if jax.default_backend() == "cpu" else (4096, 8192, 16384):
+        A = np.random.default_rng(0).standard_normal((n, n), np.float32)
+        device = jnp.asarray(A)
+        product = jax.jit(lambda a: a @ a)
+        tensor = torch.as_tensor(A, device=TORCH_DEVICE)
+        for multiply in (
+            lambda: jax.block_until_ready(product(device)),  # noqa: B023
+            lambda: (tensor @ tensor)[0, 0].item(),  # noqa: B023
+        ):
+            multiply()
+            times = []
+            for _ in range(7):
+                start = time.perf_counter()
+                multiply()
+                times.append(time.perf_counter() - start)
+            best = max(best, 2 * n**3 / statistics.median(times) / 1e9)
+    return best
+
+
+def peak_bytes() -> int:
+    """Most memory held: on the GPU where the peer uses one, else by this process."""
+    stats = jax.devices()[0].memory_stats() or {}
+    on_gpu = max(torch.cuda.max_memory_allocated() if TORCH_DEVICE == "cuda" else 0, stats.get("peak_bytes_in_use", 0))
+    return on_gpu or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    name, peer, seconds, precision = sys.argv[1:]
+    print(json.dumps(main(name, peer, float(seconds), precision)))

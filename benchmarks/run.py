@@ -1,0 +1,130 @@
+"""Time jaxcls against everything that a user might run instead, and against the machine's own limit.
+
+python benchmarks/run.py                                   # all of it, a quarter of an hour on two cores
+python benchmarks/run.py --workloads digits --peers jaxcls "torch by hand"
+
+Every pair of workload and peer runs in a process of its own: first a check that it trains as numpy does in
+float64, then rounds of steps, then the machine's best matrix product. What a figure means is in its name: times are
+medians over the rounds, compilation is apart.
+"""
+
+import json
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import date
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import tyro
+from workloads import WORKLOADS
+
+from jaxcls import results
+
+HERE = Path(__file__).parent
+NAMES = (  # as in peers.py, which takes seconds to import
+    "numpy float64",
+    "numpy float32",
+    "torch nn, autograd",
+    "torch by hand",
+    "torch.func.vmap",
+    "torch.func.vmap, compiled",
+    "torch wide, in place",
+    "jax.jit, a loop",
+    "jax.jit(vmap), cells first",
+    "jaxcls",
+)
+COLUMNS = {"": 26, "us a step": 9, "ratio": 7, "sweep s": 8, "compile": 7, "GF/s": 5, "of": 4, "MB": 6}
+ON_GPU_ONLY = ("grid-10000",)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Time jaxcls against its peers."""
+
+    workloads: tuple[str, ...] = tuple(name for name in WORKLOADS if name not in ON_GPU_ONLY)
+    """Which sweeps; on a GPU, grid-10000 too."""
+    peers: tuple[str, ...] = NAMES
+    """Which ways to train them."""
+    precision: str = "highest"
+    """Of JAX's matrix products: highest, tensorfloat32, BF16_BF16_F32_X3; on a CPU all are float32."""
+    seconds: float = 3.0
+    """How long a pair is timed."""
+    out: Path | None = None
+    """The JSON file; benchmarks/results/DEVICE-DATE.json if not given."""
+
+
+def main(config: Config) -> int:
+    """Run the suite; the exit code."""
+    unknown = [name for name in config.workloads if name not in WORKLOADS]
+    unknown += [name for name in config.peers if name not in NAMES]
+    if unknown:
+        raise ValueError(f"workloads and peers must be among {[*WORKLOADS]} and {[*NAMES]}, got {unknown}")
+    record: dict[str, Any] = {
+        "date": date.today().isoformat(),
+        "device": results.device(),
+        "processor": processor(),
+        "precision": config.precision,
+        "versions": results.versions() | {"torch": metadata.version("torch")},
+        "workloads": {},
+    }
+    print(f"{record['device']}, {record['processor']}, {record['precision']} precision")
+    for name in config.workloads:
+        record["workloads"][name] = compare(name, config)
+    device = "-".join(record["device"].lower().replace("(", "").replace(")", "").split())
+    out = config.out or HERE / "results" / f"{device}-{record['date']}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with results.replacing(out) as partial:
+        partial.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"\nwrote {out}")
+    return 0
+
+
+def compare(name: str, config: Config) -> dict[str, Any]:
+    """Time the peers on one workload, and print a line for each."""
+    workload = WORKLOADS[name]
+    print(f"\n{name}: {workload.cells:,} cells, {workload.steps:,} steps; {dict(workload._asdict())}")
+    print(" ".join(f"{title:>{width}}" for title, width in COLUMNS.items()))
+    rows = {peer: measure(name, peer, config) for peer in config.peers}
+    ours = rows.get("jaxcls", {}).get("seconds_per_cell_step")
+    for peer, row in rows.items():
+        if "unavailable" in row:
+            print(f"{peer:>26} {row['unavailable']}")
+            continue
+        row["gflops"] = workload.flops / row["seconds_per_cell_step"] / 1e9
+        row["of_matmul"] = row["gflops"] / row["matmul_gflops"]
+        row["ratio"] = row["seconds_per_cell_step"] / ours if ours else math.nan
+        print(
+            f"{peer:>26} {row['seconds_per_cell_step'] * 1e6:9.2f} {row['ratio']:7.2f} {row['sweep_s']:8.1f} "
+            f"{row['compile_s']:7.1f} {row['gflops']:5.0f} {row['of_matmul']:4.0%} {row['peak_bytes'] / 1e6:6.0f}"
+        )
+    return rows
+
+
+def measure(workload: str, peer: str, config: Config) -> dict[str, Any]:
+    """Time one pair in a process of its own."""
+    command = [sys.executable, str(HERE / "measure.py"), workload, peer, str(config.seconds), config.precision]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["no output"]
+        return {"unavailable": f"failed: {lines[-1][:90]}"}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def processor() -> str:
+    """The host processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(tyro.cli(Config, description=__doc__)))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
