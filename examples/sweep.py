@@ -35,6 +35,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "adam": optax.adam,
     "rmsprop": optax.rmsprop,
 }
+PRECISIONS = {"highest": "highest", "tf32": "tensorfloat32", "bf16x3": "BF16_BF16_F32_X3"}
 MOST_ROWS = 100  # of the table, on the screen
 WIDTHS = {"lr": 12, "reg": 12, "hidden": 7, "seed": 5}
 
@@ -73,6 +74,12 @@ class Config:
     """Once an epoch, the learning rate is multiplied by this."""
     init_scale: float | None = None
     """Standard deviation of the initial weights; 1e-3 for linear, 1e-2 for two-layer if not given."""
+    precision: Literal["highest", "tf32", "bf16x3"] = "highest"
+    """Of matrix products on a GPU: float32, TensorFloat-32, or three products of bfloat16."""
+    devices: Literal["one", "all"] = "one"
+    """Train on one device, or split the cells over all."""
+    distributed: bool = False
+    """This is one of several processes, as SLURM, MPI or Kubernetes starts them: devices are those of all."""
     out: Path | None = None
     """The run's folder, which must be empty or not exist; runs/PRESET-DATE-TIME if not given."""
 
@@ -133,6 +140,9 @@ PRESETS = {
 def main(config: Config) -> int:
     """Run the sweep; the exit code."""
     started = time.perf_counter()
+    if config.distributed:
+        jax.distributed.initialize()
+    jax.config.update("jax_default_matmul_precision", PRECISIONS[config.precision])
     splits = load(config)
     grid = hyperparameters(config)
     loaded_s = time.perf_counter() - started
@@ -142,13 +152,17 @@ def main(config: Config) -> int:
         "batch_size": config.batch_size,
         "classifier": model(config),
         "optimizer": optimizer(config, splits),
+        "devices": jax.devices() if config.devices == "all" or config.distributed else None,
     }
     plan = sweep.plan(splits, grid, **options)
+    # The courses record a net's accuracies along the way, and of the linear classifier the loss alone.
+    history = bool(grid.hidden)
+    if jax.process_index() > 0:  # the first process speaks and writes for all
+        return 0 if sweep.run(splits, grid, history=history, **options).best is not None else 1
     with results.claim(out):
         announce(config, splits, grid, plan)
         with Progress() as progress:
-            # The courses record a net's accuracies along the way, and of the linear classifier the loss alone.
-            result = sweep.run(splits, grid, history=bool(grid.hidden), callback=progress, **options)
+            result = sweep.run(splits, grid, history=history, callback=progress, **options)
         written = time.perf_counter()
         record = {key: str(value) if isinstance(value, Path) else value for key, value in vars(config).items()}
         paths = results.write(out, result, splits, record) + plots.save(out, result, splits)

@@ -37,7 +37,7 @@ def groups(hidden: Sequence[int], work: float) -> list[tuple[int, ...]]:
     return cheapest[-1][1]
 
 
-def blocks(grid: Grid, group: Sequence[int], fits: int) -> list[NDArray[np.integer]]:
+def blocks(grid: Grid, group: Sequence[int], fits: int, *, num_devices: int = 1) -> list[NDArray[np.integer]]:
     """The rows of each block, ``[S, G]``, of the cells with a hidden size in ``group``; the linear grid's is empty.
 
     All blocks are of one shape: whole replicates while they fit, else parts of one.
@@ -45,7 +45,8 @@ def blocks(grid: Grid, group: Sequence[int], fits: int) -> list[NDArray[np.integ
     Args:
       grid: the grid.
       group: hidden sizes.
-      fits: the most cells in a block.
+      fits: the most cells of a block on one device.
+      num_devices: every device gets as many cells of a block.
 
     Example:
       >>> [block.tolist() for block in blocks(Grid(lr=[0.1, 1.0], reg=[0.0], seed=[0, 1]), (), fits=2)]
@@ -56,16 +57,19 @@ def blocks(grid: Grid, group: Sequence[int], fits: int) -> list[NDArray[np.integ
         rows = rows[:, :, np.isin(grid.hidden, group)]
     rows = rows.reshape(-1, len(grid.seed)).T
     num_seeds, num_cells = rows.shape
-    seeds = _even_parts(num_seeds, max(1, fits // num_cells))
-    cells = _even_parts(num_cells, fits)
+    per_device = -(-num_cells // num_devices)
+    seeds = _even_parts(num_seeds, max(1, fits // per_device))
+    cells = _even_parts(num_cells, fits * num_devices, multiple=num_devices)
     return [rows[np.ix_(s, c)] for s in seeds for c in cells]
 
 
-def _even_parts(count: int, limit: int) -> NDArray[np.integer]:
+def _even_parts(count: int, limit: int, *, multiple: int = 1) -> NDArray[np.integer]:
     """``range(count)`` in rows of at most ``limit``, all equally long: the last index fills up the last row.
+
+    The length is a multiple of ``multiple``, as the limit has to be.
 
     One shape means one compilation; a cell trained twice costs less than a second one.
     """
     number = -(-count // limit)
-    length = -(-count // number)
+    length = -(-count // (number * multiple)) * multiple
     return np.minimum(np.arange(number * length), count - 1).reshape(number, length)

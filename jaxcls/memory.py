@@ -51,15 +51,15 @@ def estimate(splits: Splits, problem: Problem, *, batch_size: int) -> Memory:
 
 
 def available() -> int:
-    """Bytes a sweep may fill: nine tenths of the device's memory, or half of the host's where that is the device.
+    """Bytes a sweep may fill on each device: nine tenths of its memory; of the host's, half, shared by its devices.
 
     Where the host does not say how much it has, as on Windows, 4 GiB.
     """
-    stats = jax.devices()[0].memory_stats()
+    stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(0.9 * stats["bytes_limit"])
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (2 * jax.local_device_count())
     except (AttributeError, ValueError, OSError):
         return 4 * 2**30
 

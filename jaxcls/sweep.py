@@ -4,7 +4,7 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 from numpy.typing import NDArray
 
@@ -19,6 +20,7 @@ from jaxcls import train, wide
 from jaxcls.blocks import blocks, groups
 from jaxcls.classifier import LINEAR, Classifier, Params
 from jaxcls.data.splits import Split, Splits
+from jaxcls.devices import CELLS, EVERYWHERE, fetch, mesh, put
 from jaxcls.grid import Grid
 from jaxcls.memory import Memory, available, estimate
 from jaxcls.train import Hyper, Optimizer, Score
@@ -104,6 +106,7 @@ def plan(
     batch_size: int = 200,
     classifier: Classifier = LINEAR,
     optimizer: Optimizer = optax.sgd,
+    devices: Sequence[jax.Device] | None = None,
     memory: int | None = None,
 ) -> list[Part]:
     """How `run` is going to train the grid; takes and raises what it does.
@@ -127,12 +130,13 @@ def plan(
         largest = (budget - data - one) // (two - one) + 1
         if 1 <= largest < max(grid.hidden):
             raise ValueError(f"hidden must be at most {largest} for a net to fit in memory, got {max(grid.hidden)}")
-    parts = []
+    parts, num_devices = [], len(devices or [None])
     work = 2 * batch_size * splits.num_features * steps * len(grid) / max(len(grid.hidden), 1)
     for group in groups(grid.hidden, work) or [()]:
         problem = common(group)
         memory_need = need(problem)
-        parts.append(Part(problem, memory_need, blocks(grid, group, memory_need.fits(budget))))
+        rows = blocks(grid, group, memory_need.fits(budget), num_devices=num_devices)
+        parts.append(Part(problem, memory_need, rows))
     return parts
 
 
@@ -145,6 +149,7 @@ def run(
     classifier: Classifier = LINEAR,
     optimizer: Optimizer = optax.sgd,
     history: bool = False,
+    devices: Sequence[jax.Device] | None = None,
     chunk_steps: int = 100,
     memory: int | None = None,
     callback: Callable[[Figures], None] | None = None,
@@ -159,8 +164,10 @@ def run(
       classifier: the model's pure functions.
       optimizer: ``lr -> optax.GradientTransformation``, as `optax.sgd` is.
       history: whether to record accuracies along the way, as `History` says.
+      devices: what to train on, the cells split evenly; `jax.devices` for all, of every process. One when not given.
       chunk_steps: the most steps between two looks at the run.
-      memory: bytes to stay within, training the grid in blocks if need be; `jaxcls.memory.available` when not given.
+      memory: bytes to stay within on each device, training the grid in blocks if need be;
+        `jaxcls.memory.available` when not given.
       callback: called with a row of figures when all is compiled, and after every chunk: ``step``, of ``steps``,
         counted over all blocks; ``cells`` in training; the median ``loss`` of those that are finite;
         ``diverged``, how many of them are not.
@@ -190,8 +197,10 @@ def run(
         batch_size=batch_size,
         classifier=classifier,
         optimizer=optimizer,
+        devices=devices,
         memory=memory,
     )
+    on = mesh(devices or jax.local_devices()[:1])
     epoch = train.steps_per_epoch(len(splits.train.y), batch_size) if history else None
     chunks = _chunks(steps, chunk_steps, epoch)
     table = _empty_table(grid)
@@ -205,35 +214,36 @@ def run(
 
     with _timed(spent, "total_s"):
         with _timed(spent, "compile_s"):
-            sets = _on_device(splits.train, classifier), _on_device(splits.val, classifier)
-            programs = [_compile(part, table, sets, chunks, batch_size, history) for part in parts]
+            sets = tuple((classifier.features(put(on, s.X)), put(on, s.y)) for s in (splits.train, splits.val))
+            programs = [_compile(on, part, table, sets, chunks, batch_size, history) for part in parts]
         callback(_figures(total, 0, losses[parts[0].blocks[0], :0]))
         for part, program in zip(parts, programs, strict=True):
             for rows in part.blocks:
-                hyper, size, keys = _cells(table, rows, part.problem)
+                hyper, size, keys = _cells(on, table, rows, part.problem)
                 with _timed(spent, "run_s"):
                     state = program.init(hyper, size, keys)
                 for chunk in chunks:
                     with _timed(spent, "run_s"):
-                        first = jnp.int32(chunk.start)
+                        first = put(on, np.int32(chunk.start))
                         state, found = program.chunk[len(chunk)](state, hyper, keys, first, *sets[0])
-                        losses[rows, chunk.start : chunk.stop] = np.moveaxis(np.asarray(found), 0, -1)
+                        losses[rows, chunk.start : chunk.stop] = np.moveaxis(fetch(on, found), 0, -1)
                     if epoch and (chunk.stop - 1) % epoch == 0:
                         with _timed(spent, "evaluate_s"):
                             step = chunk.stop - 1
-                            on_batch, on_val = program.record(state.params, hyper.reg, keys, jnp.int32(step), *sets)
-                            along.train_accuracy[rows, step // epoch] = np.asarray(on_batch) / batch_size
-                            along.val_accuracy[rows, step // epoch] = np.asarray(on_val) / len(splits.val.y)
+                            last = put(on, np.int32(step))
+                            num_correct = fetch(on, program.record(state.params, hyper.reg, keys, last, *sets))
+                            along.train_accuracy[rows, step // epoch] = num_correct[0] / batch_size
+                            along.val_accuracy[rows, step // epoch] = num_correct[1] / len(splits.val.y)
                     callback(_figures(total, done + chunk.stop, losses[rows, : chunk.stop]))
                 done += steps
                 with _timed(spent, "evaluate_s"):
-                    scores = program.evaluate(state.params, hyper.reg, *sets)
+                    scores = fetch(on, program.evaluate(state.params, hyper.reg, *sets))
                     _enter_scores(table, rows, losses, scores, splits)
                     _enter_ranks(table)
                     if best := np.argwhere(table["rank"][rows] == 1).tolist():
                         replicate, index = best[0]
-                        taken = wide.take(part.problem, state.params, replicate, index, int(size[index]))
-                        params = jax.device_get(taken)
+                        own = fetch(on, size)[index]
+                        params = fetch(on, wide.take(part.problem, state.params, replicate, index, own))
         with _timed(spent, "evaluate_s"):
             test_accuracy = math.nan if params is None else _accuracy(classifier, params, splits.test)
     diverged_at = table["diverged_at"][:, None]
@@ -243,14 +253,11 @@ def run(
     return SweepResult(grid, table, losses, along if history else None, params, test_accuracy, Timings(**spent))
 
 
-def _on_device(split: Split, classifier: Classifier) -> tuple[Array, Array]:
-    return classifier.features(jax.device_put(split.X)), jax.device_put(split.y)
-
-
 def _accuracy(classifier: Classifier, params: Params, split: Split) -> float:
     """The fraction of a `Split` that one model predicts right."""
     score = functools.partial(train.score, classifier, params, jnp.zeros(()))
-    num_correct = jax.jit(functools.partial(train.evaluate, score))(*_on_device(split, classifier)).num_correct
+    X = classifier.features(split.X)
+    num_correct = jax.jit(functools.partial(train.evaluate, score))(X, split.y).num_correct
     return int(num_correct) / len(split.y)
 
 
@@ -264,9 +271,10 @@ class _Program(NamedTuple):
 
 
 def _compile(
+    on: Mesh,
     part: Part,
     table: NDArray,
-    sets: tuple[Any, Any],
+    sets: tuple[Any, ...],
     chunks: list[range],
     batch_size: int,
     history: bool,
@@ -284,24 +292,37 @@ def _compile(
             wide.evaluate(problem, params, no_penalty, *val_set),
         )
 
-    cells = _cells(table, part.blocks[0], problem)  # all blocks are of one shape
+    by_cell, of_state = PartitionSpec(CELLS), wide.specs(problem)
+
+    def split(function: Callable[..., Any], in_specs: Any, out_specs: Any, **options: Any) -> Any:
+        """Each device runs it on its own cells, and on all of what is no cell's."""
+        mapped = jax.shard_map(function, mesh=on, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+        return jax.jit(mapped, **options)
+
+    cells = _cells(on, table, part.blocks[0], problem)  # all blocks are of one shape
     hyper, _, keys = cells
-    init = jax.jit(functools.partial(wide.init, problem))
-    state = jax.eval_shape(init, *cells)
-    chunk = functools.partial(wide.chunk, problem, batch_size=batch_size)
-    step = jnp.int32(0)
-    # The state is donated: each chunk writes the new one over the old.
-    compiled = {
-        steps: jax.jit(functools.partial(chunk, steps=steps), donate_argnums=0)
-        .lower(state, hyper, keys, step, *sets[0])
-        .compile()
-        for steps in {len(chunk) for chunk in chunks}
-    }
+    init = split(functools.partial(wide.init, problem), (by_cell, by_cell, EVERYWHERE), of_state)
+    state = jax.tree.map(
+        lambda leaf, spec: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(on, spec)),
+        jax.eval_shape(init, *cells),
+        of_state,
+    )
+    step = put(on, np.int32(0))
+    chunk_specs = (of_state, by_cell, EVERYWHERE, EVERYWHERE, EVERYWHERE, EVERYWHERE)
+    compiled = {}
+    for steps in {len(chunk) for chunk in chunks}:
+        chunk = functools.partial(wide.chunk, problem, steps=steps, batch_size=batch_size)
+        # The state is donated: each chunk writes the new one over the old.
+        train_cells = split(chunk, chunk_specs, (of_state, PartitionSpec(None, None, CELLS)), donate_argnums=0)
+        compiled[steps] = train_cells.lower(state, hyper, keys, step, *sets[0]).compile()
+    scores, sets_specs = PartitionSpec(None, CELLS), (EVERYWHERE, EVERYWHERE)
+    record_cells = split(record, (of_state.params, by_cell, EVERYWHERE, EVERYWHERE, *sets_specs), scores)
+    evaluate_cells = split(evaluate, (of_state.params, by_cell, *sets_specs), scores)
     return _Program(
         init.lower(*cells).compile(),
         compiled,
-        jax.jit(record).lower(state.params, hyper.reg, keys, step, *sets).compile() if history else None,
-        jax.jit(evaluate).lower(state.params, hyper.reg, *sets).compile(),
+        record_cells.lower(state.params, hyper.reg, keys, step, *sets).compile() if history else None,
+        evaluate_cells.lower(state.params, hyper.reg, *sets).compile(),
     )
 
 
@@ -320,15 +341,16 @@ def _empty_table(grid: Grid) -> NDArray:
     return np.array([(*cell.values(), *[np.nan] * len(SCORES), -1, 0) for cell in grid.cells()], columns)
 
 
-def _cells(table: NDArray, rows: NDArray[np.integer], problem: Problem) -> tuple[Hyper, Array, Array]:
+def _cells(on: Mesh, table: NDArray, rows: NDArray[np.integer], problem: Problem) -> tuple[Hyper, Array, Array]:
     """A block's hyperparameters, ``[G]`` each, which size each cell has, ``[G]``, its replicates' keys, ``[S]``."""
     cells = table[rows[0]]
-    lr, reg = (jnp.asarray(cells[name], problem.dtype) for name in ("lr", "reg"))
+    by_cell = PartitionSpec(CELLS)
+    lr, reg = (put(on, cells[name].astype(problem.dtype), by_cell) for name in ("lr", "reg"))
     size = np.zeros(len(cells), np.int32)
     if "hidden" in (table.dtype.names or ()):
         size = np.searchsorted([sizes[1] for sizes in problem.sizes], cells["hidden"]).astype(np.int32)
-    seeds = jnp.asarray(table["seed"][rows[:, 0]], jnp.uint32)
-    return Hyper(lr, reg), jnp.asarray(size), jax.vmap(jax.random.key)(seeds)
+    seeds = put(on, table["seed"][rows[:, 0]].astype(np.uint32))
+    return Hyper(lr, reg), put(on, size, by_cell), jax.vmap(jax.random.key)(seeds)
 
 
 def _enter_scores(

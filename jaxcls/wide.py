@@ -18,11 +18,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from jaxcls import train
 from jaxcls.classifier import LINEAR, Classifier, Params
 from jaxcls.data.splits import Splits
+from jaxcls.devices import CELLS
 from jaxcls.train import Hyper, Optimizer, Score, State
 
 
@@ -60,6 +62,12 @@ def cell(problem: Problem) -> State:
     number = jnp.zeros((), problem.dtype)
     params = _params(problem, problem.sizes[-1])
     return jax.eval_shape(functools.partial(train.init, problem.optimizer), params, Hyper(number, number))
+
+
+def specs(problem: Problem) -> State:
+    """How the states of all cells are split over the devices of `jaxcls.devices.mesh`: by cell."""
+    axes = _cell_axes(cell(problem))
+    return jax.tree.map(lambda axis: PartitionSpec(*[None] * (axis + 1), CELLS), axes)
 
 
 def init(problem: Problem, hyper: Hyper, size: Int[Array, "G"], keys: Key[Array, "S"]) -> State:

@@ -1,0 +1,45 @@
+"""The cells of a grid over several devices: each trains its own, and in a step they never talk.
+
+A mesh has one axis, ``cells``. Data are on every device, whole; what belongs to cells is split. The same code
+serves one CPU, the GPUs of a host, and the devices of many processes under `jax.distributed`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from numpy.typing import ArrayLike
+
+CELLS = "cells"
+EVERYWHERE = PartitionSpec()
+
+
+def mesh(devices: Sequence[jax.Device]) -> Mesh:
+    """The devices in a row.
+
+    Example:
+      >>> import jax
+      >>> mesh(jax.devices()[:1]).shape
+      OrderedDict({'cells': 1})
+    """
+    return Mesh(np.asarray(devices), (CELLS,))
+
+
+def put(mesh: Mesh, array: ArrayLike, spec: PartitionSpec = EVERYWHERE) -> jax.Array:
+    """Put onto the devices an array that every process holds whole.
+
+    Example:
+      >>> import jax, numpy as np
+      >>> put(mesh(jax.devices()[:1]), np.arange(4), PartitionSpec(CELLS)).sharding.spec
+      PartitionSpec('cells',)
+    """
+    array = np.asarray(array)
+    return jax.make_array_from_callback(array.shape, NamedSharding(mesh, spec), lambda index: array[index])
+
+
+def fetch(mesh: Mesh, tree: Any) -> Any:
+    """Whole arrays in numpy, on every process, from arrays that are split over devices."""
+    everywhere = NamedSharding(mesh, EVERYWHERE)
+    return jax.device_get(jax.jit(lambda tree: tree, out_shardings=everywhere)(tree))

@@ -1,0 +1,40 @@
+"""The grid split over devices, in one process and in two: what one device gives, to rounding."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PROGRAM = Path(__file__).with_name("on_devices.py")
+
+
+def train(out: Path, model: str, devices: int, processes: int) -> dict[str, np.ndarray]:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    running = [
+        subprocess.Popen([sys.executable, str(PROGRAM), str(out), model, str(devices), *map(str, which)])
+        for which in [(process, processes, port) for process in range(processes)]
+    ]
+    assert [process.wait(timeout=600) for process in running] == [0] * processes
+    with np.load(out) as found:
+        return dict(found)
+
+
+@pytest.mark.parametrize("model", ["linear", "net"])
+@pytest.mark.parametrize(("devices", "processes"), [(8, 1), (2, 2)], ids=["8 devices", "2 processes of 2"])
+def test_split_over_devices_it_is_what_one_device_gives(
+    devices: int, processes: int, model: str, tmp_path: Path
+) -> None:
+    found = train(tmp_path / "found.npz", model, devices, processes)
+    # Not to the bit: a device's product is narrower, and the compiler adds up narrower products in another order.
+    np.testing.assert_allclose(found["split_losses"], found["one_losses"], rtol=1e-4)
+    for name in ("lr", "reg", "seed", "diverged_at"):
+        np.testing.assert_array_equal(found["split_table"][name], found["one_table"][name])
+    for name in ("train_loss", "val_loss"):
+        np.testing.assert_allclose(found["split_table"][name], found["one_table"][name], rtol=1e-4)
+    np.testing.assert_allclose(found["split_val"], found["one_val"], atol=1.1 / 270)
+    np.testing.assert_allclose(found["split_test"], found["one_test"], atol=1.1 / 270)
