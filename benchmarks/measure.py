@@ -1,4 +1,4 @@
-"""Time one peer on one workload, in this process alone: ``measure.py WORKLOAD PEER SECONDS PRECISION``, JSON out."""
+"""Time one peer on one workload, in this process alone: ``measure.py SIZES PEER SECONDS PRECISION``."""
 
 import json
 import resource
@@ -11,47 +11,42 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from peers import LOOPS, PEERS, TORCH_DEVICE
-from workloads import WORKLOADS, make, reference
+from workloads import Workload, make, reference
 
 CHECKED_STEPS = 5
 TOLERANCE = 1e-3  # of the largest element, after five float32 steps
 ROUNDS = 7
+MOST_STEPS = 1000  # to a round
 
 
-def main(workload_name: str, peer_name: str, seconds: float, precision: str) -> dict:
+def main(workload: Workload, peer_name: str, seconds: float, precision: str) -> dict:
     """The figures."""
     jax.config.update("jax_default_matmul_precision", precision)
-    workload, peer = WORKLOADS[workload_name], PEERS[peer_name]
+    peer = PEERS[peer_name]
     problem = make(workload)
     # A loop's time per cell does not depend on how many there are; for all others, all of them.
     cells = range(min(2, workload.cells)) if peer_name in LOOPS else range(workload.cells)
     draw = np.random.default_rng(1).integers
 
-    start = time.perf_counter()
+    def timed(batches: np.ndarray) -> float:
+        start = time.perf_counter()
+        trainer.run(batches)
+        return time.perf_counter() - start
+
     trainer = peer(problem, cells)
     batches = draw(0, workload.num_examples, (CHECKED_STEPS, workload.batch_size))
-    trainer.run(batches)
-    first_s = time.perf_counter() - start
-    error = check(trainer.params(), [reference(problem, batches, cell) for cell in sorted({cells[0], cells[-1]})])
+    first_s = timed(batches)
+    error = check(trainer.params(), [reference(problem, batches, cell) for cell in (cells[0], cells[-1])])
+    round_s = timed(batches)
+    compile_s = max(first_s - round_s, 0.0)
 
-    # As many steps to a round as take its share of the time; the first such round compiles.
     steps = CHECKED_STEPS
-    while True:
+    while round_s < seconds / ROUNDS / 2 and steps < MOST_STEPS:
+        steps = min(MOST_STEPS, max(2 * steps, int(steps * seconds / ROUNDS / max(round_s, 1e-6))))
         batches = draw(0, workload.num_examples, (steps, workload.batch_size))
-        start = time.perf_counter()
-        trainer.run(batches)
-        compiling_s = time.perf_counter() - start
-        start = time.perf_counter()
-        trainer.run(batches)
-        round_s = time.perf_counter() - start
-        if round_s >= seconds / ROUNDS / 2 or steps >= 1000:
-            break
-        steps = min(1000, max(2 * steps, int(steps * seconds / ROUNDS / max(round_s, 1e-6))))
-    times = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        trainer.run(batches)
-        times.append(time.perf_counter() - start)
+        timed(batches)  # another number of steps is compiled anew
+        round_s = timed(batches)
+    times = [timed(batches) for _ in range(ROUNDS)]
     per_cell_step = [t / steps / len(cells) for t in times]
     median = statistics.median(per_cell_step)
     return {
@@ -59,8 +54,7 @@ def main(workload_name: str, peer_name: str, seconds: float, precision: str) -> 
         "least": min(per_cell_step),
         "most": max(per_cell_step),
         "sweep_s": median * workload.cells * workload.steps,
-        "compile_s": max(compiling_s - round_s, 0.0),
-        "first_s": first_s,
+        "compile_s": compile_s,
         "cells_run": len(cells),
         "steps_a_round": steps,
         "error": error,
@@ -110,5 +104,5 @@ def peak_bytes() -> int:
 
 
 if __name__ == "__main__":
-    name, peer, seconds, precision = sys.argv[1:]
-    print(json.dumps(main(name, peer, float(seconds), precision)))
+    sizes, peer, seconds, precision = sys.argv[1:]
+    print(json.dumps(main(Workload(**json.loads(sizes)), peer, float(seconds), precision)))

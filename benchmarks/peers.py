@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
+from jax.sharding import PartitionSpec
 from numpy.typing import NDArray
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
@@ -20,6 +21,7 @@ from workloads import Problem, step_numpy
 
 import torchref
 from jaxcls import classifier, train, two_layer, wide
+from jaxcls.devices import CELLS, EVERYWHERE, mesh, put
 from jaxcls.train import Hyper
 
 CellParams = tuple[NDArray, ...]
@@ -223,22 +225,31 @@ def jax_vmap(problem: Problem, cells: Sequence[int]) -> Trainer:
 
 
 def jaxcls_wide(problem: Problem, cells: Sequence[int]) -> Trainer:
-    """Ours: what `jaxcls.sweep` runs between two looks of the host."""
-    model, X, y, params = _jax(problem)
+    """Ours: what `jaxcls.sweep` runs between two looks of the host, on all devices that this process sees."""
+    on = mesh(jax.devices())
+    filled = [*cells, *[cells[-1]] * (-len(cells) % on.size)]
+    model, *_, params = _jax(problem)
     sizes = (problem.X.shape[1], *(array.shape[-1] for array in problem.params[::2]))
     common = wide.Problem(model, optax.sgd, (sizes,), jnp.dtype("float32"))
-    hyper = _hyper(problem, cells)
-    # One replicate, [1, ...], of cells just before the last axis.
-    spread = jax.tree.map(lambda a: jnp.stack([a] * len(cells), axis=max(a.ndim - 1, 0))[None], params)
-    state = jax.eval_shape(
-        functools.partial(wide.init, common), hyper, jnp.zeros(len(cells), int), jax.random.key(0)[None]
+    by_cell, of_state = PartitionSpec(CELLS), wide.specs(common)
+    hyper = Hyper(*(put(on, array[filled], by_cell) for array in (problem.lr, problem.reg)))
+    X, y = put(on, problem.X), put(on, problem.y)
+    # One replicate, [1, ...], of cells just before the last axis; plain SGD keeps no state of its own.
+    state = train.init(optax.sgd, params, Hyper(jnp.float32(0), jnp.float32(0)))
+    state = jax.tree.map(lambda a: np.stack([a] * len(filled), axis=max(a.ndim - 1, 0))[None], state)
+    state = jax.tree.map(functools.partial(put, on), state, of_state)
+    mapped = jax.shard_map(
+        functools.partial(wide.run, common),
+        mesh=on,
+        in_specs=(of_state, by_cell, EVERYWHERE, EVERYWHERE, EVERYWHERE),
+        out_specs=(of_state, PartitionSpec(None, None, CELLS)),
+        check_vma=False,
     )
-    state = state._replace(params=spread, opt_state=jax.tree.map(jnp.zeros_like, state.opt_state))
-    scan = jax.jit(functools.partial(wide.run, common), donate_argnums=0)
+    scan = jax.jit(mapped, donate_argnums=0)
 
     def run(batches: NDArray[np.integer]) -> None:
         nonlocal state
-        state, _ = jax.block_until_ready(scan(state, hyper, X, y, jnp.asarray(batches)[:, None]))
+        state, _ = jax.block_until_ready(scan(state, hyper, X, y, put(on, batches[:, None])))
 
     return Trainer(run, lambda: [_leaves(wide.take(common, state.params, 0, k, 0)) for k in range(len(cells))])
 
@@ -254,6 +265,7 @@ PEERS: dict[str, Peer] = {
     "jax.jit, a loop": jax_loop,
     "jax.jit(vmap), cells first": jax_vmap,
     "jaxcls": jaxcls_wide,
+    "jaxcls, a device a core": jaxcls_wide,  # run.py sets the number of devices
 }
 LOOPS = ("numpy float64", "numpy float32", "torch nn, autograd", "torch by hand", "jax.jit, a loop")
 

@@ -9,6 +9,8 @@ medians over the rounds, compilation is apart.
 """
 
 import json
+import math
+import os
 import platform
 import subprocess
 import sys
@@ -19,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from workloads import WORKLOADS
+from workloads import WORKLOADS, Workload
 
 from jaxcls import results
 
 HERE = Path(__file__).parent
+DEVICE_A_CORE = "jaxcls, a device a core"  # the host's processor seen as several; a GPU stays one
 NAMES = (  # as in peers.py, which takes seconds to import
     "numpy float64",
     "numpy float32",
@@ -35,6 +38,7 @@ NAMES = (  # as in peers.py, which takes seconds to import
     "jax.jit, a loop",
     "jax.jit(vmap), cells first",
     "jaxcls",
+    DEVICE_A_CORE,
 )
 COLUMNS = {"": 26, "us a step": 9, "ratio": 7, "sweep s": 8, "compile": 7, "GF/s": 5, "of": 4, "MB": 6}
 ON_GPU_ONLY = ("grid-10000",)
@@ -85,9 +89,11 @@ def main(config: Config) -> int:
 def compare(name: str, config: Config) -> dict[str, Any]:
     """Time the peers on one workload, and print a line for each."""
     workload = WORKLOADS[name]
-    print(f"\n{name}: {workload.cells:,} cells, {workload.steps:,} steps; {dict(workload._asdict())}")
+    hidden = f", H {workload.num_hidden}" if workload.num_hidden else ""
+    print(f"\n{name}: {workload.cells:,} cells, {workload.steps:,} steps of {workload.batch_size} examples; ", end="")
+    print(f"D {workload.num_features:,}{hidden}, C {workload.num_classes}")
     print(" ".join(f"{title:>{width}}" for title, width in COLUMNS.items()))
-    rows = {peer: measure(name, peer, config) for peer in config.peers}
+    rows = {peer: measure_sizes(workload, peer, config.seconds, config.precision) for peer in config.peers}
     ours = rows.get("jaxcls", {}).get("seconds_per_cell_step")
     for peer, row in rows.items():
         if "unavailable" in row:
@@ -103,10 +109,12 @@ def compare(name: str, config: Config) -> dict[str, Any]:
     return rows
 
 
-def measure(workload: str, peer: str, config: Config) -> dict[str, Any]:
+def measure_sizes(workload: Workload, peer: str, seconds: float, precision: str = "highest") -> dict[str, Any]:
     """Time one pair in a process of its own."""
-    command = [sys.executable, str(HERE / "measure.py"), workload, peer, str(config.seconds), config.precision]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    sizes = json.dumps(workload._asdict())
+    command = [sys.executable, str(HERE / "measure.py"), sizes, peer, str(seconds), precision]
+    devices = {"JAX_NUM_CPU_DEVICES": str(os.cpu_count())} if peer == DEVICE_A_CORE else {}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | devices)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no output"]
         return {"unavailable": f"failed: {lines[-1][:90]}"}

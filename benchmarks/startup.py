@@ -1,0 +1,56 @@
+"""How long the default run takes from start to end, with JAX's compilation cache cold and warm.
+
+python benchmarks/startup.py     # a minute
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from run import HERE, processor
+
+from jaxcls import results
+
+RUNS = 5
+SWEEP = HERE.parent / "examples" / "sweep.py"
+IMPORT = "import time; start = time.perf_counter(); import jaxcls.sweep; print(time.perf_counter() - start)"
+
+
+def main() -> int:
+    """Time imports and whole runs; the exit code."""
+    imports = [float(subprocess.check_output([sys.executable, "-c", IMPORT])) for _ in range(RUNS)]
+    with tempfile.TemporaryDirectory() as folder:
+        cold = [default_run(Path(folder) / f"cold-{k}", Path(folder) / f"cache-{k}") for k in range(RUNS)]
+        default_run(Path(folder) / "first", Path(folder) / "cache")
+        warm = [default_run(Path(folder) / f"warm-{k}", Path(folder) / "cache") for k in range(RUNS)]
+    record = {"device": results.device(), "processor": processor(), "versions": results.versions()}
+    for name, runs in (("import", imports), ("cold", cold), ("warm", warm)):
+        record[name] = {"median_s": statistics.median(runs), "runs_s": runs}
+        print(f"{name:7} {statistics.median(runs):6.2f} s   ({min(runs):.2f} to {max(runs):.2f})")
+    device = "-".join(record["device"].lower().replace("(", "").replace(")", "").split())
+    path = HERE / "results" / f"startup-{device}.json"
+    with results.replacing(path) as partial:
+        partial.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"wrote {path}")
+    return 0
+
+
+def default_run(out: Path, cache: Path) -> float:
+    """Seconds of ``python examples/sweep.py`` as a whole process."""
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    start = time.perf_counter()
+    command = [sys.executable, str(SWEEP), "--out", str(out)]
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    sys.exit(main())
