@@ -1,6 +1,7 @@
 """``python examples/sweep.py`` as a user runs it, and the mistakes a newcomer makes."""
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 PROGRAM = Path(__file__).parents[1] / "examples" / "sweep.py"
 
 
-def run(*args: object, cwd: Path) -> subprocess.CompletedProcess:
+def run(*args: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
     command = [sys.executable, str(PROGRAM), *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
+    return subprocess.run(
+        command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=600, check=False
+    )
 
 
 def test_default_run_does_the_whole_job(tmp_path: Path) -> None:
@@ -77,6 +80,15 @@ def test_nets_of_several_sizes_with_decay(tmp_path: Path) -> None:
     assert float(rows[1]["val_accuracy"]) > 0.9
     assert "2 lr x 1 reg x 2 hidden x 1 seed = 4 cells" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_all_devices(tmp_path: Path) -> None:
+    options = ["--lr", 0.1, 1, 3, "--reg", 0, "--steps", 50]
+    for name, more in (("one", []), ("all", ["--devices", "all"])):
+        done = run(*options, *more, "--out", name, cwd=tmp_path, JAX_NUM_CPU_DEVICES="2")
+        assert done.returncode == 0, done.stderr
+    one, all_ = (np.genfromtxt(tmp_path / name / "results.csv", delimiter=",", names=True) for name in ("one", "all"))
+    np.testing.assert_allclose(all_["val_loss"], one["val_loss"], rtol=1e-4)
 
 
 def test_every_cell_diverged_exits_1_with_the_table(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec
 
 from jaxcls import softmax, wide
 from jaxcls.classifier import Classifier, linear, two_layer_net
+from jaxcls.devices import CELLS, EVERYWHERE, mesh
 from jaxcls.train import Hyper
 
 FEATURES, HIDDEN, CLASSES = 3073, 16, 10
@@ -64,9 +66,16 @@ def compiled_chunk(classifier: Classifier, optimizer: wide.Optimizer, replicates
     problem = wide.Problem(classifier, optimizer, ((FEATURES, *layers, CLASSES),), jnp.dtype("float32"))
     hyper = Hyper(jnp.linspace(1e-7, 5e-7, cells), jnp.linspace(2.5e4, 5e4, cells))
     keys = jax.vmap(jax.random.key)(jnp.arange(replicates, dtype=jnp.uint32))
+    on, by_cell, of_state = mesh(jax.devices()[:1]), PartitionSpec(CELLS), wide.specs(problem)
     state = jax.eval_shape(functools.partial(wide.init, problem), hyper, jnp.zeros(cells, int), keys)
     X, y = jax.ShapeDtypeStruct((500, FEATURES), jnp.float32), jax.ShapeDtypeStruct((500,), jnp.int32)
-    chunk = functools.partial(wide.chunk, problem, steps=20, batch_size=200)
+    chunk = jax.shard_map(
+        functools.partial(wide.chunk, problem, steps=20, batch_size=200),
+        mesh=on,
+        in_specs=(of_state, by_cell, *[EVERYWHERE] * 4),
+        out_specs=(of_state, PartitionSpec(None, None, CELLS)),
+        check_vma=False,
+    )
     compiled = jax.jit(chunk, donate_argnums=0).lower(state, hyper, keys, jnp.int32(0), X, y).compile()
     return compiled.as_text()
 
