@@ -242,7 +242,7 @@ def run(
                     _enter_ranks(table)
                     if best := np.argwhere(table["rank"][rows] == 1).tolist():
                         replicate, index = best[0]
-                        own = fetch(on, size)[index]
+                        own = int(fetch(on, size)[index])
                         params = fetch(on, wide.take(part.problem, state.params, replicate, index, own))
         with _timed(spent, "evaluate_s"):
             test_accuracy = math.nan if params is None else _accuracy(classifier, params, splits.test)
