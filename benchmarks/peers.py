@@ -21,7 +21,7 @@ from workloads import Problem, step_numpy
 
 import torchref
 from jaxcls import classifier, train, two_layer, wide
-from jaxcls.devices import CELLS, EVERYWHERE, mesh, put
+from jaxcls.devices import CELLS, EVERYWHERE, mesh, on_each, put
 from jaxcls.train import Hyper
 
 CellParams = tuple[NDArray, ...]
@@ -238,14 +238,13 @@ def jaxcls_wide(problem: Problem, cells: Sequence[int]) -> Trainer:
     state = train.init(optax.sgd, params, Hyper(jnp.float32(0), jnp.float32(0)))
     state = jax.tree.map(lambda a: np.stack([a] * len(filled), axis=max(a.ndim - 1, 0))[None], state)
     state = jax.tree.map(functools.partial(put, on), state, of_state)
-    mapped = jax.shard_map(
+    scan = on_each(
+        on,
         functools.partial(wide.run, common),
-        mesh=on,
-        in_specs=(of_state, by_cell, EVERYWHERE, EVERYWHERE, EVERYWHERE),
-        out_specs=(of_state, PartitionSpec(None, None, CELLS)),
-        check_vma=False,
+        (of_state, by_cell, EVERYWHERE, EVERYWHERE, EVERYWHERE),
+        (of_state, PartitionSpec(None, None, CELLS)),
+        donate_argnums=0,
     )
-    scan = jax.jit(mapped, donate_argnums=0)
 
     def run(batches: NDArray[np.integer]) -> None:
         nonlocal state

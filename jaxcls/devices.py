@@ -4,7 +4,8 @@ A mesh has one axis, ``cells``. Data are on every device, whole; what belongs to
 serves one CPU, the GPUs of a host, and the devices of many processes under `jax.distributed`.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -41,5 +42,23 @@ def put(mesh: Mesh, array: ArrayLike, spec: PartitionSpec = EVERYWHERE) -> jax.A
 
 def fetch(mesh: Mesh, tree: Any) -> Any:
     """Whole arrays in numpy, on every process, from arrays that are split over devices."""
-    everywhere = NamedSharding(mesh, EVERYWHERE)
-    return jax.device_get(jax.jit(lambda tree: tree, out_shardings=everywhere)(tree))
+    return jax.device_get(_gather(mesh)(tree))
+
+
+def on_each(mesh: Mesh, function: Callable[..., Any], in_specs: Any, out_specs: Any, **options: Any) -> Any:
+    """``jax.jit`` of a function that each device runs on its own cells, and on all of what is no cell's.
+
+    Args:
+      mesh: the devices.
+      function: what one device runs.
+      in_specs: how each argument lies on the mesh: a `PartitionSpec`, or a tree of them.
+      out_specs: how the result does.
+      **options: of `jax.jit`.
+    """
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+    return jax.jit(mapped, **options)
+
+
+@functools.cache  # JAX compiles a function anew whenever it is a new object
+def _gather(mesh: Mesh) -> Callable[..., Any]:
+    return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, EVERYWHERE))

@@ -20,7 +20,7 @@ from jaxcls import train, wide
 from jaxcls.blocks import blocks, groups
 from jaxcls.classifier import LINEAR, Classifier, Params
 from jaxcls.data.splits import Split, Splits
-from jaxcls.devices import CELLS, EVERYWHERE, fetch, mesh, put
+from jaxcls.devices import CELLS, EVERYWHERE, fetch, mesh, on_each, put
 from jaxcls.grid import Grid
 from jaxcls.memory import Memory, available, estimate
 from jaxcls.train import Hyper, Optimizer, Score
@@ -242,7 +242,7 @@ def run(
                     _enter_ranks(table)
                     if best := np.argwhere(table["rank"][rows] == 1).tolist():
                         replicate, index = best[0]
-                        own = int(fetch(on, size)[index])
+                        own = int(_sizes(table[rows[0]], part.problem)[index])
                         params = fetch(on, wide.take(part.problem, state.params, replicate, index, own))
         with _timed(spent, "evaluate_s"):
             test_accuracy = math.nan if params is None else _accuracy(classifier, params, splits.test)
@@ -293,15 +293,9 @@ def _compile(
         )
 
     by_cell, of_state = PartitionSpec(CELLS), wide.specs(problem)
-
-    def split(function: Callable[..., Any], in_specs: Any, out_specs: Any, **options: Any) -> Any:
-        """Each device runs it on its own cells, and on all of what is no cell's."""
-        mapped = jax.shard_map(function, mesh=on, in_specs=in_specs, out_specs=out_specs, check_vma=False)
-        return jax.jit(mapped, **options)
-
     cells = _cells(on, table, part.blocks[0], problem)  # all blocks are of one shape
     hyper, _, keys = cells
-    init = split(functools.partial(wide.init, problem), (by_cell, by_cell, EVERYWHERE), of_state)
+    init = on_each(on, functools.partial(wide.init, problem), (by_cell, by_cell, EVERYWHERE), of_state)
     state = jax.tree.map(
         lambda leaf, spec: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(on, spec)),
         jax.eval_shape(init, *cells),
@@ -313,11 +307,11 @@ def _compile(
     for steps in {len(chunk) for chunk in chunks}:
         chunk = functools.partial(wide.chunk, problem, steps=steps, batch_size=batch_size)
         # The state is donated: each chunk writes the new one over the old.
-        train_cells = split(chunk, chunk_specs, (of_state, PartitionSpec(None, None, CELLS)), donate_argnums=0)
+        train_cells = on_each(on, chunk, chunk_specs, (of_state, PartitionSpec(None, None, CELLS)), donate_argnums=0)
         compiled[steps] = train_cells.lower(state, hyper, keys, step, *sets[0]).compile()
     scores, sets_specs = PartitionSpec(None, CELLS), (EVERYWHERE, EVERYWHERE)
-    record_cells = split(record, (of_state.params, by_cell, EVERYWHERE, EVERYWHERE, *sets_specs), scores)
-    evaluate_cells = split(evaluate, (of_state.params, by_cell, *sets_specs), scores)
+    record_cells = on_each(on, record, (of_state.params, by_cell, EVERYWHERE, EVERYWHERE, *sets_specs), scores)
+    evaluate_cells = on_each(on, evaluate, (of_state.params, by_cell, *sets_specs), scores)
     return _Program(
         init.lower(*cells).compile(),
         compiled,
@@ -346,11 +340,15 @@ def _cells(on: Mesh, table: NDArray, rows: NDArray[np.integer], problem: Problem
     cells = table[rows[0]]
     by_cell = PartitionSpec(CELLS)
     lr, reg = (put(on, cells[name].astype(problem.dtype), by_cell) for name in ("lr", "reg"))
-    size = np.zeros(len(cells), np.int32)
-    if "hidden" in (table.dtype.names or ()):
-        size = np.searchsorted([sizes[1] for sizes in problem.sizes], cells["hidden"]).astype(np.int32)
     seeds = put(on, table["seed"][rows[:, 0]].astype(np.uint32))
-    return Hyper(lr, reg), put(on, size, by_cell), jax.vmap(jax.random.key)(seeds)
+    return Hyper(lr, reg), put(on, _sizes(cells, problem), by_cell), jax.vmap(jax.random.key)(seeds)
+
+
+def _sizes(cells: NDArray, problem: Problem) -> NDArray[np.int32]:
+    """Which of the problem's sizes each of these rows of the table has."""
+    if "hidden" not in (cells.dtype.names or ()):
+        return np.zeros(len(cells), np.int32)
+    return np.searchsorted([sizes[1] for sizes in problem.sizes], cells["hidden"]).astype(np.int32)
 
 
 def _enter_scores(

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec
 
 from jaxcls import softmax, wide
 from jaxcls.classifier import Classifier, linear, two_layer_net
-from jaxcls.devices import CELLS, EVERYWHERE, mesh
+from jaxcls.devices import CELLS, EVERYWHERE, mesh, on_each
 from jaxcls.train import Hyper
 
 FEATURES, HIDDEN, CLASSES = 3073, 16, 10
@@ -69,14 +69,14 @@ def compiled_chunk(classifier: Classifier, optimizer: wide.Optimizer, replicates
     on, by_cell, of_state = mesh(jax.devices()[:1]), PartitionSpec(CELLS), wide.specs(problem)
     state = jax.eval_shape(functools.partial(wide.init, problem), hyper, jnp.zeros(cells, int), keys)
     X, y = jax.ShapeDtypeStruct((500, FEATURES), jnp.float32), jax.ShapeDtypeStruct((500,), jnp.int32)
-    chunk = jax.shard_map(
+    chunk = on_each(
+        on,
         functools.partial(wide.chunk, problem, steps=20, batch_size=200),
-        mesh=on,
-        in_specs=(of_state, by_cell, *[EVERYWHERE] * 4),
-        out_specs=(of_state, PartitionSpec(None, None, CELLS)),
-        check_vma=False,
+        (of_state, by_cell, *[EVERYWHERE] * 4),
+        (of_state, PartitionSpec(None, None, CELLS)),
+        donate_argnums=0,
     )
-    compiled = jax.jit(chunk, donate_argnums=0).lower(state, hyper, keys, jnp.int32(0), X, y).compile()
+    compiled = chunk.lower(state, hyper, keys, jnp.int32(0), X, y).compile()
     return compiled.as_text()
 
 
