@@ -3,14 +3,13 @@
 python benchmarks/growth.py     # five minutes on two cores
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 from matplotlib.figure import Figure
-from run import HERE, measure_sizes, processor
+from run import HERE, measure_sizes, processor, slug, write
 from workloads import Workload
 
 from jaxcls import results
@@ -45,13 +44,10 @@ def main(config: Config) -> int:
         for value, point in zip(values, points, strict=True):
             step_s = point["seconds_per_cell_step"] * point["cells_run"]
             print(f"{axis:>13} {value:6d} {step_s * 1e3:10.3f} ms a step {point['peak_bytes'] / 1e6:8.0f} MB")
-    device = "-".join(record["device"].lower().replace("(", "").replace(")", "").split())
-    config.out.mkdir(parents=True, exist_ok=True)
-    with results.replacing(config.out / f"growth-{device}.json") as partial:
-        partial.write_text(json.dumps(record, indent=1) + "\n")
-    with results.replacing(config.out / f"growth-{device}.png") as partial:
+    path = config.out / f"growth-{slug()}.json"
+    write(record, path)
+    with results.replacing(path.with_suffix(".png")) as partial:
         draw(record).savefig(partial, dpi=120)
-    print(f"wrote {config.out}/growth-{device}.json and .png")
     return 0
 
 

@@ -77,12 +77,7 @@ def main(config: Config) -> int:
     print(f"{record['device']}, {record['processor']}, {record['precision']} precision")
     for name in config.workloads:
         record["workloads"][name] = compare(name, config)
-    device = "-".join(record["device"].lower().replace("(", "").replace(")", "").split())
-    out = config.out or HERE / "results" / f"{device}-{record['date']}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with results.replacing(out) as partial:
-        partial.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"\nwrote {out}")
+    write(record, config.out or HERE / "results" / f"{slug()}-{record['date']}.json")
     return 0
 
 
@@ -119,6 +114,19 @@ def measure_sizes(workload: Workload, peer: str, seconds: float, precision: str 
         lines = done.stderr.strip().splitlines() or ["no output"]
         return {"unavailable": f"failed: {lines[-1][:90]}"}
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def write(record: dict[str, Any], path: Path) -> None:
+    """Write a record as JSON, and say where."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with results.replacing(path) as partial:
+        partial.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"\nwrote {path}")
+
+
+def slug() -> str:
+    """The device, as a part of a file's name."""
+    return "-".join(results.device().lower().replace("(", "").replace(")", "").split())
 
 
 def processor() -> str:

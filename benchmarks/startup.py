@@ -3,7 +3,6 @@
 python benchmarks/startup.py     # a minute
 """
 
-import json
 import os
 import statistics
 import subprocess
@@ -12,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from run import HERE, processor
+from run import HERE, processor, slug, write
 
 from jaxcls import results
 
@@ -32,11 +31,7 @@ def main() -> int:
     for name, runs in (("import", imports), ("cold", cold), ("warm", warm)):
         record[name] = {"median_s": statistics.median(runs), "runs_s": runs}
         print(f"{name:7} {statistics.median(runs):6.2f} s   ({min(runs):.2f} to {max(runs):.2f})")
-    device = "-".join(record["device"].lower().replace("(", "").replace(")", "").split())
-    path = HERE / "results" / f"startup-{device}.json"
-    with results.replacing(path) as partial:
-        partial.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"wrote {path}")
+    write(record, HERE / "results" / f"startup-{slug()}.json")
     return 0
 
 

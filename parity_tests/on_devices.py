@@ -38,13 +38,13 @@ def main(out: str, model: str, devices: int, process: int = 0, processes: int = 
     split = run(devices=jax.devices())
     if process == 0:
         one = run()
-        np.savez(
-            out,
-            **{f"{name}_losses": result.losses for name, result in (("split", split), ("one", one))},
-            **{f"{name}_table": result.table for name, result in (("split", split), ("one", one))},
-            **{f"{name}_val": result.history.val_accuracy for name, result in (("split", split), ("one", one))},
-            **{f"{name}_test": result.test_accuracy for name, result in (("split", split), ("one", one))},
-        )
+        found = {}
+        for name, result in (("split", split), ("one", one)):
+            found[f"{name}_losses"] = result.losses
+            found[f"{name}_table"] = result.table
+            found[f"{name}_val"] = result.history.val_accuracy
+            found[f"{name}_test"] = result.test_accuracy
+        np.savez(out, **found)
 
 
 if __name__ == "__main__":
