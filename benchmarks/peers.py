@@ -234,9 +234,9 @@ def jaxcls_wide(problem: Problem, cells: Sequence[int]) -> Trainer:
     by_cell, of_state = PartitionSpec(CELLS), wide.specs(common)
     hyper = Hyper(*(put(on, array[filled], by_cell) for array in (problem.lr, problem.reg)))
     X, y = put(on, problem.X), put(on, problem.y)
-    # One replicate, [1, ...], of cells just before the last axis; plain SGD keeps no state of its own.
+    # One replicate, [1, ..., G]; plain SGD keeps no state of its own.
     state = train.init(optax.sgd, params, Hyper(jnp.float32(0), jnp.float32(0)))
-    state = jax.tree.map(lambda a: np.stack([a] * len(filled), axis=max(a.ndim - 1, 0))[None], state)
+    state = jax.tree.map(lambda a: np.stack([a] * len(filled), axis=-1)[None], state)
     state = jax.tree.map(functools.partial(put, on), state, of_state)
     scan = on_each(
         on,

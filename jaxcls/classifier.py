@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcls import softmax, two_layer
+from jaxcls.stack import stacked
 
 Params = Any  # an array or a NamedTuple of arrays
 
@@ -33,7 +34,7 @@ def linear(*, init_scale: float = 1e-3) -> Classifier:
       (65, 10)
     """
     init = functools.partial(softmax.init, scale=init_scale)
-    return Classifier(init, softmax.logits, softmax.loss, softmax.loss_and_grad, softmax.append_ones)
+    return Classifier(init, softmax.logits, softmax.loss, stacked(softmax.loss_and_grad), softmax.append_ones)
 
 
 def two_layer_net(*, init_scale: float = 1e-4) -> Classifier:
@@ -46,7 +47,7 @@ def two_layer_net(*, init_scale: float = 1e-4) -> Classifier:
       (64, 20)
     """
     init = functools.partial(two_layer.init, scale=init_scale)
-    return Classifier(init, two_layer.logits, two_layer.loss, two_layer.loss_and_grad, num_hidden_layers=1)
+    return Classifier(init, two_layer.logits, two_layer.loss, stacked(two_layer.loss_and_grad), num_hidden_layers=1)
 
 
 LINEAR = linear()

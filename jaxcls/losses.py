@@ -14,6 +14,7 @@ Said like that, ``e^s`` overflows, and ``p_y - 1`` loses every digit of a confid
     N dL/ds_{i,y_i}   = -others_i / Σ_k e_ik    which is p_y - 1, without the subtraction
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -27,19 +28,19 @@ from jaxcls.precision import full_precision
 
 
 def cross_entropy_and_grad(
-    logits: Float[ArrayLike, "N C"], y: Int[ArrayLike, "N"]
-) -> tuple[Float[Array, ""], Float[Array, "N C"]]:
+    logits: Float[ArrayLike, "N C *cells"], y: Int[ArrayLike, "N"]
+) -> tuple[Float[Array, "*cells"], Float[Array, "N C *cells"]]:
     """Mean softmax cross-entropy, and its gradient with respect to the logits.
 
     Finite for any finite logits: where the loss itself is larger than the dtype can hold, it saturates at
     the largest finite number, and the gradient is still right.
 
     Args:
-      logits: unnormalised log-probabilities, ``[N, C]``.
+      logits: unnormalised log-probabilities, ``[N, C]``, or those of a stack of models, ``[N, C, G]``.
       y: integer class labels in ``[0, C)``, ``[N]``. A label out of range makes loss and gradient NaN.
 
     Returns:
-      The loss, a scalar in nats, and ``dL/dlogits``, ``[N, C]``.
+      The loss in nats, a scalar or ``[G]``, and ``dL/dlogits`` in the shape of the logits.
 
     Raises:
       ValueError: a shape is wrong or there are no examples.
@@ -58,23 +59,24 @@ def cross_entropy_and_grad(
       CS231n, `Softmax classifier <https://cs231n.github.io/linear-classify/#softmax-classifier>`_.
     """
     logits, y = _check(logits, y)
-    n, num_classes = logits.shape
-    s = logits.T  # sums over a last axis of a few classes would not vectorise
-    is_label = y[None, :] == jnp.arange(num_classes)[:, None]
-    in_range = (y >= 0) & (y < num_classes)
+    n, num_classes, *cells = logits.shape
+    is_label = jax.nn.one_hot(y, num_classes, dtype=bool)
+    # Sums over a last axis of a few classes would not vectorise: behind them come the examples, or else the cells.
+    s, is_label = (logits, is_label[:, :, None]) if cells else (logits.T, is_label.T)
+    over_classes = functools.partial(jnp.sum, axis=-2, keepdims=True)
 
     # The loss does not depend on m, so no derivative flows through it; NaN here marks the whole example.
-    m = jax.lax.stop_gradient(jnp.where(in_range, jnp.max(s, axis=0), jnp.nan))
-    e = jnp.exp(s - m[None, :])
-    s_label = jnp.sum(jnp.where(is_label, s, 0), axis=0)
+    m = jnp.where(over_classes(is_label), jnp.max(s, axis=-2, keepdims=True), jnp.nan)
+    m = jax.lax.stop_gradient(m)
+    e = jnp.exp(s - m)
+    s_label = over_classes(jnp.where(is_label, s, 0))
     e_label = jnp.exp(s_label - m)
-    others = jnp.sum(jnp.where(is_label, 0, e), axis=0)
+    others = over_classes(jnp.where(is_label, 0, e))
 
     losses = (m - s_label) + jnp.log1p(others - (1 - e_label))
-    loss = jnp.minimum(jnp.sum(losses / n), jnp.finfo(s.dtype).max)
-    ds = jnp.where(is_label, -others[None, :], e) / ((others + e_label) * n)[None, :]
-    dlogits = ds.T
-    return loss, dlogits
+    loss = jnp.minimum(jnp.sum(losses / n, axis=(0, 1)), jnp.finfo(s.dtype).max)
+    ds = jnp.where(is_label, -others, e) / ((others + e_label) * n)
+    return loss, ds if cells else ds.T
 
 
 @jax.custom_vjp
@@ -96,8 +98,8 @@ cross_entropy.defvjp(cross_entropy_and_grad, lambda dlogits, g: (g * dlogits, No
 
 
 @full_precision
-def sum_of_squares(W: Float[ArrayLike, "..."]) -> Float[Array, ""]:
-    """``Σ W²``: the L2 penalty of one array of weights, with no factor 1/2.
+def sum_of_squares(W: Float[ArrayLike, "D C *cells"]) -> Float[Array, "*cells"]:
+    """``Σ W²``: the L2 penalty of one array of weights, with no factor 1/2; of each model of a stack.
 
     Example:
       >>> import jax.numpy as jnp
@@ -105,7 +107,8 @@ def sum_of_squares(W: Float[ArrayLike, "..."]) -> Float[Array, ""]:
       30730.0
     """
     # As a product: XLA sums those in several partial sums, which round less than the one of jnp.sum(W * W).
-    return jnp.tensordot(W, W, axes=jnp.ndim(W))
+    W = jnp.asarray(W)
+    return jnp.tensordot(W, W, 2) if W.ndim == 2 else jnp.sum(W * W, axis=(0, 1))
 
 
 def hand_derived(
@@ -138,7 +141,7 @@ def hand_derived(
 
 def _check(logits: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
     logits = jnp.asarray(logits)
-    if logits.ndim != 2 or 0 in logits.shape:
+    if logits.ndim not in (2, 3) or 0 in logits.shape:
         raise ValueError(f"logits must have shape [N, C] with N, C >= 1, got {list(logits.shape)}")
     if not jnp.issubdtype(logits.dtype, jnp.floating):
         raise TypeError(f"logits must be floating point, got {logits.dtype}")

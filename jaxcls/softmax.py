@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, Key, Real
 from jaxcls import checks
 from jaxcls.losses import cross_entropy, cross_entropy_and_grad, hand_derived, sum_of_squares
 from jaxcls.precision import full_precision
+from jaxcls.stack import einsum
 
 
 def init(
@@ -102,20 +103,23 @@ def loss(
 
 @full_precision
 def loss_and_grad(
-    W: Float[ArrayLike, "D C"], X: Float[ArrayLike, "N D"], y: Int[ArrayLike, "N"], reg: Real[ArrayLike, ""]
-) -> tuple[Float[Array, ""], Float[Array, "D C"]]:
+    W: Float[ArrayLike, "D C *cells"],
+    X: Float[ArrayLike, "N D"],
+    y: Int[ArrayLike, "N"],
+    reg: Real[ArrayLike, "*cells"],
+) -> tuple[Float[Array, "*cells"], Float[Array, "D C *cells"]]:
     """Softmax loss and its gradient for a linear classifier.
 
     ``L = cross_entropy(X W, y) + reg Σ W²`` and ``dL/dW = Xᵀ (softmax(X W) - onehot(y)) / N + 2 reg W``.
 
     Args:
-      W: weights, ``[D, C]``.
+      W: weights, ``[D, C]``; or those of a stack of models, ``[D, C, G]``.
       X: examples, ``[N, D]``, in the dtype of ``W``, the column of ones last.
       y: integer labels in ``[0, C)``, ``[N]``.
-      reg: strength of the L2 penalty, a scalar.
+      reg: strength of the L2 penalty, a scalar; of a stack, ``[G]``.
 
     Returns:
-      The loss, a scalar, and ``dL/dW``, ``[D, C]``: what `jax.value_and_grad` of the loss returns.
+      The loss, a scalar or ``[G]``, and ``dL/dW``: what `jax.value_and_grad` of the loss returns.
 
     Raises:
       ValueError: a rank or size does not fit, or there are no examples.
@@ -135,11 +139,11 @@ def loss_and_grad(
     References:
       CS231n, `assignment 1 <https://cs231n.github.io/assignments2025/assignment1/>`_, ``softmax.ipynb``.
     """
-    W, X = _check(W, X)
+    W, X = _check(W, X, stack=jnp.shape(reg))
     reg = jnp.asarray(reg, W.dtype)
-    data_loss, dlogits = cross_entropy_and_grad(X @ W, y)
+    data_loss, dlogits = cross_entropy_and_grad(einsum("nd,dc->nc", X, W), y)
     loss = data_loss + reg * sum_of_squares(W)
-    return loss, X.T @ dlogits + 2 * reg * W
+    return loss, einsum("nd,nc->dc", X, dlogits) + 2 * reg[None, None] * W
 
 
 @full_precision
@@ -199,8 +203,9 @@ def _loss(W: Array, X: Array, y: Array, reg: Array) -> Array:
     return cross_entropy(logits(W, X), y) + reg * sum_of_squares(W)
 
 
-def _check(W: ArrayLike, X: ArrayLike) -> tuple[Array, Array]:
+def _check(W: ArrayLike, X: ArrayLike, stack: tuple[int, ...] = ()) -> tuple[Array, Array]:
     W = jnp.asarray(W)
-    if W.ndim != 2:
-        raise ValueError(f"W must have shape [D, C], got {list(W.shape)}")
+    if W.ndim != 2 + len(stack) or W.shape[2:] != stack:
+        expected = ", ".join(["D", "C", *map(str, stack)])
+        raise ValueError(f"W must have shape [{expected}], got {list(W.shape)}")
     return W, checks.features(X, W.shape[0], W.dtype)

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int, Key, Real
 from jaxcls import checks
 from jaxcls.losses import cross_entropy, cross_entropy_and_grad, hand_derived, sum_of_squares
 from jaxcls.precision import full_precision
+from jaxcls.stack import einsum
 
 
 class Params(NamedTuple):
@@ -118,18 +119,18 @@ def loss(
 
 @full_precision
 def loss_and_grad(
-    params: Params, X: Float[ArrayLike, "N D"], y: Int[ArrayLike, "N"], reg: Real[ArrayLike, ""]
-) -> tuple[Float[Array, ""], Params]:
+    params: Params, X: Float[ArrayLike, "N D"], y: Int[ArrayLike, "N"], reg: Real[ArrayLike, "*cells"]
+) -> tuple[Float[Array, "*cells"], Params]:
     """Softmax loss and its gradients for a two-layer net.
 
     Args:
-      params: `Params`.
+      params: `Params`; or those of a stack of models, each array with one more axis, ``[..., G]``.
       X: examples, ``[N, D]``, in the dtype of the params, without a column of ones.
       y: integer labels in ``[0, C)``, ``[N]``.
-      reg: strength of the L2 penalty on ``W1`` and ``W2``, a scalar.
+      reg: strength of the L2 penalty on ``W1`` and ``W2``, a scalar; of a stack, ``[G]``.
 
     Returns:
-      The loss, a scalar, and the gradients as `Params`: what `jax.value_and_grad` of the loss returns.
+      The loss, a scalar or ``[G]``, and the gradients as `Params`: what `jax.value_and_grad` of the loss returns.
 
     Raises:
       ValueError: a rank or size does not fit, or there are no examples.
@@ -146,18 +147,18 @@ def loss_and_grad(
     References:
       CS231n, `assignment 1 <https://cs231n.github.io/assignments2025/assignment1/>`_, ``two_layer_net.ipynb``.
     """
-    (W1, b1, W2, b2), X = _check(params, X)
+    (W1, b1, W2, b2), X = _check(params, X, stack=jnp.shape(reg))
     reg = jnp.asarray(reg, X.dtype)
-    z = X @ W1 + b1[None]
+    z = einsum("nd,dh->nh", X, W1) + b1[None]
     h = jnp.maximum(z, 0)
-    data_loss, dlogits = cross_entropy_and_grad(h @ W2 + b2[None], y)
+    data_loss, dlogits = cross_entropy_and_grad(einsum("nh,hc->nc", h, W2) + b2[None], y)
     loss = data_loss + reg * penalty(params)
 
-    dz = jnp.where(z > 0, dlogits @ W2.T, 0)
+    dz = jnp.where(z > 0, einsum("nc,hc->nh", dlogits, W2), 0)
     grads = Params(
-        W1=X.T @ dz + 2 * reg * W1,
+        W1=einsum("nd,nh->dh", X, dz) + 2 * reg[None, None] * W1,
         b1=jnp.sum(dz, axis=0),
-        W2=h.T @ dlogits + 2 * reg * W2,
+        W2=einsum("nh,nc->hc", h, dlogits) + 2 * reg[None, None] * W2,
         b2=jnp.sum(dlogits, axis=0),
     )
     return loss, grads
@@ -228,8 +229,8 @@ def input_grad(params: Params, X: Float[ArrayLike, "N D"], y: Int[ArrayLike, "N"
     return jnp.where(z > 0, dlogits @ W2.T, 0) @ W1.T
 
 
-def penalty(params: Params) -> Float[Array, ""]:
-    """``Σ W1² + Σ W2²``: what ``reg`` multiplies, no biases in it.
+def penalty(params: Params) -> Float[Array, "*cells"]:
+    """``Σ W1² + Σ W2²``: what ``reg`` multiplies, no biases in it; of each model of a stack.
 
     Example:
       >>> import jax.numpy as jnp
@@ -244,12 +245,15 @@ def _loss(params: Params, X: Array, y: Array, reg: Array) -> Array:
     return cross_entropy(logits(params, X), y) + reg * penalty(params)
 
 
-def _check(params: Params, X: ArrayLike) -> tuple[Params, Array]:
+def _check(params: Params, X: ArrayLike, stack: tuple[int, ...] = ()) -> tuple[Params, Array]:
     params = Params(*map(jnp.asarray, params))
-    W1, b1, W2, b2 = params
-    if W1.ndim != 2 or W2.ndim != 2 or b1.shape != W1.shape[1:] or W2.shape[:1] != b1.shape or b2.shape != W2.shape[1:]:
-        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in params._asdict().items())
-        raise ValueError(f"params must have shapes W1 [D, H], b1 [H], W2 [H, C], b2 [C], got {shapes}")
+    shapes = {name: array.shape for name, array in params._asdict().items()}
+    (d, h), c = (*shapes["W1"], -1, -1)[:2], (*shapes["b2"], -1)[0]
+    if [*shapes.values()] != [(d, h, *stack), (h, *stack), (h, c, *stack), (c, *stack)]:
+        cells = "".join(f", {length}" for length in stack)
+        expected = f"W1 [D, H{cells}], b1 [H{cells}], W2 [H, C{cells}], b2 [C{cells}]"
+        got = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        raise ValueError(f"params must have shapes {expected}, got {got}")
     if len({array.dtype for array in params}) > 1:
         raise TypeError(f"params must share one dtype, got {', '.join(str(array.dtype) for array in params)}")
-    return params, checks.features(X, W1.shape[0], W1.dtype)
+    return params, checks.features(X, params.W1.shape[0], params.W1.dtype)

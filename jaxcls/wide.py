@@ -1,11 +1,10 @@
 """A whole grid as one program.
 
-Every cell sees the same minibatch, so the scores of all G cells are one product, ``X[B, D]`` with ``W[D, G·C]``.
-`jax.vmap` writes that product by itself if the cells lie just before the last axis of each parameter: W is
-``[D, G, C]``. Replicates (seeds) differ in their minibatches too, so they are a batch of S such products, and
-come first: W is ``[S, D, G, C]``.
+Every cell sees the same minibatch, so the scores of all G cells are one product, ``X[B, D]`` with ``W[D, C·G]``:
+the cells lie last in each array, as `jaxcls.stack` has them. Replicates (seeds) differ in their minibatches too, so
+they are a batch of S such products, and come first: W is ``[S, D, C, G]``.
 
-Nets of several hidden sizes are all as wide as the widest, ``W1[D, G, H]``, and begin with zeros where they have
+Nets of several hidden sizes are all as wide as the widest, ``W1[D, H, G]``, and begin with zeros where they have
 no units. A unit whose weights in and out are zero has a gradient of exactly zero, so they stay zeros.
 
 Cells share nothing but their data: one that overflows leaves the others as they were, bit for bit.
@@ -66,8 +65,7 @@ def cell(problem: Problem) -> State:
 
 def specs(problem: Problem) -> State:
     """How the states of all cells are split over the devices of `jaxcls.devices.mesh`: by cell."""
-    axes = _cell_axes(cell(problem))
-    return jax.tree.map(lambda axis: PartitionSpec(*[None] * (axis + 1), CELLS), axes)
+    return jax.tree.map(lambda leaf: PartitionSpec(*[None] * (leaf.ndim + 1), CELLS), cell(problem))
 
 
 def init(problem: Problem, hyper: Hyper, size: Int[Array, "G"], keys: Key[Array, "S"]) -> State:
@@ -83,7 +81,7 @@ def init(problem: Problem, hyper: Hyper, size: Int[Array, "G"], keys: Key[Array,
     def replicate(key: Array) -> State:
         drawn = [jax.tree.map(_widen, _draw(problem, sizes, key), one.params) for sizes in problem.sizes]
         drawn = jax.tree.map(lambda *leaves: jnp.stack(leaves), *drawn)
-        return jax.vmap(start, in_axes=(None, 0, 0), out_axes=_cell_axes(one))(drawn, hyper, size)
+        return jax.vmap(start, in_axes=(None, 0, 0), out_axes=-1)(drawn, hyper, size)
 
     return jax.vmap(replicate)(keys)
 
@@ -113,11 +111,14 @@ def run(
     batches: Int[Array, "T S B"],
 ) -> tuple[State, Float[Array, "T S G"]]:
     """As `chunk`, on minibatches given."""
-    axes = _cell_axes(cell(problem))
     step = functools.partial(train.step, problem.classifier, problem.optimizer)
-    cells = jax.vmap(step, in_axes=(axes, 0, None, None), out_axes=(axes, 0))
-    replicates = jax.vmap(cells, in_axes=(0, None, 0, 0))
-    return train.run(replicates, state, hyper, X, y, batches)
+    cells = jax.vmap(step, in_axes=(-1, 0, None, None), out_axes=(-1, 0))
+    if batches.shape[1] > 1:
+        replicates = jax.vmap(cells, in_axes=(0, None, 0, 0))
+        return train.run(replicates, state, hyper, X, y, batches)
+    # A batch of one product is slower than the product: XLA turns the minibatch over for it.
+    state, losses = train.run(cells, jax.tree.map(lambda leaf: leaf[0], state), hyper, X, y, batches[:, 0])
+    return jax.tree.map(lambda leaf: leaf[None], state), losses[:, None]
 
 
 def evaluate(
@@ -146,10 +147,11 @@ def evaluate_minibatch(
 
 def take(problem: Problem, params: Params, replicate: int, index: int, size: int) -> Params:
     """One cell's params, out of all, without the zeros that made it as wide as the others."""
-    axes = _cell_axes(cell(problem).params)
-    one = jax.tree.map(lambda leaf, axis: jnp.take(leaf[replicate], index, axis=axis), params, axes)
-    own = _params(problem, problem.sizes[size])
-    return jax.tree.map(lambda leaf, own: leaf[tuple(slice(length) for length in own.shape)], one, own)
+
+    def own(leaf: Array, one: Any) -> Array:
+        return leaf[(replicate, *[slice(length) for length in one.shape], index)]
+
+    return jax.tree.map(own, params, _params(problem, problem.sizes[size]))
 
 
 def _params(problem: Problem, sizes: tuple[int, ...]) -> Params:
@@ -172,15 +174,9 @@ def _minibatches(keys: Array, first_step: Array, steps: int, batch_size: int, nu
 
 def _score(problem: Problem) -> Any:
     """`train.score` of all cells of one replicate."""
-    axes = _cell_axes(cell(problem).params)
-    return jax.vmap(functools.partial(train.score, problem.classifier), in_axes=(axes, 0, None, None))
+    return jax.vmap(functools.partial(train.score, problem.classifier), in_axes=(-1, 0, None, None))
 
 
 def _widen(leaf: Array, wide: Any) -> Array:
     """Zeros after the end of each axis, up to the shape of ``wide``."""
     return jnp.pad(leaf, [(0, to - length) for length, to in zip(leaf.shape, wide.shape, strict=True)])
-
-
-def _cell_axes(one: Any) -> Any:
-    """Where the cells lie in each leaf, given one cell's tree: just before the last axis."""
-    return jax.tree.map(lambda leaf: max(leaf.ndim - 1, 0), one)

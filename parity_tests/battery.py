@@ -51,7 +51,8 @@ def ways(model: Model) -> dict[str, Callable[[Case], Values]]:
         "loops": _direct(jax.jit(model.loss_and_grad_naive)),
         "jax.grad": _autodiff(model.loss),
         "jax.grad, jitted": _autodiff(model.loss, jax.jit),
-        "vmapped over cells": _vmapped(model.loss_and_grad),
+        "vmapped over cells": _stacked(jax.jit(_over_cells(model.loss_and_grad))),
+        "a stack": _stacked(jax.jit(model.loss_and_grad)),
         "jax.grad, vmapped over cells": _vmapped_autodiff(model.loss),
     }
 
@@ -173,29 +174,30 @@ CELLS = 3  # the case itself is in the middle, between cells of other strengths
 
 
 def _stack(case: Case) -> tuple[Any, jax.Array]:
-    params = jax.tree.map(lambda leaf: jnp.stack([leaf] * CELLS, axis=max(leaf.ndim - 1, 0)), case.params)
+    params = jax.tree.map(lambda leaf: jnp.stack([leaf] * CELLS, axis=-1), case.params)
     return params, jnp.asarray([case.reg + 1, case.reg, case.reg + 2], jax.tree.leaves(case.params)[0].dtype)
 
 
-def _vmapped(loss_and_grad: Callable[..., Any]) -> Callable[[Case], Values]:
+def _stacked(loss_and_grad: Callable[..., Any]) -> Callable[[Case], Values]:
     def values(case: Case) -> Values:
         params, regs = _stack(case)
-        axes = jax.tree.map(lambda leaf: max(leaf.ndim - 1, 0), case.params)
-        over_cells = jax.jit(jax.vmap(loss_and_grad, in_axes=(axes, None, None, 0), out_axes=(0, axes)))
-        loss, grads = over_cells(params, case.X, case.y, regs)
-        return {"loss": _flat(loss[1]), "dparams": _flat(jax.tree.map(lambda g, k: g.take(1, axis=k), grads, axes))}
+        loss, grads = loss_and_grad(params, case.X, case.y, regs)
+        return {"loss": _flat(loss[1]), "dparams": _flat(jax.tree.map(lambda g: g[..., 1], grads))}
 
     return values
+
+
+def _over_cells(loss_and_grad: Callable[..., Any]) -> Callable[..., Any]:
+    return jax.vmap(loss_and_grad, in_axes=(-1, None, None, 0), out_axes=(0, -1))
 
 
 def _vmapped_autodiff(loss: Callable[..., Any]) -> Callable[[Case], Values]:
     def values(case: Case) -> Values:
         params, regs = _stack(case)
-        axes = jax.tree.map(lambda leaf: max(leaf.ndim - 1, 0), case.params)
         value_and_grad = jax.value_and_grad(loss, argnums=(0, 1, 3))
-        over_cells = jax.jit(jax.vmap(value_and_grad, in_axes=(axes, None, None, 0), out_axes=(0, (axes, 0, 0))))
+        over_cells = jax.jit(jax.vmap(value_and_grad, in_axes=(-1, None, None, 0), out_axes=(0, (-1, 0, 0))))
         value, (dparams, dX, dreg) = over_cells(params, case.X, case.y, regs)
-        dparams = jax.tree.map(lambda g, k: g.take(1, axis=k), dparams, axes)
+        dparams = jax.tree.map(lambda g: g[..., 1], dparams)
         return {"loss": _flat(value[1]), "dparams": _flat(dparams), "dX": _flat(dX[1]), "dreg": _flat(dreg[1])}
 
     return values

@@ -79,7 +79,7 @@ def test_units_of_zeros_stay_exactly_zero(optimizer: train.Optimizer, digits: Sp
     def live_units(params: two_layer.Params) -> None:
         """Nothing but zeros beyond a net's own units; inside them, something."""
         for cell, (_, hidden, _) in enumerate(sizes):
-            for array in (params.W1[:, :, cell], params.b1[:, None, cell], params.W2[:, :, cell].mT):
+            for array in (params.W1[..., cell], params.b1[..., cell], params.W2[..., cell].mT):
                 assert not array[..., hidden:].any()
                 assert array[..., :hidden].any()
 
