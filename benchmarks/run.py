@@ -1,7 +1,7 @@
 """Time jaxcls against everything that a user might run instead, and against the machine's own limit.
 
 python benchmarks/run.py                                   # all of it, a quarter of an hour on two cores
-python benchmarks/run.py --workloads digits --peers jaxcls "torch by hand"
+python benchmarks/run.py --repeats 3 --workloads digits --peers jaxcls "torch by hand"
 
 Every pair of workload and peer runs in a process of its own: first a check that it trains as numpy does in
 float64, then rounds of steps, then the machine's best matrix product. What a figure means is in its name: times are
@@ -12,6 +12,7 @@ import json
 import math
 import os
 import platform
+import statistics
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -56,6 +57,8 @@ class Config:
     """Of JAX's matrix products: highest, tensorfloat32, BF16_BF16_F32_X3; on a CPU all are float32."""
     seconds: float = 3.0
     """How long a pair is timed."""
+    repeats: int = 1
+    """How often the peers are gone through, in turn; the figures are those of each one's median process."""
     out: Path | None = None
     """The JSON file; benchmarks/results/DEVICE-DATE.json if not given."""
 
@@ -88,7 +91,11 @@ def compare(name: str, config: Config) -> dict[str, Any]:
     print(f"\n{name}: {workload.cells:,} cells, {workload.steps:,} steps of {workload.batch_size} examples; ", end="")
     print(f"D {workload.num_features:,}{hidden}, C {workload.num_classes}")
     print(" ".join(f"{title:>{width}}" for title, width in COLUMNS.items()))
-    rows = {peer: measure_sizes(workload, peer, config.seconds, config.precision) for peer in config.peers}
+    rounds = [
+        [measure_sizes(workload, peer, config.seconds, config.precision) for peer in config.peers]
+        for _ in range(config.repeats)
+    ]
+    rows = {peer: middle(runs) for peer, *runs in zip(config.peers, *rounds, strict=True)}
     ours = rows.get("jaxcls", {}).get("seconds_per_cell_step")
     for peer, row in rows.items():
         if "unavailable" in row:
@@ -114,6 +121,12 @@ def measure_sizes(workload: Workload, peer: str, seconds: float, precision: str 
         lines = done.stderr.strip().splitlines() or ["no output"]
         return {"unavailable": f"failed: {lines[-1][:90]}"}
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def middle(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The run of median time, and the times of all."""
+    times = [run.get("seconds_per_cell_step", 0.0) for run in runs]
+    return runs[times.index(statistics.median_low(times))] | {"all_runs": times}
 
 
 def write(record: dict[str, Any], path: Path) -> None:
