@@ -58,8 +58,9 @@ def main(workload: Workload, peer_name: str, seconds: float, precision: str) -> 
         "cells_run": len(cells),
         "steps_a_round": steps,
         "error": error,
-        "peak_bytes": peak_bytes(),
+        "peak_bytes": peak_bytes(),  # before the two below take theirs
         "matmul_gflops": matmul_gflops(),
+        "copy_gbytes": copy_gbytes(),
     }
 
 
@@ -94,6 +95,19 @@ def matmul_gflops() -> float:
                 times.append(time.perf_counter() - start)
             best = max(best, 2 * n**3 / statistics.median(times) / 1e9)
     return best
+
+
+def copy_gbytes() -> float:
+    """Gigabytes a second, read and written, of copying an array that no cache holds."""
+    array = jnp.zeros(2**26, jnp.float32)
+    copy = jax.jit(lambda a: a + 1)
+    copy(array).block_until_ready()
+    times = []
+    for _ in range(7):
+        start = time.perf_counter()
+        copy(array).block_until_ready()
+        times.append(time.perf_counter() - start)
+    return 2 * array.nbytes / statistics.median(times) / 1e9
 
 
 def peak_bytes() -> int:

@@ -90,6 +90,8 @@ def compare(name: str, config: Config) -> dict[str, Any]:
     hidden = f", H {workload.num_hidden}" if workload.num_hidden else ""
     print(f"\n{name}: {workload.cells:,} cells, {workload.steps:,} steps of {workload.batch_size} examples; ", end="")
     print(f"D {workload.num_features:,}{hidden}, C {workload.num_classes}")
+    gflop, megabytes = workload.flops * workload.cells / 1e9, workload.bytes / 1e6
+    print(f"a step of all cells: {gflop:.3g} GFLOP, {megabytes:.3g} MB at least")
     print(" ".join(f"{title:>{width}}" for title, width in COLUMNS.items()))
     rounds = [
         [measure_sizes(workload, peer, config.seconds, config.precision) for peer in config.peers]
@@ -103,6 +105,7 @@ def compare(name: str, config: Config) -> dict[str, Any]:
             continue
         row["gflops"] = workload.flops / row["seconds_per_cell_step"] / 1e9
         row["of_matmul"] = row["gflops"] / row["matmul_gflops"]
+        row["of_copy"] = workload.bytes / workload.cells / row["seconds_per_cell_step"] / row["copy_gbytes"] / 1e9
         row["ratio"] = row["seconds_per_cell_step"] / ours if ours else math.nan
         print(
             f"{peer:>26} {row['seconds_per_cell_step'] * 1e6:9.2f} {row['ratio']:7.2f} {row['sweep_s']:8.1f} "

@@ -25,6 +25,12 @@ class Workload(NamedTuple):
             return self.batch_size * (4 * first + 6 * second)  # no gradient of X is taken
         return 4 * self.batch_size * self.num_features * self.num_classes
 
+    @property
+    def bytes(self) -> int:
+        """Least traffic of one step of all cells in float32: weights read twice and written once, a minibatch read."""
+        weights = self.num_features * (self.num_hidden or self.num_classes) + self.num_hidden * self.num_classes
+        return 4 * (3 * self.cells * weights + self.batch_size * self.num_features)
+
 
 WORKLOADS = {
     "cs231n": Workload(100, 3073, 10, 200, 49_000, 1500),
