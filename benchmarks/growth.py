@@ -54,17 +54,18 @@ def main(config: Config) -> int:
 def draw(record: dict) -> Figure:
     """Time a step above, memory below, against each axis; the dotted line grows as the axis does."""
     figure = Figure(figsize=(3 * len(AXES), 5.5), layout="constrained")
-    rows = figure.subplots(2, len(AXES), sharex="col")
+    rows = figure.subplots(2, len(AXES), sharex="col", sharey="row")
     for column, (axis, points) in enumerate(record["axes"].items()):
         values = [point[axis] for point in points]
         times = [1e3 * point["seconds_per_cell_step"] * point["cells_run"] for point in points]
         time, memory = rows[0, column], rows[1, column]
         time.loglog(values, times, "o-")
         time.loglog(values, [times[-1] * value / values[-1] for value in values], ":", color="0.6")
-        memory.loglog(values, [point["peak_bytes"] / 1e6 for point in points], "o-", color="tab:orange")
-        memory.set_xlabel(axis)
+        memory.semilogx(values, [point["peak_bytes"] / 1e6 for point in points], "o-", color="tab:orange")
+        memory.set_xlabel(axis.replace("num_", "").replace("_", " "))
     rows[0, 0].set_ylabel("ms a step")
     rows[1, 0].set_ylabel("peak MB")
+    rows[1, 0].set_ylim(bottom=0)
     figure.suptitle(f"{record['device']}, {record['processor']}")
     return figure
 
