@@ -58,7 +58,7 @@ def cross_entropy_and_grad(
     References:
       CS231n, `Softmax classifier <https://cs231n.github.io/linear-classify/#softmax-classifier>`_.
     """
-    logits, y = _check(logits, y)
+    logits, y = _check(logits, y, stack=jnp.ndim(logits) == 3)
     n, num_classes, *cells = logits.shape
     is_label = jax.nn.one_hot(y, num_classes, dtype=bool)
     # Sums over a last axis of a few classes would not vectorise: behind them come the examples, or else the cells.
@@ -83,7 +83,7 @@ def cross_entropy_and_grad(
 def cross_entropy(logits: Float[ArrayLike, "N C"], y: Int[ArrayLike, "N"]) -> Float[Array, ""]:
     """Mean softmax cross-entropy. `jax.grad` of it runs the hand-derived rule.
 
-    Takes and raises what `cross_entropy_and_grad` does.
+    Takes and raises what `cross_entropy_and_grad` does, but no stacks.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -91,7 +91,7 @@ def cross_entropy(logits: Float[ArrayLike, "N C"], y: Int[ArrayLike, "N"]) -> Fl
       [[-0.375  0.125  0.125  0.125]
        [ 0.125 -0.375  0.125  0.125]]
     """
-    return cross_entropy_and_grad(logits, y)[0]
+    return cross_entropy_and_grad(*_check(logits, y))[0]
 
 
 cross_entropy.defvjp(cross_entropy_and_grad, lambda dlogits, g: (g * dlogits, None))
@@ -106,9 +106,11 @@ def sum_of_squares(W: Float[ArrayLike, "D C *cells"]) -> Float[Array, "*cells"]:
       >>> print(sum_of_squares(jnp.ones((3073, 10))))
       30730.0
     """
-    # As a product: XLA sums those in several partial sums, which round less than the one of jnp.sum(W * W).
     W = jnp.asarray(W)
-    return jnp.tensordot(W, W, 2) if W.ndim == 2 else jnp.sum(W * W, axis=(0, 1))
+    if W.ndim > 2:  # a product would have XLA turn the stack over first
+        return jnp.sum(W * W, axis=(0, 1))
+    # As a product: XLA sums those in several partial sums, which round less than the one of jnp.sum(W * W).
+    return jnp.tensordot(W, W, 2)
 
 
 def hand_derived(
@@ -139,9 +141,9 @@ def hand_derived(
     return decorate
 
 
-def _check(logits: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
+def _check(logits: ArrayLike, y: ArrayLike, stack: bool = False) -> tuple[Array, Array]:
     logits = jnp.asarray(logits)
-    if logits.ndim not in (2, 3) or 0 in logits.shape:
+    if logits.ndim != 2 + stack or 0 in logits.shape:
         raise ValueError(f"logits must have shape [N, C] with N, C >= 1, got {list(logits.shape)}")
     if not jnp.issubdtype(logits.dtype, jnp.floating):
         raise TypeError(f"logits must be floating point, got {logits.dtype}")

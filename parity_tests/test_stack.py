@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcls import softmax, two_layer
+from jaxcls import losses, softmax, two_layer
 from jaxcls.stack import stacked
 
 CELLS = 4
@@ -40,6 +40,12 @@ def test_any_of_the_arguments_may_be_mapped(
         expected = jax.tree.leaves(model.loss_and_grad(*own))
         for ours, theirs in zip(jax.tree.leaves(found), expected, strict=True):
             np.testing.assert_allclose(ours[cell], theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.usefixtures("our_words")
+def test_a_loss_that_takes_no_stack_says_so() -> None:
+    with pytest.raises(ValueError, match=r"logits must have shape \[N, C\] .*, got \[2, 3, 4\]"):
+        losses.cross_entropy(jnp.ones((2, 3, CELLS)), jnp.zeros(2, int))
 
 
 @pytest.mark.usefixtures("our_words")
