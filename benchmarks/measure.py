@@ -5,6 +5,7 @@ import resource
 import statistics
 import sys
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -87,13 +88,7 @@ def matmul_gflops() -> float:
             lambda: jax.block_until_ready(product(device)),  # noqa: B023
             lambda: (tensor @ tensor)[0, 0].item(),  # noqa: B023
         ):
-            multiply()
-            times = []
-            for _ in range(7):
-                start = time.perf_counter()
-                multiply()
-                times.append(time.perf_counter() - start)
-            best = max(best, 2 * n**3 / statistics.median(times) / 1e9)
+            best = max(best, 2 * n**3 / median_s(multiply) / 1e9)
     return best
 
 
@@ -101,13 +96,18 @@ def copy_gbytes() -> float:
     """Gigabytes a second, read and written, of copying an array that no cache holds."""
     array = jnp.zeros(2**26, jnp.float32)
     copy = jax.jit(lambda a: a + 1)
-    copy(array).block_until_ready()
+    return 2 * array.nbytes / median_s(lambda: copy(array).block_until_ready()) / 1e9
+
+
+def median_s(work: Callable[[], object]) -> float:
+    """Seconds that it takes, the first time apart."""
+    work()
     times = []
     for _ in range(7):
         start = time.perf_counter()
-        copy(array).block_until_ready()
+        work()
         times.append(time.perf_counter() - start)
-    return 2 * array.nbytes / statistics.median(times) / 1e9
+    return statistics.median(times)
 
 
 def peak_bytes() -> int:

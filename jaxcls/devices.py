@@ -54,6 +54,12 @@ def on_each(mesh: Mesh, function: Callable[..., Any], in_specs: Any, out_specs: 
       in_specs: how each argument lies on the mesh: a `PartitionSpec`, or a tree of them.
       out_specs: how the result does.
       **options: of `jax.jit`.
+
+    Example:
+      >>> import jax, numpy as np
+      >>> on, by_cell = mesh(jax.devices()[:1]), PartitionSpec(CELLS)
+      >>> print(on_each(on, lambda lr: lr / 2, by_cell, by_cell)(np.array([2.0, 4.0])))
+      [1. 2.]
     """
     mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
     return jax.jit(mapped, **options)
