@@ -21,14 +21,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 from jaxcls import checks
 from jaxcls.precision import full_precision
 
 
 def cross_entropy_and_grad(
-    logits: Float[ArrayLike, "N C *cells"], y: Int[ArrayLike, "N"]
+    logits: Float[ArrayLike, "N C *cells"], y: Integer[ArrayLike, "N"]
 ) -> tuple[Float[Array, "*cells"], Float[Array, "N C *cells"]]:
     """Mean softmax cross-entropy, and its gradient with respect to the logits.
 
@@ -60,18 +60,19 @@ def cross_entropy_and_grad(
     """
     logits, y = _check(logits, y, stack=jnp.ndim(logits) == 3)
     n, num_classes, *cells = logits.shape
-    is_label = jax.nn.one_hot(y, num_classes, dtype=bool)
+    label = y.astype(int)[:, None]  # an int8 could not hold the number of classes
+    label = jnp.where(label < 0, num_classes, label)  # not the last class, but out of range
+    is_label = label == jnp.arange(num_classes)[None]
     # Sums over a last axis of a few classes would not vectorise: behind them come the examples, or else the cells.
-    s, is_label = (logits, is_label[:, :, None]) if cells else (logits.T, is_label.T)
+    s = logits if cells else logits.T
+    is_label, label = (is_label[:, :, None], label[:, :, None]) if cells else (is_label.T, label.T)
     over_classes = functools.partial(jnp.sum, axis=-2, keepdims=True)
 
-    # The loss does not depend on m, so no derivative flows through it; NaN here marks the whole example.
-    m = jnp.where(over_classes(is_label), jnp.max(s, axis=-2, keepdims=True), jnp.nan)
-    m = jax.lax.stop_gradient(m)
-    e = jnp.exp(s - m)
-    s_label = over_classes(jnp.where(is_label, s, 0))
+    m = jax.lax.stop_gradient(jnp.max(s, axis=-2, keepdims=True))  # the loss does not depend on m
+    e = jnp.exp(jnp.where(is_label, -jnp.inf, s) - m)  # of the other classes; 0 for the label
+    others = over_classes(e)
+    s_label = jnp.take_along_axis(s, label, axis=-2, mode="fill")  # NaN out of range
     e_label = jnp.exp(s_label - m)
-    others = over_classes(jnp.where(is_label, 0, e))
 
     losses = (m - s_label) + jnp.log1p(others - (1 - e_label))
     loss = jnp.minimum(jnp.sum(losses / n, axis=(0, 1)), jnp.finfo(s.dtype).max)
@@ -80,7 +81,7 @@ def cross_entropy_and_grad(
 
 
 @jax.custom_vjp
-def cross_entropy(logits: Float[ArrayLike, "N C"], y: Int[ArrayLike, "N"]) -> Float[Array, ""]:
+def cross_entropy(logits: Float[ArrayLike, "N C"], y: Integer[ArrayLike, "N"]) -> Float[Array, ""]:
     """Mean softmax cross-entropy. `jax.grad` of it runs the hand-derived rule.
 
     Takes and raises what `cross_entropy_and_grad` does, but no stacks.

@@ -13,7 +13,7 @@ is penalised with the rest. ``dL/ds`` is `jaxcls.losses`'.
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, Key, Real
+from jaxtyping import Array, Float, Int, Integer, Key, Real
 
 from jaxcls import checks
 from jaxcls.losses import cross_entropy, cross_entropy_and_grad, hand_derived, sum_of_squares
@@ -83,7 +83,7 @@ def predict(W: Float[ArrayLike, "D C"], X: Float[ArrayLike, "N D"]) -> Int[Array
 
 
 def loss(
-    W: Float[ArrayLike, "D C"], X: Float[ArrayLike, "N D"], y: Int[ArrayLike, "N"], reg: Real[ArrayLike, ""]
+    W: Float[ArrayLike, "D C"], X: Float[ArrayLike, "N D"], y: Integer[ArrayLike, "N"], reg: Real[ArrayLike, ""]
 ) -> Float[Array, ""]:
     """Softmax loss of a linear classifier. `jax.grad` of it runs the hand-derived rule.
 
@@ -105,7 +105,7 @@ def loss(
 def loss_and_grad(
     W: Float[ArrayLike, "D C *cells"],
     X: Float[ArrayLike, "N D"],
-    y: Int[ArrayLike, "N"],
+    y: Integer[ArrayLike, "N"],
     reg: Real[ArrayLike, "*cells"],
 ) -> tuple[Float[Array, "*cells"], Float[Array, "D C *cells"]]:
     """Softmax loss and its gradient for a linear classifier.
@@ -148,7 +148,7 @@ def loss_and_grad(
 
 @full_precision
 def loss_and_grad_naive(
-    W: Float[ArrayLike, "D C"], X: Float[ArrayLike, "N D"], y: Int[ArrayLike, "N"], reg: Real[ArrayLike, ""]
+    W: Float[ArrayLike, "D C"], X: Float[ArrayLike, "N D"], y: Integer[ArrayLike, "N"], reg: Real[ArrayLike, ""]
 ) -> tuple[Float[Array, ""], Float[Array, "D C"]]:
     """What `loss_and_grad` computes, one example and one class at a time, as the worksheets begin.
 
@@ -185,7 +185,9 @@ def loss_and_grad_naive(
 
 
 @full_precision
-def input_grad(W: Float[ArrayLike, "D C"], X: Float[ArrayLike, "N D"], y: Int[ArrayLike, "N"]) -> Float[Array, "N D"]:
+def input_grad(
+    W: Float[ArrayLike, "D C"], X: Float[ArrayLike, "N D"], y: Integer[ArrayLike, "N"]
+) -> Float[Array, "N D"]:
     """``dL/dX``: which way each example would have to move to raise its loss, ``[N, D]``.
 
     Example:

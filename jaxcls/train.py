@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, Key, Real
+from jaxtyping import Array, Float, Int, Integer, Key, Real
 
 from jaxcls.classifier import Classifier, Params
 
@@ -91,7 +91,7 @@ def step(
     state: State,
     hyper: Hyper,
     X: Float[Array, "B D"],
-    y: Int[Array, "B"],
+    y: Integer[Array, "B"],
 ) -> tuple[State, Float[Array, ""]]:
     """One step of gradient descent on one minibatch: the new state, and the loss before it.
 
@@ -110,7 +110,7 @@ def run(
     state: State,
     hyper: Hyper,
     X: Float[Array, "N D"],
-    y: Int[Array, "N"],
+    y: Integer[Array, "N"],
     batches: Int[Array, "T *batch"],
 ) -> tuple[State, Any]:
     """Scan ``step(state, hyper, X[batch], y[batch])`` over ``batches``.
@@ -168,7 +168,7 @@ class Score(NamedTuple):
 
 
 def score(
-    classifier: Classifier, params: Params, reg: Real[ArrayLike, ""], X: Float[Array, "N D"], y: Int[Array, "N"]
+    classifier: Classifier, params: Params, reg: Real[ArrayLike, ""], X: Float[Array, "N D"], y: Integer[Array, "N"]
 ) -> Score:
     """The mean loss (penalty included) and the number of right predictions."""
     # Two products are written here; the compiler sees that they are one.
@@ -179,7 +179,7 @@ def score(
 def evaluate(
     score: Callable[[Array, Array], Score],
     X: Float[Array, "N D"],
-    y: Int[Array, "N"],
+    y: Integer[Array, "N"],
     *,
     batch_size: int = EVALUATION_BATCH,
 ) -> Score:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, Key, Real
+from jaxtyping import Array, Float, Int, Integer, Key, Real
 
 from jaxcls import checks
 from jaxcls.losses import cross_entropy, cross_entropy_and_grad, hand_derived, sum_of_squares
@@ -101,7 +101,7 @@ def predict(params: Params, X: Float[ArrayLike, "N D"]) -> Int[Array, "N"]:
 
 
 def loss(
-    params: Params, X: Float[ArrayLike, "N D"], y: Int[ArrayLike, "N"], reg: Real[ArrayLike, ""]
+    params: Params, X: Float[ArrayLike, "N D"], y: Integer[ArrayLike, "N"], reg: Real[ArrayLike, ""]
 ) -> Float[Array, ""]:
     """Softmax loss of a two-layer net. `jax.grad` of it runs the hand-derived rule.
 
@@ -119,7 +119,7 @@ def loss(
 
 @full_precision
 def loss_and_grad(
-    params: Params, X: Float[ArrayLike, "N D"], y: Int[ArrayLike, "N"], reg: Real[ArrayLike, "*cells"]
+    params: Params, X: Float[ArrayLike, "N D"], y: Integer[ArrayLike, "N"], reg: Real[ArrayLike, "*cells"]
 ) -> tuple[Float[Array, "*cells"], Params]:
     """Softmax loss and its gradients for a two-layer net.
 
@@ -166,7 +166,7 @@ def loss_and_grad(
 
 @full_precision
 def loss_and_grad_naive(
-    params: Params, X: Float[ArrayLike, "N D"], y: Int[ArrayLike, "N"], reg: Real[ArrayLike, ""]
+    params: Params, X: Float[ArrayLike, "N D"], y: Integer[ArrayLike, "N"], reg: Real[ArrayLike, ""]
 ) -> tuple[Float[Array, ""], Params]:
     """What `loss_and_grad` computes, one example, one class and one hidden unit at a time.
 
@@ -214,7 +214,7 @@ def loss_and_grad_naive(
 
 
 @full_precision
-def input_grad(params: Params, X: Float[ArrayLike, "N D"], y: Int[ArrayLike, "N"]) -> Float[Array, "N D"]:
+def input_grad(params: Params, X: Float[ArrayLike, "N D"], y: Integer[ArrayLike, "N"]) -> Float[Array, "N D"]:
     """``dL/dX``: which way each example would have to move to raise its loss, ``[N, D]``.
 
     Example:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Integer, Key
 
 from jaxcls import train
 from jaxcls.classifier import LINEAR, Classifier, Params
@@ -93,7 +93,7 @@ def chunk(
     keys: Key[Array, "S"],
     first_step: Int[Array, ""],
     X: Float[Array, "N D"],
-    y: Int[Array, "N"],
+    y: Integer[Array, "N"],
     *,
     steps: int,
     batch_size: int,
@@ -107,7 +107,7 @@ def run(
     state: State,
     hyper: Hyper,
     X: Float[Array, "N D"],
-    y: Int[Array, "N"],
+    y: Integer[Array, "N"],
     batches: Int[Array, "T S B"],
 ) -> tuple[State, Float[Array, "T S G"]]:
     """As `chunk`, on minibatches given."""
@@ -122,7 +122,7 @@ def run(
 
 
 def evaluate(
-    problem: Problem, params: Params, reg: Float[Array, "G"], X: Float[Array, "N D"], y: Int[Array, "N"]
+    problem: Problem, params: Params, reg: Float[Array, "G"], X: Float[Array, "N D"], y: Integer[Array, "N"]
 ) -> Score:
     """Loss and number of right predictions of all cells, ``[S, G]`` each."""
     replicates = jax.vmap(_score(problem), in_axes=(0, None, None, None))
@@ -136,7 +136,7 @@ def evaluate_minibatch(
     keys: Key[Array, "S"],
     step: Int[Array, ""],
     X: Float[Array, "N D"],
-    y: Int[Array, "N"],
+    y: Integer[Array, "N"],
     *,
     batch_size: int,
 ) -> Score:

@@ -1,8 +1,11 @@
 """What holds for any logits at all, searched by hypothesis."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -51,3 +54,21 @@ def test_a_step_against_the_gradient_lowers_the_loss(logits: np.ndarray, y: np.n
     loss, dlogits = cross_entropy_and_grad(logits, y)
     after, _ = cross_entropy_and_grad(logits - 0.1 * dlogits, y)
     assert float(after) <= float(loss) * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("y_dtype", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32])
+@pytest.mark.parametrize("cells", [(), (2,)], ids=["one model", "a stack"])
+@pytest.mark.parametrize("num_classes", [2, 130, 300])  # an int8 cannot hold the last two
+def test_a_label_out_of_range_makes_its_loss_and_its_gradient_nan(
+    num_classes: int, cells: tuple[int, ...], y_dtype: type[np.integer]
+) -> None:
+    logits = np.linspace(-1, 1, 3 * num_classes * math.prod(cells), dtype=np.float32).reshape(3, num_classes, *cells)
+    limits = np.iinfo(y_dtype)
+    for label in {limits.min, -1, 0, min(num_classes - 1, limits.max), num_classes, limits.max}:
+        if not limits.min <= label <= limits.max:
+            continue
+        loss, dlogits = losses.cross_entropy_and_grad(logits, np.array([0, label, 1], y_dtype))
+        wrong = not 0 <= label < num_classes
+        assert np.isnan(loss).all() == wrong, label
+        np.testing.assert_array_equal(np.isnan(dlogits).reshape(3, -1).all(axis=1), [False, wrong, False])
+        np.testing.assert_array_equal(np.isnan(dlogits).reshape(3, -1).any(axis=1), [False, wrong, False])
