@@ -4,7 +4,7 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,17 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 from numpy.typing import NDArray
 
-from jaxcls import train, wide
+from jaxcls import program, train, wide
 from jaxcls.blocks import blocks, groups
 from jaxcls.classifier import LINEAR, Classifier, Params
 from jaxcls.data.splits import Split, Splits
-from jaxcls.devices import CELLS, EVERYWHERE, fetch, mesh, on_each, put
+from jaxcls.devices import CELLS, fetch, mesh, put
 from jaxcls.grid import Grid
 from jaxcls.memory import Memory, available, estimate
+from jaxcls.program import Cells
 from jaxcls.train import Hyper, Optimizer, Score
 from jaxcls.wide import Problem
 
@@ -140,6 +141,32 @@ def plan(
     return parts
 
 
+class Snapshot(NamedTuple):
+    """A sweep between two chunks: what it has found, and all that it needs to go on as if it had never stopped.
+
+    The arrays are the sweep's own, which it goes on to fill: read them before the function that took them returns.
+
+    Attributes:
+      table, losses: as `SweepResult` has them, NaN and rank 0 where a cell is not that far.
+      train_accuracy, val_accuracy: as `History` has them, likewise; ``[cells, 0]`` where none is asked for.
+      best: the leaves of the best params so far; none before a block is done.
+      block: how many blocks are done.
+      step: how many steps the one in training has behind it.
+      state: the leaves of its cells' state; none at step 0.
+      timings: where the time went so far.
+    """
+
+    table: NDArray
+    losses: NDArray[np.floating]
+    train_accuracy: NDArray[np.floating]
+    val_accuracy: NDArray[np.floating]
+    best: list[NDArray]
+    block: int
+    step: int
+    state: list[NDArray]
+    timings: Timings
+
+
 def run(
     splits: Splits,
     grid: Grid,
@@ -153,6 +180,8 @@ def run(
     chunk_steps: int = 100,
     memory: int | None = None,
     callback: Callable[[Figures], None] | None = None,
+    save: Callable[[Callable[[], Snapshot]], None] | None = None,
+    resume: Snapshot | None = None,
 ) -> SweepResult:
     """Train every cell of ``grid`` on ``splits``.
 
@@ -171,13 +200,16 @@ def run(
       callback: called with a row of figures when all is compiled, and after every chunk: ``step``, of ``steps``,
         counted over all blocks; ``cells`` in training; the median ``loss`` of those that are finite;
         ``diverged``, how many of them are not.
+      save: called before each ``callback``, with a function that takes a `Snapshot`: `jaxcls.checkpoint.Saver` writes
+        it to disk. Whatever it raises ends the sweep.
+      resume: a snapshot of this very sweep, to go on from, to the same result bit for bit.
 
     Returns:
       A `SweepResult`. A cell that diverges is a result, not an error.
 
     Raises:
       ValueError: ``steps``, ``batch_size`` or ``chunk_steps`` is below 1, the grid has hidden sizes and the model
-        none or the other way about, or a single cell does not fit in memory.
+        none or the other way about, a single cell does not fit in memory, or the snapshot is of another sweep.
 
     Example:
       >>> from jaxcls import data, grid, sweep
@@ -201,56 +233,78 @@ def run(
         memory=memory,
     )
     on = mesh(devices or jax.local_devices()[:1])
+    blocks = [(k, rows) for k, part in enumerate(parts) for rows in part.blocks]
     epoch = train.steps_per_epoch(len(splits.train.y), batch_size) if history else None
     chunks = _chunks(steps, chunk_steps, epoch)
-    table = _empty_table(grid)
-    losses = np.full((len(grid), steps), np.nan, parts[0].problem.dtype)
     recorded = np.array(range(0, steps, epoch) if epoch else [], np.int64)
-    along = History(recorded, *np.full((2, len(grid), len(recorded)), np.nan))
-    total, done = steps * sum(len(part.blocks) for part in parts), 0
-    callback = callback or (lambda row: None)
-    params: Params | None = None
-    spent = dict.fromkeys(Timings._fields, 0.0)
+    begin = _nothing_yet(grid, steps, len(recorded), parts[0].problem)
+    begin = begin if resume is None else _resumed(resume, begin, len(blocks), chunks)
+    table, losses, train_accuracy, val_accuracy, best, *_ = begin
+    spent, started = begin.timings._asdict(), time.perf_counter()
 
-    with _timed(spent, "total_s"):
-        with _timed(spent, "compile_s"):
-            sets = tuple((classifier.features(put(on, s.X)), put(on, s.y)) for s in (splits.train, splits.val))
-            programs = [_compile(on, part, table, sets, chunks, batch_size, history) for part in parts]
-        callback(_figures(total, 0, losses[parts[0].blocks[0], :0]))
-        for part, program in zip(parts, programs, strict=True):
-            for rows in part.blocks:
-                hyper, size, keys = _cells(on, table, rows, part.problem)
-                with _timed(spent, "run_s"):
-                    state = program.init(hyper, size, keys)
-                for chunk in chunks:
-                    with _timed(spent, "run_s"):
-                        first = put(on, np.int32(chunk.start))
-                        state, found = program.chunk[len(chunk)](state, hyper, keys, first, *sets[0])
-                        losses[rows, chunk.start : chunk.stop] = np.moveaxis(fetch(on, found), 0, -1)
-                    if epoch and (chunk.stop - 1) % epoch == 0:
-                        with _timed(spent, "evaluate_s"):
-                            step = chunk.stop - 1
-                            last = put(on, np.int32(step))
-                            num_correct = fetch(on, program.record(state.params, hyper.reg, keys, last, *sets))
-                            along.train_accuracy[rows, step // epoch] = num_correct[0] / batch_size
-                            along.val_accuracy[rows, step // epoch] = num_correct[1] / len(splits.val.y)
-                    callback(_figures(total, done + chunk.stop, losses[rows, : chunk.stop]))
-                done += steps
+    def look(block: int, step: int, leaves: Callable[[], list[NDArray]]) -> None:
+        """Let others see how far it is."""
+
+        def take() -> Snapshot:
+            spent["total_s"] = begin.timings.total_s + time.perf_counter() - started
+            return begin._replace(best=best, block=block, step=step, state=leaves(), timings=Timings(**spent))
+
+        if save:
+            save(take)
+        if callback:
+            callback(_figures(steps * len(blocks), steps * block + step, losses[blocks[block][1], :step]))
+
+    with _timed(spent, "compile_s"):
+        sets = _set(on, classifier, splits.train), _set(on, classifier, splits.val)
+        programs = {
+            k: program.build(
+                on,
+                parts[k].problem,
+                _cells(on, table, parts[k].blocks[0], parts[k].problem),  # all blocks of a part are of one shape
+                sets,
+                lengths={len(chunk) for chunk in chunks},
+                batch_size=batch_size,
+                history=history,
+            )
+            for k in {k for k, _ in blocks[begin.block :]}
+        }
+    look(begin.block, begin.step, lambda: begin.state)
+    for block in range(begin.block, len(blocks)):
+        k, rows = blocks[block]
+        runs, problem = programs[k], parts[k].problem
+        hyper, size, keys = _cells(on, table, rows, problem)
+        behind = begin.step if block == begin.block else 0
+        with _timed(spent, "run_s"):
+            state = program.restore(runs, begin.state) if behind else runs.init(hyper, size, keys)
+        for chunk in (chunk for chunk in chunks if chunk.start >= behind):
+            with _timed(spent, "run_s"):
+                state, found = runs.chunk[len(chunk)](state, hyper, keys, put(on, np.int32(chunk.start)), *sets[0])
+                losses[rows, chunk.start : chunk.stop] = np.moveaxis(fetch(on, found), 0, -1)
+            last = chunk.stop - 1
+            if epoch and last % epoch == 0:
                 with _timed(spent, "evaluate_s"):
-                    scores = fetch(on, program.evaluate(state.params, hyper.reg, *sets))
-                    _enter_scores(table, rows, losses, scores, splits)
-                    _enter_ranks(table)
-                    if best := np.argwhere(table["rank"][rows] == 1).tolist():
-                        replicate, index = best[0]
-                        own = int(_sizes(table[rows[0]], part.problem)[index])
-                        params = fetch(on, wide.take(part.problem, state.params, replicate, index, own))
+                    num_correct = fetch(on, runs.record(state.params, hyper.reg, keys, put(on, np.int32(last)), *sets))
+                    train_accuracy[rows, last // epoch] = num_correct[0] / batch_size
+                    val_accuracy[rows, last // epoch] = num_correct[1] / len(splits.val.y)
+            look(block, chunk.stop, functools.partial(_leaves, on, state))
         with _timed(spent, "evaluate_s"):
-            test_accuracy = math.nan if params is None else _accuracy(classifier, params, splits.test)
+            _enter_scores(table, rows, losses, fetch(on, runs.evaluate(state.params, hyper.reg, *sets)), splits)
+            _enter_ranks(table)
+            if first := np.argwhere(table["rank"][rows] == 1).tolist():
+                replicate, index = first[0]
+                own = int(_sizes(table[rows[0]], problem)[index])
+                best = _leaves(on, wide.take(problem, state.params, replicate, index, own))
+    with _timed(spent, "evaluate_s"):
+        tree = jax.tree.structure(wide.cell(parts[0].problem).params)
+        params = jax.tree.unflatten(tree, best) if best else None
+        test_accuracy = math.nan if params is None else _accuracy(classifier, params, splits.test)
     diverged_at = table["diverged_at"][:, None]
-    for accuracy in (along.train_accuracy, along.val_accuracy):
+    for accuracy in (train_accuracy, val_accuracy):
         # The step before the one whose loss was not finite is the one that spoilt the params.
-        accuracy[(diverged_at >= 0) & (along.step >= diverged_at - 1)] = np.nan
-    return SweepResult(grid, table, losses, along if history else None, params, test_accuracy, Timings(**spent))
+        accuracy[(diverged_at >= 0) & (recorded >= diverged_at - 1)] = np.nan
+    along = History(recorded, train_accuracy, val_accuracy) if history else None
+    spent["total_s"] = begin.timings.total_s + time.perf_counter() - started
+    return SweepResult(grid, table, losses, along, params, test_accuracy, Timings(**spent))
 
 
 def _accuracy(classifier: Classifier, params: Params, split: Split) -> float:
@@ -261,63 +315,32 @@ def _accuracy(classifier: Classifier, params: Params, split: Split) -> float:
     return int(num_correct) / len(split.y)
 
 
-class _Program(NamedTuple):
-    """What a block of cells runs, compiled."""
+def _nothing_yet(grid: Grid, steps: int, recorded: int, problem: Problem) -> Snapshot:
+    """Where every sweep begins."""
+    losses = np.full((len(grid), steps), np.nan, problem.dtype)
+    train_accuracy, val_accuracy = np.full((2, len(grid), recorded), np.nan)
+    no_time = Timings(0.0, 0.0, 0.0, 0.0)
+    return Snapshot(_empty_table(grid), losses, train_accuracy, val_accuracy, [], 0, 0, [], no_time)
 
-    init: Callable[..., Any]
-    chunk: Mapping[int, Callable[..., Any]]  # by its number of steps
-    record: Any  # None where no history is asked for
-    evaluate: Callable[..., Any]
+
+def _resumed(resume: Snapshot, begin: Snapshot, num_blocks: int, chunks: list[range]) -> Snapshot:
+    """A copy of a snapshot for the sweep to fill, once it is known to be of one that begins like this."""
+    table, losses, train_accuracy, val_accuracy = (np.array(array) for array in resume[:4])
+    filled, expected = (table, losses, train_accuracy, val_accuracy), begin[:4]
+    same = [(a.shape, a.dtype) for a in filled] == [(a.shape, a.dtype) for a in expected]
+    axes = [axis for axis in AXES if axis in (begin.table.dtype.names or ())]
+    same = same and all((table[axis] == begin.table[axis]).all() for axis in axes)
+    if not same or resume.block not in range(num_blocks) or resume.step not in {0, *(chunk.stop for chunk in chunks)}:
+        raise ValueError("resume must be a snapshot of this very sweep, this one is of another grid, length or history")
+    return resume._replace(table=table, losses=losses, train_accuracy=train_accuracy, val_accuracy=val_accuracy)
 
 
-def _compile(
-    on: Mesh,
-    part: Part,
-    table: NDArray,
-    sets: tuple[Any, ...],
-    chunks: list[range],
-    batch_size: int,
-    history: bool,
-) -> _Program:
-    problem = part.problem
+def _set(on: Mesh, classifier: Classifier, split: Split) -> tuple[Array, Array]:
+    return classifier.features(put(on, split.X)), put(on, split.y)
 
-    def record(params: Params, reg: Array, keys: Array, step: Array, train_set: Any, val_set: Any) -> Any:
-        on_batch = wide.evaluate_minibatch(problem, params, reg, keys, step, *train_set, batch_size=batch_size)
-        return on_batch.num_correct, wide.evaluate(problem, params, reg, *val_set).num_correct
 
-    def evaluate(params: Params, reg: Array, train_set: Any, val_set: Any) -> tuple[Score, Score]:
-        no_penalty = jnp.zeros_like(reg)
-        return (
-            wide.evaluate(problem, params, reg, *train_set),
-            wide.evaluate(problem, params, no_penalty, *val_set),
-        )
-
-    by_cell, of_state = PartitionSpec(CELLS), wide.specs(problem)
-    cells = _cells(on, table, part.blocks[0], problem)  # all blocks are of one shape
-    hyper, _, keys = cells
-    init = on_each(on, functools.partial(wide.init, problem), (by_cell, by_cell, EVERYWHERE), of_state)
-    state = jax.tree.map(
-        lambda leaf, spec: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(on, spec)),
-        jax.eval_shape(init, *cells),
-        of_state,
-    )
-    step = put(on, np.int32(0))
-    chunk_specs = (of_state, by_cell, EVERYWHERE, EVERYWHERE, EVERYWHERE, EVERYWHERE)
-    compiled = {}
-    for steps in {len(chunk) for chunk in chunks}:
-        chunk = functools.partial(wide.chunk, problem, steps=steps, batch_size=batch_size)
-        # The state is donated: each chunk writes the new one over the old.
-        train_cells = on_each(on, chunk, chunk_specs, (of_state, PartitionSpec(None, None, CELLS)), donate_argnums=0)
-        compiled[steps] = train_cells.lower(state, hyper, keys, step, *sets[0]).compile()
-    scores, sets_specs = PartitionSpec(None, CELLS), (EVERYWHERE, EVERYWHERE)
-    record_cells = on_each(on, record, (of_state.params, by_cell, EVERYWHERE, EVERYWHERE, *sets_specs), scores)
-    evaluate_cells = on_each(on, evaluate, (of_state.params, by_cell, *sets_specs), scores)
-    return _Program(
-        init.lower(*cells).compile(),
-        compiled,
-        record_cells.lower(state.params, hyper.reg, keys, step, *sets).compile() if history else None,
-        evaluate_cells.lower(state.params, hyper.reg, *sets).compile(),
-    )
+def _leaves(on: Mesh, tree: Any) -> list[NDArray]:
+    return jax.tree.leaves(fetch(on, tree))
 
 
 def _chunks(steps: int, chunk_steps: int, epoch: int | None) -> list[range]:
@@ -335,7 +358,7 @@ def _empty_table(grid: Grid) -> NDArray:
     return np.array([(*cell.values(), *[np.nan] * len(SCORES), -1, 0) for cell in grid.cells()], columns)
 
 
-def _cells(on: Mesh, table: NDArray, rows: NDArray[np.integer], problem: Problem) -> tuple[Hyper, Array, Array]:
+def _cells(on: Mesh, table: NDArray, rows: NDArray[np.integer], problem: Problem) -> Cells:
     """A block's hyperparameters, ``[G]`` each, which size each cell has, ``[G]``, its replicates' keys, ``[S]``."""
     cells = table[rows[0]]
     by_cell = PartitionSpec(CELLS)

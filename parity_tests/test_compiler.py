@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import PartitionSpec
 
-from jaxcls import softmax, wide
+from jaxcls import program, softmax, wide
 from jaxcls.classifier import Classifier, linear, two_layer_net
-from jaxcls.devices import CELLS, EVERYWHERE, mesh, on_each
+from jaxcls.devices import mesh
 from jaxcls.train import Hyper
 
 FEATURES, HIDDEN, CLASSES = 3073, 16, 10
@@ -66,16 +65,9 @@ def compiled_chunk(classifier: Classifier, optimizer: wide.Optimizer, replicates
     problem = wide.Problem(classifier, optimizer, ((FEATURES, *layers, CLASSES),), jnp.dtype("float32"))
     hyper = Hyper(jnp.linspace(1e-7, 5e-7, cells), jnp.linspace(2.5e4, 5e4, cells))
     keys = jax.vmap(jax.random.key)(jnp.arange(replicates, dtype=jnp.uint32))
-    on, by_cell, of_state = mesh(jax.devices()[:1]), PartitionSpec(CELLS), wide.specs(problem)
     state = jax.eval_shape(functools.partial(wide.init, problem), hyper, jnp.zeros(cells, int), keys)
     X, y = jax.ShapeDtypeStruct((500, FEATURES), jnp.float32), jax.ShapeDtypeStruct((500,), jnp.int32)
-    chunk = on_each(
-        on,
-        functools.partial(wide.chunk, problem, steps=20, batch_size=200),
-        (of_state, by_cell, *[EVERYWHERE] * 4),
-        (of_state, PartitionSpec(None, None, CELLS)),
-        donate_argnums=0,
-    )
+    chunk = program.chunk(mesh(jax.devices()[:1]), problem, steps=20, batch_size=200)
     compiled = chunk.lower(state, hyper, keys, jnp.int32(0), X, y).compile()
     return compiled.as_text()
 
