@@ -25,6 +25,7 @@ import tyro
 from workloads import WORKLOADS, Workload
 
 from jaxcls import results
+from jaxcls.folder import replacing
 
 HERE = Path(__file__).parent
 DEVICE_A_CORE = "jaxcls, a device a core"  # the host's processor seen as several; a GPU stays one
@@ -135,7 +136,7 @@ def middle(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def write(record: dict[str, Any], path: Path) -> None:
     """Write a record as JSON, and say where."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with results.replacing(path) as partial:
+    with replacing(path) as partial:
         partial.write_text(json.dumps(record, indent=1) + "\n")
     print(f"\nwrote {path}")
 

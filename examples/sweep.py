@@ -4,13 +4,17 @@ python examples/sweep.py                                    # digits, no downloa
 python examples/sweep.py --model two-layer --hidden 16 64   # nets
 python examples/sweep.py --preset cs231n                    # the published grid
 python examples/sweep.py --data features.npz --lr 0.01 0.1 1 --reg 0 1e-4 1e-3
+python examples/sweep.py --resume runs/cs231n-20261121-120000   # an interrupted run
 """
 
 import argparse
 import functools
+import shlex
+import signal
 import sys
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,9 +25,10 @@ import tyro
 from tqdm import tqdm
 
 import jaxcls
-from jaxcls import classifier, data, plots, results, sweep, train
+from jaxcls import checkpoint, classifier, data, plots, results, sweep, train
 from jaxcls.classifier import Classifier
 from jaxcls.data import Source, Splits
+from jaxcls.folder import claim
 from jaxcls.grid import Grid
 from jaxcls.sweep import SweepResult
 from jaxcls.train import Optimizer
@@ -82,6 +87,8 @@ class Config:
     """This is one of several processes, as SLURM, MPI or Kubernetes starts them: devices are those of all."""
     out: Path | None = None
     """The run's folder, which must be empty or not exist; runs/PRESET-DATE-TIME if not given."""
+    resume: Path | None = None
+    """The folder of an interrupted run to go on with; all other flags come from it."""
 
 
 EECS498_NET = Config(
@@ -146,7 +153,7 @@ def main(config: Config) -> int:
     splits = load(config)
     grid = hyperparameters(config)
     loaded_s = time.perf_counter() - started
-    out = config.out or Path("runs") / time.strftime(f"{config.preset}-%Y%m%d-%H%M%S")
+    out = config.resume or config.out or Path("runs") / time.strftime(f"{config.preset}-%Y%m%d-%H%M%S")
     options = {
         "steps": config.steps,
         "batch_size": config.batch_size,
@@ -156,19 +163,51 @@ def main(config: Config) -> int:
     }
     plan = sweep.plan(splits, grid, **options)
     # The courses record a net's accuracies along the way, and of the linear classifier the loss alone.
-    history = bool(grid.hidden)
+    options["history"] = bool(grid.hidden)
+    run = {"config": record(config), "results depend on": dependencies(config, splits, plan)}
+    if config.resume:
+        options["resume"], saved = checkpoint.read(out / checkpoint.NAME)
+        if others := checkpoint.differences(saved["results depend on"], run["results depend on"]):
+            raise ValueError(f"{out} cannot be resumed as another run: {'; '.join(others)}")
+    saver = checkpoint.Saver(out, run)
     if jax.process_index() > 0:  # the first process speaks and writes for all
-        return 0 if sweep.run(splits, grid, history=history, **options).best is not None else 1
-    with results.claim(out):
+        return 0 if sweep.run(splits, grid, save=saver, **options).best is not None else 1
+    with claim(out, resume=config.resume is not None):
         announce(config, splits, grid, plan)
-        with Progress() as progress:
-            result = sweep.run(splits, grid, history=history, callback=progress, **options)
+        try:
+            with Progress() as progress, saver.signals():
+                result = sweep.run(splits, grid, callback=progress, save=saver, **options)
+        except checkpoint.Stopped as stopped:
+            report_stopped(stopped, grid, plan, out)
+            return 128 + stopped.signum
         written = time.perf_counter()
-        record = {key: str(value) if isinstance(value, Path) else value for key, value in vars(config).items()}
-        paths = results.write(out, result, splits, record) + plots.save(out, result, splits)
+        paths = results.write(out, result, splits, run["config"]) + plots.save(out, result, splits)
+        saver.path.unlink()
     seconds = {"data": loaded_s, "write": time.perf_counter() - written, "all": time.perf_counter() - started}
     report(result, paths, seconds)
     return 1 if result.best is None else 0
+
+
+def record(config: Config) -> dict[str, object]:
+    """What the user asked for, as JSON can say it."""
+    return {
+        name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(config).items()
+        if name != "resume"
+    }
+
+
+def dependencies(config: Config, splits: Splits, plan: list[sweep.Part]) -> dict[str, object]:
+    """All that a bit of the results may depend on."""
+    elsewhere = {"out", "data", "data_dir"}  # where things are; the data have a fingerprint
+    return {
+        **{name: value for name, value in record(config).items() if name not in elsewhere},
+        "data": splits.fingerprint(),
+        "device": results.device(),
+        "number of devices": jax.device_count(),
+        "blocks": [list(rows.shape) for part in plan for rows in part.blocks],
+        **results.versions(),
+    }
 
 
 def hyperparameters(config: Config) -> Grid:
@@ -263,17 +302,10 @@ def report(result: SweepResult, paths: list[Path], seconds: dict[str, float]) ->
     """Print the table, the best cell, where the time went and what was written."""
     table, best = result.table, result.best
     axes = list(result.grid.axes)
-    print("\n" + " ".join(f"{axis:>{WIDTHS[axis]}}" for axis in axes), f"{'train acc':>10} {'val acc':>9} {'rank':>6}")
     shown = np.argsort(table, order=axes)
     if len(table) > MOST_ROWS:
         shown = np.argsort(np.where(table["rank"] > 0, table["rank"], len(table)))[:MOST_ROWS]
-    for row in table[shown]:
-        cell = " ".join(f"{row[axis]:{WIDTHS[axis]}.6g}" for axis in axes)
-        if row["rank"]:
-            star = "  <- best" if row["rank"] == 1 else ""
-            print(f"{cell} {row['train_accuracy']:10.4f} {row['val_accuracy']:9.4f} {row['rank']:6d}{star}")
-        else:
-            print(f"{cell}   diverged at step {row['diverged_at']}")
+    print_table(table, axes, shown, lambda k: f"diverged at step {table['diverged_at'][k]}")
     if len(table) > MOST_ROWS:
         print(f"... the best {MOST_ROWS} of {len(table):,} cells; all are in {paths[0]}")
 
@@ -305,6 +337,43 @@ def report(result: SweepResult, paths: list[Path], seconds: dict[str, float]) ->
         print(results.reload_lines(path, "jax", result.params))
 
 
+def report_stopped(stopped: checkpoint.Stopped, grid: Grid, plan: list[sweep.Part], out: Path) -> None:
+    """Print how far every cell is, and how to go on."""
+    table, losses, block, step = (getattr(stopped.snapshot, name) for name in ("table", "losses", "block", "step"))
+    blocks = [rows for part in plan for rows in part.blocks]
+
+    def how_far(k: int) -> str:
+        if table["diverged_at"][k] >= 0:
+            return f"diverged at step {table['diverged_at'][k]}"
+        if not step or k not in blocks[block]:
+            return "not begun"
+        finite = np.isfinite(losses[k, :step])
+        return (
+            f"loss {losses[k, step - 1]:.4f} at step {step}" if finite.all() else f"diverged at step {finite.argmin()}"
+        )
+
+    order = np.argsort(table, order=list(grid.axes))
+    if len(table) > MOST_ROWS:
+        order = order[np.argsort(losses[order, step - 1])][:MOST_ROWS]
+    print_table(table, list(grid.axes), order, how_far)
+    signum, (_, steps) = signal.Signals(stopped.signum), losses.shape
+    print(f"\nstopped   by {signum.name} after {block * steps + step:,} of {len(blocks) * steps:,} steps; to go on:")
+    print(f"          python {shlex.quote(sys.argv[0])} --resume {shlex.quote(str(out))}")
+
+
+def print_table(table: np.ndarray, axes: list[str], shown: np.ndarray, else_say: Callable[[int], str]) -> None:
+    """Print these rows: cell, accuracies and rank; of cells without, what there is to say."""
+    print("\n" + " ".join(f"{axis:>{WIDTHS[axis]}}" for axis in axes), f"{'train acc':>10} {'val acc':>9} {'rank':>6}")
+    for k in shown.tolist():
+        row = table[k]
+        cell = " ".join(f"{row[axis]:{WIDTHS[axis]}.6g}" for axis in axes)
+        if row["rank"]:
+            star = "  <- best" if row["rank"] == 1 else ""
+            print(f"{cell} {row['train_accuracy']:10.4f} {row['val_accuracy']:9.4f} {row['rank']:6d}{star}")
+        else:
+            print(f"{cell}   {else_say(k)}")
+
+
 def tied(table: np.ndarray) -> bool:
     """Whether another cell reached the best one's validation accuracy."""
     return int(np.sum(table["val_accuracy"] == np.nanmax(table["val_accuracy"]))) > 1
@@ -316,12 +385,29 @@ def megabytes(count: int) -> str:
 
 
 def parse(args: list[str]) -> Config:
-    """Read the command line; what it leaves out comes from the preset it names."""
+    """Read the command line; what it leaves out comes from the run it resumes, or else the preset it names."""
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--preset", default="digits")
-    preset = first.parse_known_args(args)[0].preset
+    first.add_argument("--resume", type=Path)
+    known = first.parse_known_args(args)[0]
+    default = PRESETS.get(known.preset, Config())
+    if known.resume:
+        default = recorded(known.resume / checkpoint.NAME)
     description = "\n\n".join(__doc__.splitlines())
-    return tyro.cli(Config, default=PRESETS.get(preset, Config()), args=args, description=description)
+    return tyro.cli(Config, default=default, args=args, description=description)
+
+
+def recorded(path: Path) -> Config:
+    """What the user asked for of the run that left this checkpoint."""
+    _, run = checkpoint.read(path)
+    found = {}
+    for field in fields(Config):
+        value = run["config"].get(field.name, field.default)
+        if value is not None:
+            kind = {"data_dir": Path, "out": Path, "init_scale": float}.get(field.name, type(field.default))
+            value = kind(value)
+        found[field.name] = value
+    return Config(**found)
 
 
 if __name__ == "__main__":
@@ -330,3 +416,6 @@ if __name__ == "__main__":
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("error: stopped at once", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)

@@ -16,6 +16,7 @@ import tyro
 from jaxcls import data, plots, results, sweep, train
 from jaxcls.classifier import two_layer_net
 from jaxcls.data import Splits
+from jaxcls.folder import claim
 from jaxcls.grid import Grid
 from jaxcls.sweep import Figures, SweepResult
 
@@ -34,7 +35,7 @@ def main(hidden: int = 1024, steps: int = 6400, data_dir: Path | None = None, ou
     """
     splits = data.eecs498(data.load_cifar10(data_dir))
     small = Grid(lr=[0.1, 0.3, 1.0, 3.0], reg=[1e-4, 3e-4, 1e-3, 3e-3, 1e-2], hidden=[128])
-    with results.claim(out or Path("runs") / time.strftime("search-%Y%m%d-%H%M%S")) as folder:
+    with claim(out or Path("runs") / time.strftime("search-%Y%m%d-%H%M%S")) as folder:
         # No net of the first grid sees the test set: in its place they get val again.
         found = search(replace(splits, test=splits.val), small, 1200)
         if found.best is None:

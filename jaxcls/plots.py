@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from jaxcls import two_layer
 from jaxcls.data.splits import Splits
+from jaxcls.folder import replacing
 from jaxcls.grid import Grid
-from jaxcls.results import replacing
 from jaxcls.sweep import SweepResult
 
 MOST_TICKS = 24  # on an axis; of more values, every second, third, ... is labelled

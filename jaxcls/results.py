@@ -1,9 +1,5 @@
-"""A run's folder: ``results.csv``, ``history.csv``, ``run.json``, ``best.safetensors`` and the pictures.
+"""What a run leaves, pictures aside: ``results.csv``, ``history.csv``, ``run.json`` and ``best.safetensors``."""
 
-Every file is written beside its name and then renamed, so that none is ever there in part.
-"""
-
-import contextlib
 import csv
 import io
 import json
@@ -22,42 +18,9 @@ from numpy.typing import NDArray
 from jaxcls import two_layer
 from jaxcls.classifier import Params
 from jaxcls.data.splits import Splits
+from jaxcls.folder import replacing
 from jaxcls.precision import matmul_precision
 from jaxcls.sweep import SCORES, History, SweepResult
-
-
-@contextlib.contextmanager
-def claim(folder: str | Path) -> Iterator[Path]:
-    """Make ``folder`` for one run; if the run fails before it has written anything, take it away again.
-
-    Raises:
-      FileExistsError: it holds something already.
-      OSError: it cannot be made or written.
-
-    Example:
-      >>> import tempfile
-      >>> with claim(tempfile.mkdtemp() + "/run") as folder:
-      ...     print(folder.name, list(folder.iterdir()))
-      run []
-    """
-    folder = Path(folder)
-    created = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        taken = next(folder.iterdir(), None)
-        (folder / ".writable").touch()
-        (folder / ".writable").unlink()
-    except OSError as error:
-        raise OSError(f"{folder} cannot be written as a run's folder: {error.strerror}") from None
-    if taken:
-        raise FileExistsError(f"{folder} must be empty to take a run, it holds {taken.name}")
-    try:
-        yield folder
-    except BaseException:
-        with contextlib.suppress(OSError):  # not empty: there is something to keep
-            for path in created:
-                path.rmdir()
-        raise
 
 
 def write(folder: str | Path, result: SweepResult, splits: Splits, config: Mapping[str, Any]) -> list[Path]:
@@ -84,17 +47,6 @@ def write(folder: str | Path, result: SweepResult, splits: Splits, config: Mappi
         with replacing(folder / name) as partial:
             partial.write_bytes(content)
     return [folder / name for name in files]
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, of the same suffix, that takes the name ``path`` once it is written whole."""
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def reload_lines(path: str | Path, framework: str, params: Params) -> str:

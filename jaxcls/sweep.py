@@ -331,7 +331,7 @@ def _resumed(resume: Snapshot, begin: Snapshot, num_blocks: int, chunks: list[ra
     axes = [axis for axis in AXES if axis in (begin.table.dtype.names or ())]
     same = same and all((table[axis] == begin.table[axis]).all() for axis in axes)
     if not same or resume.block not in range(num_blocks) or resume.step not in {0, *(chunk.stop for chunk in chunks)}:
-        raise ValueError("resume must be a snapshot of this very sweep, this one is of another grid, length or history")
+        raise ValueError("resume must be a snapshot of this very sweep, got one of another grid, length or history")
     return resume._replace(table=table, losses=losses, train_accuracy=train_accuracy, val_accuracy=val_accuracy)
 
 

@@ -16,6 +16,7 @@ import torch
 from jaxcls import plots, results, sweep
 from jaxcls.classifier import two_layer_net
 from jaxcls.data import Splits, load_digits
+from jaxcls.folder import claim, replacing
 from jaxcls.grid import Grid
 
 
@@ -132,7 +133,7 @@ def test_a_run_s_folder_must_be_empty(tmp_path: Path) -> None:
     (tmp_path / "results.csv").touch()
     with (
         pytest.raises(FileExistsError, match=r"must be empty to take a run, it holds results.csv"),
-        results.claim(tmp_path),
+        claim(tmp_path),
     ):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
@@ -144,14 +145,14 @@ def test_a_folder_that_cannot_be_written_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
-    with pytest.raises(OSError, match="cannot be written as a run's folder: "), results.claim(place):
+    with pytest.raises(OSError, match="cannot be written as a run's folder: "), claim(place):
         pass
     assert os.listdir() == ["file"]
 
 
 def test_a_run_that_fails_leaves_no_folder(tmp_path: Path) -> None:
     def fail() -> None:
-        with results.claim(tmp_path / "a" / "run"):
+        with claim(tmp_path / "a" / "run"):
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -161,7 +162,7 @@ def test_a_run_that_fails_leaves_no_folder(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_finished_is_not_there(tmp_path: Path) -> None:
     def fail() -> None:
-        with results.replacing(tmp_path / "results.csv") as partial:
+        with replacing(tmp_path / "results.csv") as partial:
             partial.write_text("lr,reg")
             raise RuntimeError
 

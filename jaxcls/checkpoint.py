@@ -1,0 +1,170 @@
+"""A sweep on disk, to go on from: saved whole or not at all, resumed as the same sweep or not at all.
+
+A checkpoint is one safetensors file: arrays and a text, nothing that runs. It ends in the SHA-256 of all else in it.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from jaxcls.folder import replacing
+from jaxcls.sweep import Snapshot, Timings
+
+NAME = "checkpoint.safetensors"
+ARRAYS, LEAVES = ("losses", "train_accuracy", "val_accuracy"), ("best", "state")  # of a snapshot
+SHARE = 50  # saving may take one part in so many of the time
+
+
+class Stopped(Exception):  # noqa: N818
+    """A signal ended the sweep; its snapshot is saved.
+
+    Attributes:
+      signum: the signal's number.
+      snapshot: the sweep when it ended.
+    """
+
+    def __init__(self, signum: int, snapshot: Snapshot) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum, self.snapshot = signum, snapshot
+
+
+class Saver:
+    """``save`` of `jaxcls.sweep.run`: writes a checkpoint into ``folder`` now and then, and whenever a signal comes.
+
+    As often as it takes a fiftieth of the time. Where several processes train together, after every chunk, so that
+    they agree when; the first of them writes.
+
+    Args:
+      folder: an existing one.
+      run: what the sweep is, for `read` to give back; anything that JSON can say.
+    """
+
+    def __init__(self, folder: str | Path, run: Mapping[str, Any]) -> None:
+        self.path, self.run = Path(folder) / NAME, run
+        self.signum: int | None = None
+        self.saved_at, self.took = -np.inf, 0.0
+
+    def __call__(self, take: Callable[[], Snapshot]) -> None:
+        """Save, if it is time to.
+
+        Raises:
+          OSError: the file cannot be written; what was saved before is as it was.
+          Stopped: a signal came.
+        """
+        start = time.perf_counter()
+        if jax.process_count() == 1 and self.signum is None and start - self.saved_at < SHARE * self.took:
+            return
+        snapshot = take()
+        if jax.process_index() == 0:
+            write(self.path, snapshot, self.run)
+        self.saved_at = time.perf_counter()
+        self.took = self.saved_at - start
+        if self.signum is not None:
+            raise Stopped(self.signum, snapshot)
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM end the sweep after the running chunk; a second one ends it at once. Main thread only."""
+        before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+
+        def restore() -> None:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+        def stop(signum: int, _: FrameType | None) -> None:
+            restore()
+            self.signum = signum
+            os.write(2, b"\nstopping after this chunk; once more to stop at once\n")
+
+        for signum in before:
+            signal.signal(signum, stop)
+        try:
+            yield
+        finally:
+            restore()
+
+
+def write(path: str | Path, snapshot: Snapshot, run: Mapping[str, Any]) -> None:
+    """Write a checkpoint in place of the one that may be there.
+
+    Raises:
+      OSError: it cannot be written; the one that may be there is as it was.
+    """
+    columns = snapshot.table.dtype.names or ()
+    arrays = {f"table/{column}": snapshot.table[column] for column in columns}
+    arrays |= {name: getattr(snapshot, name) for name in ARRAYS}
+    for name in LEAVES:
+        arrays |= {f"{name}/{k}": leaf for k, leaf in enumerate(getattr(snapshot, name))}
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    where = {"columns": columns, "block": snapshot.block, "step": snapshot.step, "timings": snapshot.timings._asdict()}
+    where |= {name: len(getattr(snapshot, name)) for name in LEAVES}
+    text = json.dumps(where | {"run": run})
+    content = safetensors.numpy.save(arrays | {"sha256": _digest(arrays, text)}, {"jaxcls": text})
+    with replacing(Path(path)) as partial:
+        partial.write_bytes(content)
+
+
+def read(path: str | Path) -> tuple[Snapshot, dict[str, Any]]:
+    """The snapshot in a checkpoint, and what its sweep was.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: it is damaged, or is something else.
+    """
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            text = (file.metadata() or {})["jaxcls"]
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if not np.array_equal(arrays.pop("sha256"), _digest(arrays, text)):
+            raise ValueError("its SHA-256 is not that of what it holds")
+        where = json.loads(text)
+        columns = {column: arrays[f"table/{column}"] for column in where["columns"]}
+        best, state = ([arrays[f"{name}/{k}"] for k in range(where[name])] for name in LEAVES)
+        losses, train_accuracy, val_accuracy = (arrays[name] for name in ARRAYS)
+        found = (_structured(columns), losses, train_accuracy, val_accuracy, best)
+        snapshot = Snapshot(*found, where["block"], where["step"], state, Timings(**where["timings"]))
+        return snapshot, where["run"]
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file, so there is no run to resume") from None
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{path} is damaged and cannot be resumed: {error}") from None
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What two runs differ in, a phrase each.
+
+    Example:
+      >>> differences({"lr": [0.1], "jax": "0.10.1"}, {"lr": [0.1], "jax": "0.10.2"})
+      ["jax was '0.10.1', is '0.10.2'"]
+    """
+    names = [*saved, *(name for name in now if name not in saved)]
+    pairs = [(name, saved.get(name), now.get(name)) for name in names]
+    return [f"{name} was {was!r}, is {is_!r}" for name, was, is_ in pairs if was != is_]
+
+
+def _structured(columns: Mapping[str, NDArray]) -> NDArray:
+    table = np.empty(len(next(iter(columns.values()))), [(name, column.dtype) for name, column in columns.items()])
+    for name, column in columns.items():
+        table[name] = column
+    return table
+
+
+def _digest(arrays: Mapping[str, NDArray], text: str) -> NDArray[np.uint8]:
+    digest = hashlib.sha256(text.encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
+        digest.update(array.data)
+    return np.frombuffer(digest.digest(), np.uint8)

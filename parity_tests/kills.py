@@ -1,0 +1,96 @@
+"""Kill a sweep again and again, resume it each time, and compare with one that was left alone.
+
+python parity_tests/kills.py               # 30 kills
+python parity_tests/kills.py --kills 3
+
+Half of the kills come at random moments; the others wait until a checkpoint is being written. A run that comes to
+its end is begun anew.
+"""
+
+import argparse
+import random
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from jaxcls import checkpoint
+
+PROGRAM = Path(__file__).parents[1] / "examples" / "sweep.py"
+# Nets in several programs, with history: momentum and a decaying rate add to the state.
+SWEEP = shlex.split(
+    "--model two-layer --hidden 2 16 128 --lr 0.1 1 100 --reg 0 1e-3 --steps 10000 --optimizer momentum --decay 0.99"
+)
+PARTIAL = f".{Path(checkpoint.NAME).stem}.partial{Path(checkpoint.NAME).suffix}"
+COMPARED = ("results.csv", "history.csv", "best.safetensors")
+
+
+def main(kills: int, seed: int) -> int:
+    """The exit code: 1 if anything differs."""
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory() as place:
+        alone, killed = Path(place) / "alone", Path(place) / "killed"
+        began = time.perf_counter()
+        sweep("--out", alone, *SWEEP).wait()
+        duration = time.perf_counter() - began
+        expected = {name: (alone / name).read_bytes() for name in COMPARED}
+        print(f"alone: {duration:.1f} s", flush=True)
+        done = while_saving = finished = 0
+        while done < kills or killed.exists():
+            resume = (killed / checkpoint.NAME).exists()
+            process = sweep("--resume", killed) if resume else sweep("--out", killed, *SWEEP)
+            if done < kills:
+                # Not earlier, or no run would get beyond compiling.
+                wait_until(process, time.perf_counter() + duration * rng.uniform(0.3, 0.8))
+                if done % 2:
+                    wait_for(process, killed / PARTIAL)
+                process.kill()
+            if process.wait() == -signal.SIGKILL:
+                saving = (killed / PARTIAL).exists()
+                done, while_saving = done + 1, while_saving + saving
+                print(f"kill {done}{', while saving' if saving else ''}: {where(killed / checkpoint.NAME)}", flush=True)
+                continue
+            for name, content in expected.items():
+                if (killed / name).read_bytes() != content:
+                    print(f"{name} differs from that of the run left alone")
+                    return 1
+            finished += 1
+            shutil.rmtree(killed)
+    print(f"{kills} kills, {while_saving} of them while saving; all {finished} runs ended as the one left alone")
+    return 0
+
+
+def sweep(*args: object) -> subprocess.Popen:
+    """Begin a sweep, or go on with one."""
+    return subprocess.Popen([sys.executable, str(PROGRAM), *map(str, args)], stdout=subprocess.DEVNULL)
+
+
+def wait_until(process: subprocess.Popen, moment: float) -> None:
+    """Wait for a moment, or the end of the process."""
+    while process.poll() is None and time.perf_counter() < moment:
+        time.sleep(0.001)
+
+
+def wait_for(process: subprocess.Popen, path: Path) -> None:
+    """Wait until there is such a file, or the process has ended."""
+    while process.poll() is None and not path.exists():
+        pass
+
+
+def where(path: Path) -> str:
+    """How far the run is that left this checkpoint."""
+    if not path.exists():
+        return "nothing saved yet"
+    snapshot, _ = checkpoint.read(path)
+    return f"saved in block {snapshot.block}, step {snapshot.step:,}"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    sys.exit(main(**vars(parser.parse_args())))
