@@ -164,10 +164,10 @@ def main(config: Config) -> int:
     plan = sweep.plan(splits, grid, **options)
     # The courses record a net's accuracies along the way, and of the linear classifier the loss alone.
     options["history"] = bool(grid.hidden)
-    run = {"config": record(config), "results depend on": dependencies(config, splits, plan)}
+    run = {"config": record(config), "depends_on": dependencies(config, splits, plan)}
     if config.resume:
         options["resume"], saved = checkpoint.read(out / checkpoint.NAME)
-        if others := checkpoint.differences(saved["results depend on"], run["results depend on"]):
+        if others := checkpoint.differences(saved["depends_on"], run["depends_on"]):
             raise ValueError(f"{out} cannot be resumed as another run: {'; '.join(others)}")
     saver = checkpoint.Saver(out, run)
     if jax.process_index() > 0:  # the first process speaks and writes for all
@@ -181,7 +181,7 @@ def main(config: Config) -> int:
             report_stopped(stopped, grid, plan, out)
             return 128 + stopped.signum
         written = time.perf_counter()
-        paths = results.write(out, result, splits, run["config"]) + plots.save(out, result, splits)
+        paths = results.write(out, result, splits, run) + plots.save(out, result, splits)
         saver.path.unlink()
     seconds = {"data": loaded_s, "write": time.perf_counter() - written, "all": time.perf_counter() - started}
     report(result, paths, seconds)

@@ -20,6 +20,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from jaxcls.checks import one_line
 from jaxcls.folder import replacing
 from jaxcls.sweep import Snapshot, Timings
 
@@ -139,8 +140,8 @@ def read(path: str | Path) -> tuple[Snapshot, dict[str, Any]]:
         return snapshot, where["run"]
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file, so there is no run to resume") from None
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{path} is damaged and cannot be resumed: {error}") from None
+    except Exception as error:  # a damaged file can raise anything
+        raise ValueError(f"{path} is damaged and cannot be resumed: {one_line(error)}") from None
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -32,3 +32,10 @@ def labels(y: ArrayLike, num_examples: int) -> jax.Array:
     if not jnp.issubdtype(y.dtype, jnp.integer):
         raise TypeError(f"y must hold integer class labels, got {y.dtype}")
     return y
+
+
+def one_line(error: Exception) -> str:
+    """What somebody else's exception says, fit to stand in a sentence of ours: one line, printable, not too long."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = "".join(character if character.isprintable() else "?" for character in text)
+    return text if len(text) <= 200 else text[:200] + "..."

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import filelock
 
-LOCK = ".lock"
+LOCK, PARTIAL = ".lock", ".partial.{}"
 
 
 @contextlib.contextmanager
@@ -37,6 +37,8 @@ def claim(folder: str | Path, *, resume: bool = False) -> Iterator[Path]:
     except OSError as error:
         raise OSError(f"{folder} cannot be written as a run's folder: {error.strerror}") from None
     try:
+        for partial in folder.glob(PARTIAL.format("*")):  # of a run that was killed
+            partial.unlink()
         if not resume and (taken := next((path for path in folder.iterdir() if path.name != LOCK), None)):
             raise FileExistsError(f"{folder} must be empty to take a run, it holds {taken.name}")
         yield folder
@@ -56,7 +58,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
       OSError: it cannot be written; whatever has that name is as it was.
     """
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    partial = path.with_name(PARTIAL.format(path.name))
     try:
         yield partial
         with partial.open("rb") as file:

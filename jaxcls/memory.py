@@ -1,11 +1,10 @@
 """How much memory a sweep takes, and how much there is."""
 
-import os
 from typing import Any, NamedTuple
 
 import jax
 
-from jaxcls import train, wide
+from jaxcls import host, train, wide
 from jaxcls.data.splits import Splits
 from jaxcls.wide import Problem
 
@@ -51,17 +50,11 @@ def estimate(splits: Splits, problem: Problem, *, batch_size: int) -> Memory:
 
 
 def available() -> int:
-    """Bytes a sweep may fill on each device: nine tenths of its memory; of the host's, half, shared by its devices.
-
-    Where the host does not say how much it has, as on Windows, 4 GiB.
-    """
+    """Bytes a sweep may fill on each device: nine tenths of its memory; of the host's, half, shared by its devices."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(0.9 * stats["bytes_limit"])
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (2 * jax.local_device_count())
-    except (AttributeError, ValueError, OSError):
-        return 4 * 2**30
+    return host.memory() // (2 * jax.local_device_count())
 
 
 def _nbytes(tree: Any) -> int:

@@ -1,52 +1,107 @@
 """What a run leaves, pictures aside: ``results.csv``, ``history.csv``, ``run.json`` and ``best.safetensors``."""
 
 import csv
+import hashlib
 import io
 import json
-import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from jaxcls import two_layer
+from jaxcls import host, two_layer
+from jaxcls.checks import one_line
 from jaxcls.classifier import Params
 from jaxcls.data.splits import Splits
 from jaxcls.folder import replacing
 from jaxcls.precision import matmul_precision
-from jaxcls.sweep import SCORES, History, SweepResult
+from jaxcls.sweep import AXES, SCORES, History, SweepResult
 
 
-def write(folder: str | Path, result: SweepResult, splits: Splits, config: Mapping[str, Any]) -> list[Path]:
-    """Write the table, the record of the run and the best cell's params; the paths written.
+class Run(NamedTuple):
+    """What a run left, read back.
+
+    Attributes:
+      record: ``run.json``.
+      table: ``results.csv``, a row per cell, with its column names.
+      history: ``history.csv``, likewise; None if there is none.
+      best: ``best.safetensors``, by name; None if every cell diverged.
+    """
+
+    record: dict[str, Any]
+    table: NDArray
+    history: NDArray | None
+    best: dict[str, NDArray] | None
+
+
+def write(folder: str | Path, result: SweepResult, splits: Splits, run: Mapping[str, Any]) -> list[Path]:
+    """Write the table, the best cell's params and the record of the run; the paths written.
 
     Args:
       folder: an existing folder.
       result: what the sweep found.
       splits: what it was trained on.
-      config: what the user asked for; anything that JSON can say.
+      run: what else the record is to say; anything that JSON can.
 
     Returns:
-      ``results.csv``, ``history.csv`` if the result has one, ``run.json`` and, unless every cell diverged,
-      ``best.safetensors``.
+      ``results.csv``, ``history.csv`` if the result has one, ``best.safetensors`` unless every cell diverged, and
+      ``run.json``, which has the SHA-256 of each.
+
+    Raises:
+      OSError: a file cannot be written; what was there before is as it was.
     """
     folder = Path(folder)
     files = {"results.csv": _csv(_results(result))}
     if result.history is not None:
         files["history.csv"] = _csv(_along(result, result.history))
-    files["run.json"] = _json(result, splits, config)
     if result.params is not None:
         files["best.safetensors"] = _safetensors(result, splits)
+    record = dict(run) | _record(result, splits)
+    record["files"] = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    record["sha256"] = _fingerprint(record)
+    files["run.json"] = (json.dumps(record, indent=2) + "\n").encode()
     for name, content in files.items():
         with replacing(folder / name) as partial:
             partial.write_bytes(content)
     return [folder / name for name in files]
+
+
+def read(folder: str | Path) -> Run:
+    """What `write` wrote, and nothing else: a file that changed since is refused.
+
+    Raises:
+      FileNotFoundError: a file is missing.
+      ValueError: a file is damaged, or is no run's.
+    """
+    path = Path(folder) / "run.json"
+    try:
+        record = json.loads(path.read_text("utf-8"))
+        if record.pop("sha256") != _fingerprint(record):
+            raise ValueError("its SHA-256 is not that of what it holds")
+        contents = {}
+        for name, sha256 in record["files"].items():
+            path = Path(folder) / Path(name).name
+            contents[name] = path.read_bytes()
+            if hashlib.sha256(contents[name]).hexdigest() != sha256:
+                raise ValueError("its SHA-256 is not the one that run.json has of it")
+        path = Path(folder) / "results.csv"
+        table = _columns(contents["results.csv"])
+        path = Path(folder) / "history.csv"
+        history = _columns(contents["history.csv"]) if "history.csv" in contents else None
+        path = Path(folder) / "best.safetensors"
+        best = safetensors.numpy.load(contents["best.safetensors"]) if "best.safetensors" in contents else None
+        best = best and dict(sorted(best.items()))  # safetensors has them in another order every time
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file, expected what a finished run left") from None
+    except Exception as error:  # a damaged file can raise anything
+        raise ValueError(f"{path} is damaged, or not what a run wrote: {one_line(error)}") from None
+    return Run(record, table, history, best)
 
 
 def reload_lines(path: str | Path, framework: str, params: Params) -> str:
@@ -84,7 +139,7 @@ def versions() -> dict[str, str]:
 def device() -> str:
     """What the sweep runs on, in words."""
     first = jax.devices()[0]
-    return f"{os.cpu_count()}-core CPU" if first.platform == "cpu" else f"{first.device_kind} ({first.platform})"
+    return f"{host.cores()}-core CPU" if first.platform == "cpu" else f"{first.device_kind} ({first.platform})"
 
 
 def _csv(rows: Iterable[Mapping[str, Any]]) -> bytes:
@@ -94,6 +149,13 @@ def _csv(rows: Iterable[Mapping[str, Any]]) -> bytes:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
+
+
+def _columns(content: bytes) -> NDArray:
+    rows = list(csv.reader(io.StringIO(content.decode())))
+    integers = {"rank", "step"} | {axis for axis, kind in AXES.items() if kind == "i8"}
+    kinds = {name: "i8" if name in integers else "U8" if name == "status" else "f8" for name in rows[0]}
+    return np.array([tuple(row) for row in rows[1:]], list(kinds.items()))
 
 
 def _results(result: SweepResult) -> Iterator[dict[str, Any]]:
@@ -113,9 +175,8 @@ def _along(result: SweepResult, history: History) -> Iterator[dict[str, Any]]:
             }
 
 
-def _json(result: SweepResult, splits: Splits, config: Mapping[str, Any]) -> bytes:
-    record = {
-        "config": config,
+def _record(result: SweepResult, splits: Splits) -> dict[str, Any]:
+    return {
         "data": {
             "name": splits.name,
             "sha256": splits.fingerprint(),
@@ -136,7 +197,10 @@ def _json(result: SweepResult, splits: Splits, config: Mapping[str, Any]) -> byt
         "best": _best(result),
         "timings": result.timings._asdict(),
     }
-    return (json.dumps(record, indent=2) + "\n").encode()
+
+
+def _fingerprint(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
 
 def _best(result: SweepResult) -> dict[str, float] | None:

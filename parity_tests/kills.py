@@ -18,14 +18,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from jaxcls import checkpoint
+from jaxcls import checkpoint, folder
 
 PROGRAM = Path(__file__).parents[1] / "examples" / "sweep.py"
 # Nets in several programs, with history: momentum and a decaying rate add to the state.
 SWEEP = shlex.split(
     "--model two-layer --hidden 2 16 128 --lr 0.1 1 100 --reg 0 1e-3 --steps 10000 --optimizer momentum --decay 0.99"
 )
-PARTIAL = f".{Path(checkpoint.NAME).stem}.partial{Path(checkpoint.NAME).suffix}"
+PARTIAL = folder.PARTIAL.format(checkpoint.NAME)
 COMPARED = ("results.csv", "history.csv", "best.safetensors")
 
 
@@ -55,8 +55,8 @@ def main(kills: int, seed: int) -> int:
                 print(f"kill {done}{', while saving' if saving else ''}: {where(killed / checkpoint.NAME)}", flush=True)
                 continue
             for name, content in expected.items():
-                if (killed / name).read_bytes() != content:
-                    print(f"{name} differs from that of the run left alone")
+                if not (killed / name).exists() or (killed / name).read_bytes() != content:
+                    print(f"{name} is not as the run left alone has it")
                     return 1
             finished += 1
             shutil.rmtree(killed)

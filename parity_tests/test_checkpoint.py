@@ -203,7 +203,7 @@ def test_a_run_is_not_resumed_as_another(what: str, killed: Path) -> None:
 
 def test_another_version_is_named(killed: Path, tmp_path: Path) -> None:
     snapshot, run = checkpoint.read(killed / "run" / checkpoint.NAME)
-    run["results depend on"]["jax"] = "0.1.0"
+    run["depends_on"]["jax"] = "0.1.0"
     checkpoint.write(tmp_path / checkpoint.NAME, snapshot, run)
     _, stderr = sweeping("--resume", ".", cwd=tmp_path).communicate()
     assert stderr.startswith("error: . cannot be resumed as another run: jax was '0.1.0', is '0.")

@@ -12,45 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up import PER_BATCH, files, pictures, python2_pickle
 
 from jaxcls import data
 from jaxcls.classifier import linear
 from jaxcls.data import Source, Split, Splits
 from jaxcls.data.cifar10 import BINARY_BATCHES, PYTHON_BATCHES, download
 from jaxcls.data.source import hold_out
-
-PER_BATCH = 10_000
-
-
-def pictures(k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels and labels of made-up batch ``k``."""
-    rng = np.random.default_rng(k)
-    return rng.integers(0, 256, (PER_BATCH, 3072), np.uint8), rng.integers(0, 10, PER_BATCH)
-
-
-def python2_pickle(pixels: np.ndarray, labels: list[int]) -> bytes:
-    """A batch as Python 2 pickled it: protocol 2, byte strings, numpy.core's names."""
-
-    def short(text: bytes) -> bytes:
-        return b"U" + bytes([len(text)]) + text
-
-    shape = b"M" + pixels.shape[0].to_bytes(2, "little") + b"M" + pixels.shape[1].to_bytes(2, "little") + b"\x86"
-    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + short(b"b") + b"\x87R(K\x01" + shape
-    array += b"cnumpy\ndtype\n" + short(b"u1") + b"K\x00K\x01\x87R(K\x03" + short(b"|") + b"NNN"
-    array += b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T" + pixels.size.to_bytes(4, "little") + pixels.tobytes()
-    numbers = b"](" + b"".join(b"J" + int(label).to_bytes(4, "little", signed=True) for label in labels) + b"e"
-    return b"\x80\x02}(" + short(b"labels") + numbers + short(b"data") + array + b"tbu."
-
-
-@functools.cache
-def files() -> dict[str, bytes]:
-    """The six batches in both versions."""
-    made = {}
-    for k, name in enumerate(PYTHON_BATCHES):
-        pixels, labels = pictures(k)
-        made[name] = python2_pickle(pixels, labels.tolist())
-        made[f"{name}.bin"] = np.column_stack([labels.astype(np.uint8), pixels]).tobytes()
-    return made
 
 
 @pytest.fixture
@@ -200,9 +168,9 @@ def test_cs231n_prepares_as_the_course_does(made_up: Source) -> None:
     X = made_up.X.reshape(60_000, 3, 32, 32).transpose(0, 2, 3, 1).astype("float64")
     X_train, X_val, X_test = X[:49_000], X[49_000:50_000], X[50_000:51_000]
     mean_image = np.mean(X_train.reshape(49_000, -1), axis=0)
-    for split, pictures in ((splits.train, X_train[:500]), (splits.val, X_val), (splits.test, X_test)):
-        expected = pictures.reshape(len(pictures), -1) - mean_image
-        np.testing.assert_allclose(split.X[: len(pictures)], expected, atol=1e-4)
+    for split, raw in ((splits.train, X_train[:500]), (splits.val, X_val), (splits.test, X_test)):
+        expected = raw.reshape(len(raw), -1) - mean_image
+        np.testing.assert_allclose(split.X[: len(raw)], expected, atol=1e-4)
     assert [len(split.y) for _, split in splits.items()] == [49_000, 1_000, 1_000]
     assert splits.num_features == 3072
     assert linear().features(splits.val.X).shape == (1_000, 3073)  # the bias trick

@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import os
+import shutil
 from pathlib import Path
 
 import jax
@@ -28,7 +29,7 @@ def result(digits: Splits) -> sweep.SweepResult:
 @pytest.fixture(scope="module")
 def folder(result: sweep.SweepResult, digits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    results.write(folder, result, digits, {"steps": 200})
+    results.write(folder, result, digits, {"config": {"steps": 200}})
     plots.save(folder, result, digits)
     return folder
 
@@ -83,12 +84,40 @@ def test_json_says_what_was_run_on_what(folder: Path, result: sweep.SweepResult,
     assert record["best"]["test_accuracy"] == result.test_accuracy
     assert record["diverged"][0]["step"] == result.table["diverged_at"].max()
     assert record["matmul_precision"] == "highest"
+    assert record["files"].keys() == {"results.csv", "best.safetensors"}
+
+
+@pytest.mark.parametrize("model", ["linear", "net"])
+def test_what_was_written_is_read_back(model: str, request: pytest.FixtureRequest) -> None:
+    result, folder = (request.getfixturevalue(name) for name in FIXTURES[model])
+    run = results.read(folder)
+    assert run.record["best"]["test_accuracy"] == result.test_accuracy
+    for name in (*result.grid.axes, *sweep.SCORES, "rank"):
+        np.testing.assert_array_equal(run.table[name], result.table[name])
+    np.testing.assert_array_equal(run.table["status"] == "diverged", result.table["diverged_at"] >= 0)
+    assert (run.history is None) == (result.history is None)
+    if run.history is not None:
+        np.testing.assert_array_equal(run.history["val_accuracy"], result.history.val_accuracy.reshape(-1))
+    params = result.params._asdict() if model == "net" else {"W": result.params}
+    for name, tensor in params.items():
+        np.testing.assert_array_equal(run.best[name], tensor)
+
+
+def test_a_run_s_file_that_changed_is_refused(folder: Path, tmp_path: Path) -> None:
+    for name in ("run.json", "results.csv", "best.safetensors"):
+        shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+        (tmp_path / name).write_bytes((folder / name).read_bytes().replace(b"0.1", b"0.2", 1)[:-1])
+        with pytest.raises(ValueError, match=f"{name} is damaged, or not what a run wrote: "):
+            results.read(tmp_path)
+        (tmp_path / name).unlink()
+        with pytest.raises(FileNotFoundError, match=f"{name}: no such file, expected what a finished run left"):
+            results.read(tmp_path)
 
 
 def test_the_same_run_writes_the_same_bytes(
     folder: Path, result: sweep.SweepResult, digits: Splits, tmp_path: Path
 ) -> None:
-    results.write(tmp_path, result, digits, {"steps": 200})
+    results.write(tmp_path, result, digits, {"config": {"steps": 200}})
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (folder / path.name).read_bytes()
 

@@ -12,11 +12,12 @@ import pickle
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxcls.checks import one_line
 from jaxcls.data.source import Source
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -120,7 +121,8 @@ def _read_files(folder: Path, names: tuple[str, ...], read: Callable[[bytes, str
     batches, altered = [], False
     for name in names:
         try:
-            raw = (folder / name).read_bytes()
+            with (folder / name).open("rb") as file:
+                raw = _bounded(file, str(folder / name))
         except FileNotFoundError:
             raise FileNotFoundError(f"{folder / name} is missing, expected all of {', '.join(names)}") from None
         batches.append(read(raw, str(folder / name)))
@@ -132,16 +134,29 @@ def _read_files(folder: Path, names: tuple[str, ...], read: Callable[[bytes, str
 def _read_archive(path: Path) -> list[_Batch]:
     """Read the batches inside an archive; nothing is unpacked to disk."""
     found: dict[str, bytes] = {}
-    with tarfile.open(path, "r:gz") as archive:
-        for member in archive:
-            name = member.name.rsplit("/", 1)[-1]
-            if (file := archive.extractfile(member)) and (name in PYTHON_BATCHES or name in BINARY_BATCHES):
-                found[name] = file.read()
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            for member in archive:
+                name = member.name.rsplit("/", 1)[-1]
+                if member.isfile() and (name in PYTHON_BATCHES or name in BINARY_BATCHES):
+                    file = cast(io.BufferedReader, archive.extractfile(member))
+                    found[name] = _bounded(file, f"{path}:{name}")
+    except Exception as error:  # a damaged archive can raise anything
+        raise ValueError(f"{path} cannot be read as an archive of CIFAR-10: {one_line(error)}") from None
     if found.keys() == PYTHON_BATCHES.keys():
         return [_read_pickle(found[name], f"{path}:{name}") for name in PYTHON_BATCHES]
     if found.keys() == set(BINARY_BATCHES):
         return [_read_binary(found[name], f"{path}:{name}") for name in BINARY_BATCHES]
     raise ValueError(f"{path} must hold the six batches of CIFAR-10, got {', '.join(sorted(found)) or 'none'}")
+
+
+def _bounded(file: io.BufferedReader, path: str) -> bytes:
+    raw = file.read(2 * BATCH_BYTES + 1)
+    if len(raw) > 2 * BATCH_BYTES:
+        raise ValueError(
+            f"{path} is not a CIFAR-10 batch: expected about {BATCH_BYTES} bytes, got more than twice that"
+        )
+    return raw
 
 
 def _read_binary(raw: bytes, path: str) -> _Batch:
@@ -161,7 +176,7 @@ def _read_pickle(raw: bytes, path: str) -> _Batch:
     except EOFError:
         raise ValueError(f"{path} is truncated, expected a pickle of a CIFAR-10 batch") from None
     except Exception as error:  # a damaged pickle can raise anything
-        raise ValueError(f"{path} is not a CIFAR-10 batch: {error}") from None
+        raise ValueError(f"{path} is not a CIFAR-10 batch: {one_line(error)}") from None
     if not isinstance(batch, Mapping) or not {b"data", b"labels"} <= batch.keys():
         raise ValueError(f"{path} is not a CIFAR-10 batch: expected a dict with data and labels")
     pixels, labels = batch[b"data"], batch[b"labels"]
@@ -211,8 +226,11 @@ class _Uint8:
         """The byte order of a byte: nothing."""
 
 
-class _Unpickler(pickle.Unpickler):
-    """Admits plain containers and arrays of bytes."""
+class _Unpickler(pickle._Unpickler):
+    """Admits plain containers and arrays of bytes.
+
+    Python's, not C's: there the memo is an array, which grows to whatever place a file of nine bytes names.
+    """
 
     NAMES = {  # noqa: RUF012
         ("numpy.core.multiarray", "_reconstruct"): _Array,
