@@ -6,12 +6,34 @@ function. Values (a label out of range, a NaN) are not known then: `jaxcls.data`
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
+
+
+def array(x: ArrayLike, name: str) -> jax.Array:
+    """Return ``x`` as JAX's, in JAX's default width, or say why it is no array of numbers.
+
+    Example:
+      >>> import numpy as np
+      >>> array(np.array([1.0, 2.0], ">f8"), "x")
+      Array([1., 2.], dtype=float32)
+    """
+    if isinstance(x, jax.Array) or hasattr(x, "__jax_array__"):
+        return jnp.asarray(x)
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be an array without a mask: fill or drop what is masked")
+    try:
+        host = np.asarray(x)
+    except ValueError:
+        raise TypeError(f"{name} must be an array, got rows of several lengths") from None
+    if host.dtype.kind not in "biufc" and host.dtype != jnp.bfloat16:
+        raise TypeError(f"{name} must be an array of numbers, got {host.dtype}")
+    return jnp.asarray(host.astype(host.dtype.newbyteorder("="), copy=False))
 
 
 def features(X: ArrayLike, num_features: int, dtype: jnp.dtype) -> jax.Array:
     """Return ``X`` as an array, or say why it is not ``[N, num_features]`` of ``dtype`` with ``N >= 1``."""
-    X = jnp.asarray(X)
+    X = array(X, "X")
     if X.ndim != 2:
         raise ValueError(f"X must have shape [N, D], got {list(X.shape)}")
     if X.shape[0] == 0:
@@ -26,7 +48,9 @@ def features(X: ArrayLike, num_features: int, dtype: jnp.dtype) -> jax.Array:
 
 def labels(y: ArrayLike, num_examples: int) -> jax.Array:
     """Return ``y`` as an array, or say why it is not ``[num_examples]`` integers."""
-    y = jnp.asarray(y)
+    if isinstance(y, np.ndarray) and y.dtype.kind in "iu" and y.dtype.itemsize >= 4:
+        y = np.maximum(np.minimum(y, 2**31 - 1), -1 if y.dtype.kind == "i" else 0)  # 2**32 is no class 0 in 32 bits
+    y = array(y, "y")
     if y.shape != (num_examples,):
         raise ValueError(f"y must hold one label for each of the {num_examples} examples, got shape {list(y.shape)}")
     if not jnp.issubdtype(y.dtype, jnp.integer):

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key, Real
 
+from jaxcls import checks
+
 
 def numeric_gradient(
     f: Callable[[Array], Array],
@@ -39,7 +41,7 @@ def numeric_gradient(
     References:
       EECS 498-007, ``compute_numeric_gradient``; CS231n, ``eval_numerical_gradient``.
     """
-    x = jnp.asarray(x)
+    x, upstream = _point(x), checks.array(upstream, "upstream")
 
     def partial(k: Array) -> Array:
         return jnp.sum(_difference(f, x, k, h) * upstream)
@@ -79,10 +81,10 @@ def sparse_check(
     References:
       CS231n and EECS 498-007, ``grad_check_sparse``.
     """
-    x = jnp.asarray(x)
+    x = _point(x)
     coordinate = jax.random.randint(key, (num_checks,), 0, x.size)
     numeric = jax.lax.map(lambda k: _difference(f, x, k, h), coordinate)
-    analytic = jnp.asarray(grad).ravel()[coordinate]
+    analytic = checks.array(grad, "grad").ravel()[coordinate]
     size = jnp.abs(numeric) + jnp.abs(analytic)
     error = jnp.abs(numeric - analytic) / jnp.where(size > 0, size, 1)
     return Probes(coordinate, numeric, analytic, error)
@@ -96,7 +98,7 @@ def rel_error_elementwise(a: Float[ArrayLike, "*shape"], b: Float[ArrayLike, "*s
       >>> round(rel_error_elementwise(jnp.array([1.0, 3.0]), jnp.array([1.0, 5.0])), 4)
       0.25
     """
-    a, b = jnp.asarray(a), jnp.asarray(b)
+    a, b = checks.array(a, "a"), checks.array(b, "b")
     return float(jnp.max(jnp.abs(a - b) / jnp.maximum(jnp.abs(a) + jnp.abs(b), eps)))
 
 
@@ -108,8 +110,15 @@ def rel_error_of_max(a: Float[ArrayLike, "*shape"], b: Float[ArrayLike, "*shape"
       >>> round(rel_error_of_max(jnp.array([1.0, 3.0]), jnp.array([1.5, 3.0])), 4)
       0.0833
     """
-    a, b = jnp.asarray(a), jnp.asarray(b)
+    a, b = checks.array(a, "a"), checks.array(b, "b")
     return float(jnp.max(jnp.abs(a - b)) / jnp.maximum(jnp.max(jnp.abs(a) + jnp.abs(b)), eps))
+
+
+def _point(x: ArrayLike) -> Array:
+    x = checks.array(x, "x")
+    if x.size == 0 or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"x must hold floating-point numbers to move a little, got {x.size} of {x.dtype}")
+    return x
 
 
 def _difference(f: Callable[[Array], Array], x: Array, k: Array, h: float) -> Array:

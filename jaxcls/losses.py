@@ -58,7 +58,8 @@ def cross_entropy_and_grad(
     References:
       CS231n, `Softmax classifier <https://cs231n.github.io/linear-classify/#softmax-classifier>`_.
     """
-    logits, y = _check(logits, y, stack=jnp.ndim(logits) == 3)
+    logits = checks.array(logits, "logits")
+    logits, y = _check(logits, y, stack=logits.ndim == 3)
     n, num_classes, *cells = logits.shape
     label = y.astype(int)[:, None]  # an int8 could not hold the number of classes
     label = jnp.where(label < 0, num_classes, label)  # not the last class, but out of range
@@ -80,7 +81,6 @@ def cross_entropy_and_grad(
     return loss, ds if cells else ds.T
 
 
-@jax.custom_vjp
 def cross_entropy(logits: Float[ArrayLike, "N C"], y: Integer[ArrayLike, "N"]) -> Float[Array, ""]:
     """Mean softmax cross-entropy. `jax.grad` of it runs the hand-derived rule.
 
@@ -92,10 +92,15 @@ def cross_entropy(logits: Float[ArrayLike, "N C"], y: Integer[ArrayLike, "N"]) -
       [[-0.375  0.125  0.125  0.125]
        [ 0.125 -0.375  0.125  0.125]]
     """
-    return cross_entropy_and_grad(*_check(logits, y))[0]
+    return _cross_entropy(*_check(logits, y))
 
 
-cross_entropy.defvjp(cross_entropy_and_grad, lambda dlogits, g: (g * dlogits, None))
+@jax.custom_vjp
+def _cross_entropy(logits: Array, y: Array) -> Array:
+    return cross_entropy_and_grad(logits, y)[0]
+
+
+_cross_entropy.defvjp(cross_entropy_and_grad, lambda dlogits, g: (g * dlogits, None))
 
 
 @full_precision
@@ -107,7 +112,7 @@ def sum_of_squares(W: Float[ArrayLike, "D C *cells"]) -> Float[Array, "*cells"]:
       >>> print(sum_of_squares(jnp.ones((3073, 10))))
       30730.0
     """
-    W = jnp.asarray(W)
+    W = checks.array(W, "W")
     if W.ndim > 2:  # a product would have XLA turn the stack over first
         return jnp.sum(W * W, axis=(0, 1))
     # As a product: XLA sums those in several partial sums, which round less than the one of jnp.sum(W * W).
@@ -143,7 +148,7 @@ def hand_derived(
 
 
 def _check(logits: ArrayLike, y: ArrayLike, stack: bool = False) -> tuple[Array, Array]:
-    logits = jnp.asarray(logits)
+    logits = checks.array(logits, "logits")
     if logits.ndim != 2 + stack or 0 in logits.shape:
         raise ValueError(f"logits must have shape [N, C] with N, C >= 1, got {list(logits.shape)}")
     if not jnp.issubdtype(logits.dtype, jnp.floating):

@@ -50,7 +50,7 @@ def append_ones(X: Real[ArrayLike, "N d"]) -> Real[Array, "N D"]:
       [[3. 1. 1.]
        [0. 2. 1.]]
     """
-    X = jnp.asarray(X)
+    X = checks.array(X, "X")
     return jnp.concatenate([X, jnp.ones((X.shape[0], 1), X.dtype)], axis=1)
 
 
@@ -206,7 +206,7 @@ def _loss(W: Array, X: Array, y: Array, reg: Array) -> Array:
 
 
 def _check(W: ArrayLike, X: ArrayLike, stack: tuple[int, ...] = ()) -> tuple[Array, Array]:
-    W = jnp.asarray(W)
+    W = checks.array(W, "W")
     if W.ndim != 2 + len(stack) or W.shape[2:] != stack:
         expected = ", ".join(["D", "C", *map(str, stack)])
         raise ValueError(f"W must have shape [{expected}], got {list(W.shape)}")

@@ -246,7 +246,7 @@ def _loss(params: Params, X: Array, y: Array, reg: Array) -> Array:
 
 
 def _check(params: Params, X: ArrayLike, stack: tuple[int, ...] = ()) -> tuple[Params, Array]:
-    params = Params(*map(jnp.asarray, params))
+    params = Params(*map(checks.array, params, Params._fields))
     shapes = {name: array.shape for name, array in params._asdict().items()}
     (d, h), c = (*shapes["W1"], -1, -1)[:2], (*shapes["b2"], -1)[0]
     if [*shapes.values()] != [(d, h, *stack), (h, *stack), (h, c, *stack), (c, *stack)]:

@@ -4,6 +4,8 @@ import functools
 import http.server
 import io
 import pickle
+import subprocess
+import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -58,8 +60,9 @@ TAMPERED: dict[str, tuple[Callable[[bytes], bytes | None], str]] = {
         lambda raw: b"cos\nsystem\n(S'true'\ntR.",
         "is refused: the pickle tries to import os.system",
     ),
-    "calls print": (lambda raw: pickle.dumps(Evil()), "is refused: the pickle tries to import builtins.print"),
+    "calls print": (lambda raw: pickle.dumps(Evil(), 2), "is refused: the pickle tries to import __builtin__.print"),
     "calls numpy's loader": (lambda raw: b"cnumpy\nload\n.", "is refused: the pickle tries to import numpy.load"),
+    "a later protocol": (lambda raw: pickle.dumps(Evil(), 5), "expected a pickle of protocol 2, got opcode 149"),
     "no dict": (lambda raw: pickle.dumps([1, 2], 2), "expected a dict with data and labels"),
     "labels are text": (
         lambda raw: python2_pickle(pictures(0)[0], []).replace(b"](e", b"](U\x01ae", 1),
@@ -135,6 +138,20 @@ def test_mirrors_are_tried_in_turn_and_the_archive_is_read(
     source = data.load_cifar10()
     np.testing.assert_array_equal(source.X[-PER_BATCH:], pictures(5)[0])
     assert source.note == ""
+
+
+def test_two_processes_may_fill_one_cache(mirror: tuple[str, str], tmp_path: Path) -> None:
+    url, checksum = mirror
+    lines = "import sys; from jaxcls.data import cifar10; cifar10.download(sys.argv[1], ((sys.argv[2], sys.argv[3]),))"
+    command = [sys.executable, "-c", lines, str(tmp_path / "cache"), f"{url}/cifar-10-python.tar.gz", checksum]
+    both = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(2)]
+    path, sizes = tmp_path / "cache" / "cifar-10-python.tar.gz", set()
+    while any(process.poll() is None for process in both):
+        sizes |= {path.stat().st_size} if path.exists() else set()
+    assert [process.returncode for process in both] == [0, 0]
+    assert sizes <= {path.stat().st_size}  # never there in part
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert sha256(path.read_bytes()).hexdigest() == checksum
 
 
 def test_a_wrong_checksum_is_refused_and_not_kept(mirror: tuple[str, str], tmp_path: Path) -> None:
@@ -307,6 +324,8 @@ def test_a_missing_npz_is_said_so(tmp_path: Path) -> None:
     [
         ((X, Y[:-1]), ValueError, "X and y must have the same length"),
         ((X.astype(int), Y), TypeError, "X must be floating point, got int64"),
+        ((X.tolist(), Y), TypeError, "X must be a plain array, got list"),
+        ((X, np.ma.masked_array(Y, Y == 0)), TypeError, "y must be a plain array, got MaskedArray"),
         ((X, Y.astype(float)), TypeError, "y must hold integer labels"),
     ],
 )
@@ -314,3 +333,17 @@ def test_a_missing_npz_is_said_so(tmp_path: Path) -> None:
 def test_a_bad_split_is_refused(split: tuple, error: type, sentence: str) -> None:
     with pytest.raises(error, match=sentence):
         Split(*split)
+
+
+@pytest.mark.parametrize("raw_dtype", ["u1", "i2", "i8", "f2", ">f4", "f8", "g"])
+def test_features_of_any_real_dtype_in_any_layout_are_prepared_alike(raw_dtype: str) -> None:
+    X, y = RNG.integers(0, 200, (60, 7)), np.arange(60) % 3
+    train, val, test = np.split(np.arange(60), [40, 50])
+    expected = data.standard(Source("plain", X.astype(np.float32), y, train, val, test, ("a", "b", "c")))
+    wide = np.zeros((120, 14), raw_dtype)
+    wide[::2, ::2] = X
+    layouts = {"Fortran": np.asfortranarray(X.astype(raw_dtype)), "strided": wide[::2, ::2]}
+    layouts["strided"].flags.writeable = False
+    for layout, raw in layouts.items():
+        found = data.standard(Source("plain", raw, y.astype(">i8"), train, val, test, ("a", "b", "c")))
+        assert found.fingerprint() == expected.fingerprint(), layout

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxcls import memory, softmax, sweep, train, wide
-from jaxcls.classifier import linear
+from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Split, Splits
 from jaxcls.grid import Grid
 from jaxcls.train import Hyper
@@ -56,14 +56,35 @@ def test_other_optimizers_too(optimizer: train.Optimizer, digits: Splits) -> Non
         np.testing.assert_allclose(found.losses[row], losses, rtol=1e-4)
 
 
-@pytest.mark.parametrize("optimizer", [optax.sgd, optax.adam], ids=["sgd", "adam"])
-def test_cells_that_overflow_leave_the_others_as_they_were_bit_for_bit(
-    optimizer: train.Optimizer, digits: Splits
+OPTIMIZERS = {
+    "sgd": optax.sgd,
+    "momentum": functools.partial(optax.sgd, momentum=0.9),
+    "nesterov": functools.partial(optax.sgd, momentum=0.9, nesterov=True),
+    "adam": optax.adam,
+    "adamw": functools.partial(optax.adamw, weight_decay=1e-2),
+    "rmsprop": optax.rmsprop,
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("model", ["linear", "net"])
+def test_cells_that_go_wrong_leave_the_others_as_they_were_bit_for_bit(
+    model: str, optimizer: str, digits: Splits
 ) -> None:
-    calm = sweep.run(digits, Grid([0.1, 0.2, 0.3], [0.0, 1e-2]), steps=60, optimizer=optimizer)
-    wild = sweep.run(digits, Grid([0.1, 1e30, 0.3], [0.0, 1e-2]), steps=60, optimizer=optimizer)
-    kept = [0, 1, 4, 5]
-    assert (wild.table["diverged_at"][2:4] >= 0).any()
+    """Cells whose weights overflow, whose loss is infinite at step 0, whose learning rate is zero."""
+    options = {"steps": 60, "optimizer": OPTIMIZERS[optimizer]}
+    options |= {"classifier": linear(init_scale=1.0) if model == "linear" else two_layer_net(init_scale=1.0)}
+    hidden = [] if model == "linear" else [4, 9]
+    calm = sweep.run(digits, Grid([0.01, 0.02, 0.03, 0.04], [0.0, 1e-2, 1e-3], hidden=hidden), **options)
+    wild = sweep.run(digits, Grid([0.01, 1e30, 0.03, 0.0], [0.0, 1e-2, 3e38], hidden=hidden), **options)
+    lr, reg, left = (wild.table[column] for column in ("lr", "reg", "diverged_at"))
+    assert (left[(lr == 1e30) & (reg == 1e-2)] > 0).all()
+    assert (left[reg == 3e38] == 0).all()
+    assert (left[(reg < 1) & (lr < 1)] == -1).all()
+    for row in np.flatnonzero(left >= 0):
+        assert not np.isfinite(wild.losses[row, left[row] :]).any()  # it never comes back
+    kept = (reg < 1) & ((lr == 0.01) | (lr == 0.03))
+    assert kept.sum() == 4 * max(len(hidden), 1)
     np.testing.assert_array_equal(calm.losses[kept], wild.losses[kept])
     for column in sweep.SCORES:
         np.testing.assert_array_equal(calm.table[column][kept], wild.table[column][kept])

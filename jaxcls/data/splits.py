@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,11 @@ def check_examples(X: NDArray, y: NDArray, X_name: str = "X", y_name: str = "y")
 
     Raises:
       ValueError: a wrong rank, lengths that differ, no examples or features, a NaN or infinite feature.
-      TypeError: the features are not real numbers, or the labels not integers.
+      TypeError: they are not arrays, or masked; the features are not real numbers, or the labels not integers.
     """
+    for name, array in ((X_name, X), (y_name, y)):
+        if not isinstance(array, np.ndarray | jax.Array) or isinstance(array, np.ma.MaskedArray):
+            raise TypeError(f"{name} must be a plain array, got {type(array).__name__}")
     if X.ndim != 2 or y.ndim != 1:
         raise ValueError(
             f"{X_name} must have shape [N, D] and {y_name} shape [N], got {list(X.shape)} and {list(y.shape)}"

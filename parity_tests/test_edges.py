@@ -1,0 +1,233 @@
+"""Every public function of the formulas, given its arrays in every shape that arrays come in, and numbers at the edge.
+
+A function joins by being public; a parameter with a new name joins by standing in `ARGUMENTS`.
+"""
+
+import inspect
+import re
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from jaxcls import gradcheck, losses, softmax, two_layer
+
+RNG = np.random.default_rng(0)
+N, D, H, C = 5, 4, 3, 6
+
+
+def normal(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def labels(num_examples: int, num_classes: int) -> np.ndarray:
+    return np.arange(num_examples, dtype=np.int32) % num_classes
+
+
+ARGUMENTS: dict[str, Any] = {
+    "X": normal(N, D),
+    "y": labels(N, C),
+    "reg": np.float32(0.1),
+    "W": normal(D, C),
+    "params": two_layer.Params(normal(D, H), normal(H), normal(H, C), normal(C)),
+    "logits": normal(N, C),
+    "x": normal(N, D),
+    "grad": 2 * normal(N, D),
+    "upstream": normal(N, D),
+    "a": normal(N, D),
+    "b": normal(N, D),
+}
+SETTINGS: dict[str, Any] = {  # no arrays: nothing to vary
+    "key": jax.random.key(0),
+    "num_features": D,
+    "num_hidden": H,
+    "num_classes": C,
+    "num_checks": 3,
+    "f": lambda x: x * x,
+}
+ELEMENTWISE = {"sparse_check": {"f": lambda x: jnp.sum(x * x)}}
+NO_ARRAYS = {"init", "hand_derived"}
+
+
+def public(module: ModuleType) -> dict[str, Callable[..., Any]]:
+    return {
+        f"{module.__name__.split('.')[1]}.{name}": thing
+        for name, thing in vars(module).items()
+        if not name.startswith("_") and callable(thing) and not inspect.isclass(thing)
+        if getattr(thing, "__module__", "") == module.__name__
+    }
+
+
+FUNCTIONS = {
+    name: function
+    for module in (losses, softmax, two_layer, gradcheck)
+    for name, function in public(module).items()
+    if name.split(".")[1] not in NO_ARRAYS
+}
+
+
+def arguments(name: str) -> dict[str, Any]:
+    """What a function is called with, unless a test says otherwise."""
+    given = ARGUMENTS | SETTINGS | ELEMENTWISE.get(name.split(".")[1], {})
+    found = {}
+    for parameter in inspect.signature(FUNCTIONS[name]).parameters.values():
+        if parameter.default is inspect.Parameter.empty or parameter.name in ARGUMENTS:
+            found[parameter.name] = given[parameter.name]
+    return found
+
+
+def call(name: str, given: dict[str, Any]) -> list[np.ndarray]:
+    parameters = [p for p in inspect.signature(FUNCTIONS[name]).parameters.values() if p.name in given]
+    positional = [given[p.name] for p in parameters if p.kind != p.KEYWORD_ONLY]
+    keywords = {p.name: given[p.name] for p in parameters if p.kind == p.KEYWORD_ONLY}
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(FUNCTIONS[name](*positional, **keywords))]
+
+
+class Frame:
+    """What a data frame is to numpy: something with ``__array__``."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return self.array
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    array = np.array(array)
+    array.flags.writeable = False
+    return array
+
+
+SAME: dict[str, Callable[[np.ndarray], Any]] = {
+    "jax": jnp.asarray,
+    "torch": lambda a: torch.tensor(a),
+    "a list": lambda a: a.tolist(),
+    "a frame": Frame,
+    "Fortran order": np.asfortranarray,
+    "every second row": lambda a: np.repeat(a, 2, axis=0)[::2],
+    "reversed": lambda a: np.array(a[::-1])[::-1],
+    "read-only": read_only,
+    "big-endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
+    "twice as wide": lambda a: a.astype(f"{a.dtype.kind}8"),
+}
+REFUSED: dict[str, Callable[[np.ndarray], Any]] = {
+    "masked": lambda a: np.ma.masked_array(a, mask=False),
+    "objects": lambda a: a.astype(object),
+    "text": lambda a: a.astype(str),
+    "None": lambda a: None,
+    "dates": lambda a: a.astype("M8[s]"),
+    "ragged": lambda a: [*a.tolist()[:-1], [1, 2, 3, [4]]],
+}
+NOT_THE_DTYPE: dict[str, Callable[[np.ndarray], Any]] = {
+    "float16 among float32": lambda a: a.astype(np.float16),
+    "integers": lambda a: a.astype(int),
+    "bytes": lambda a: a.astype(np.uint8),
+    "booleans": lambda a: a.astype(bool),
+    "complex": lambda a: a.astype(complex),
+}
+ARRAYS = [
+    (name, argument)
+    for name in FUNCTIONS
+    for argument in arguments(name)
+    if argument in ARGUMENTS and argument != "reg"
+]
+
+
+def with_one(name: str, argument: str, change: Callable[[np.ndarray], Any]) -> dict[str, Any]:
+    given = arguments(name)
+    old = given[argument]
+    # Of a net's params, one array.
+    return given | {argument: old._replace(W2=change(old.W2)) if isinstance(old, tuple) else change(old)}
+
+
+pytestmark = pytest.mark.usefixtures("our_words")
+
+
+@pytest.mark.parametrize("vessel", SAME)
+def test_an_array_may_come_in_any_vessel(vessel: str) -> None:
+    for name, argument in ARRAYS:
+        expected = call(name, arguments(name))
+        for ours, theirs in zip(call(name, with_one(name, argument, SAME[vessel])), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs, err_msg=f"{name}({argument})")
+            assert ours.dtype == theirs.dtype, f"{name}({argument})"
+
+
+@pytest.mark.parametrize("vessel", REFUSED)
+def test_what_is_no_array_of_numbers_is_refused_in_one_sentence(vessel: str) -> None:
+    for name, argument in ARRAYS:
+        said = refusal(name, argument, REFUSED[vessel])
+        what = "W" if argument == "params" else argument
+        assert re.match(rf"{what}2? must be an array", said), f"{name}({argument}): {said}"
+
+
+@pytest.mark.parametrize("vessel", NOT_THE_DTYPE)
+def test_another_dtype_is_refused_in_one_sentence(vessel: str) -> None:
+    for name, argument in ARRAYS:
+        if name.startswith("gradcheck") or name.endswith((".append_ones", ".sum_of_squares", ".penalty")):
+            continue  # these take any numbers
+        alone = argument == "logits" and "float16" in vessel
+        if alone or (argument == "y" and vessel in ("integers", "bytes")):
+            call(name, with_one(name, argument, NOT_THE_DTYPE[vessel]))
+            continue
+        assert refusal(name, argument, NOT_THE_DTYPE[vessel]), f"{name}({argument})"
+
+
+def refusal(name: str, argument: str, change: Callable[[np.ndarray], Any]) -> str:
+    """The one sentence."""
+    with pytest.raises((TypeError, ValueError)) as raised:
+        call(name, with_one(name, argument, change))
+    said = str(raised.value)
+    assert "\n" not in said, f"{name}({argument}): {said}"
+    assert len(said) < 200, f"{name}({argument}): {said}"
+    return said
+
+
+def problem(n: int = N, d: int = D, c: int = C, scale: float = 1.0, reg: float = 0.1, **more: Any) -> dict[str, Any]:
+    X, W = scale * RNG.standard_normal((n, d)), RNG.standard_normal((d, c))
+    params = two_layer.Params(*(RNG.standard_normal(shape) for shape in ((d, H), (H,), (H, c), (c,))))
+    return {"X": X, "W": W, "params": params, "y": labels(n, c), "reg": reg, "logits": X @ W} | more
+
+
+NUMBERS = {
+    "denormal features": problem(scale=1e-41),
+    "features of 1e30": problem(scale=1e30),
+    "logits of 1e38, both signs": problem(logits=np.array([[1e38, -1e38], [-1e38, 1e38], [1e38, 1e38]]), c=2, n=3),
+    "all logits equal": problem(logits=np.full((N, C), 7.0), W=np.zeros((D, C))),
+    "two classes": problem(c=2),
+    "ten thousand classes": problem(c=10_000),
+    "one example": problem(n=1),
+    "one feature": problem(d=1),
+    "one example, one feature, two classes": problem(n=1, d=1, c=2),
+    "all labels equal": problem(y=np.zeros(N, np.int32)),
+    "no penalty": problem(reg=0.0),
+    "a penalty of 1e30": problem(reg=1e30),
+    "a penalty of 1e-40": problem(reg=1e-40),
+}
+CHECKED = [name for name in FUNCTIONS if not name.startswith("gradcheck") and "naive" not in name]
+
+
+@pytest.mark.parametrize("edge", NUMBERS)
+def test_numbers_at_the_edge_are_right(edge: str) -> None:
+    for name in CHECKED:
+        if edge == "denormal features" and name.endswith("predict"):
+            continue  # XLA takes them for zeros, and all scores are equal
+        given = {key: NUMBERS[edge][key] for key in arguments(name)}
+        if "logits" in given and "y" in given:
+            given["y"] = labels(*given["logits"].shape)
+        single = jax.tree.map(lambda a: a if np.asarray(a).dtype.kind == "i" else np.float32(a), given)
+        found = call(name, single)
+        with jax.enable_x64(True):
+            double = jax.tree.map(lambda a: a if np.asarray(a).dtype.kind == "i" else np.float64(a), single)
+            expected = call(name, double)
+        for ours, exact in zip(found, expected, strict=True):
+            size = np.abs(exact[np.isfinite(exact)], dtype=np.float64).max(initial=0)
+            assert np.isfinite(exact).all(), f"{name}: float64 itself"
+            if size > np.finfo(np.float32).max / 4:
+                continue  # too large for float32 to hold
+            np.testing.assert_allclose(ours, exact, rtol=1e-4, atol=1e-5 * size + 1e-37, err_msg=name)

@@ -1,0 +1,86 @@
+"""What jaxcls never does, read in its syntax trees."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import jaxcls
+import torchref
+
+SOURCES = [path for package in (jaxcls, torchref) for path in Path(package.__file__).parent.rglob("*.py")]
+MODULES = {"subprocess", "marshal", "shelve", "dill", "joblib", "cloudpickle", "ctypes", "code", "runpy", "pty"}
+CALLS = {
+    *("eval", "exec", "compile", "__import__", "breakpoint"),
+    *("pickle.load", "pickle.loads", "torch.load", "importlib.import_module"),
+    *("os.system", "os.popen", "os.startfile", "tarfile.extractall", "shutil.unpack_archive"),
+}
+ATTRIBUTES = ("os.exec", "os.spawn", "os.posix_spawn", "os.fork")
+KEYWORDS = {"shell": True, "allow_pickle": True, "trust_remote_code": True}
+
+
+def violations(tree: ast.AST) -> list[str]:
+    """What in this tree runs code from elsewhere, or could."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            names = [name.name for name in node.names]
+            roots = {name.split(".")[0] for name in (names if isinstance(node, ast.Import) else [module])}
+            found += sorted(roots & MODULES)
+            found += [call for call in (f"{module}.{name}" for name in names) if call in CALLS]
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            found += [called] if called in CALLS or called.startswith(ATTRIBUTES) else []
+            found += [
+                f"{called}({keyword.arg}={ast.unparse(keyword.value)})"
+                for keyword in node.keywords
+                if keyword.arg in KEYWORDS and ast.unparse(keyword.value) != "False"
+            ]
+            found += [called] if called.endswith((".extractall", ".extract")) else []
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_nothing_runs_code_from_elsewhere(path: Path) -> None:
+    assert violations(ast.parse(path.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle\npickle.load(file)",
+        "from pickle import loads",
+        "eval('1')",
+        "import subprocess",
+        "run(command, shell=True)",
+        "np.load(path, allow_pickle=flag)",
+        "os.execv(path, args)",
+        "archive.extractall()",
+    ],
+)
+def test_it_would_be_found(source: str) -> None:
+    assert len(violations(ast.parse(source))) == 1
+
+
+def test_the_core_imports_no_more_than_the_base_install() -> None:
+    allowed = {"jax", "jaxlib", "numpy", "optax", "jaxtyping", "jaxcls"}
+    for name in (
+        "losses",
+        "softmax",
+        "two_layer",
+        "stack",
+        "gradcheck",
+        "classifier",
+        "train",
+        "wide",
+        "program",
+        "sweep",
+    ):
+        tree = ast.parse((Path(jaxcls.__file__).parent / f"{name}.py").read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+                roots = {name.split(".")[0] for name in names}
+                assert all(root in allowed or root in sys.stdlib_module_names for root in roots), roots
