@@ -78,7 +78,13 @@ class Saver:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the sweep after the running chunk; a second one ends it at once. Main thread only."""
+        """Ctrl-C and SIGTERM end the sweep after the running chunk; a second one ends it at once.
+
+        In the main thread only. Of several processes that train together none could stop alone: there they end at once.
+        """
+        if jax.process_count() > 1:
+            yield
+            return
         before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
 
         def restore() -> None:

@@ -1,8 +1,10 @@
 """One process of a sweep split over CPU devices: ``on_devices.py OUT MODEL DEVICES [PROCESS PROCESSES PORT]``.
 
-Prints nothing; the first process writes ``OUT``, an .npz of what the sweep found on all devices and on one.
+Prints nothing; the first process writes ``OUT``, an .npz of what the sweep found on all devices, resumed
+from its middle there, and on one.
 """
 
+import copy
 import os
 import sys
 
@@ -35,11 +37,13 @@ def main(out: str, model: str, devices: int, process: int = 0, processes: int = 
         history=True,
         **options,
     )
-    split = run(devices=jax.devices())
+    taken: list[sweep.Snapshot] = []
+    split = run(devices=jax.devices(), save=lambda take: taken.append(copy.deepcopy(take())))
+    resumed = run(devices=jax.devices(), resume=taken[len(taken) // 2])
     if process == 0:
         one = run()
         found = {}
-        for name, result in (("split", split), ("one", one)):
+        for name, result in (("split", split), ("resumed", resumed), ("one", one)):
             found[f"{name}_losses"] = result.losses
             found[f"{name}_table"] = result.table
             found[f"{name}_val"] = result.history.val_accuracy

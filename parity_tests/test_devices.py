@@ -32,6 +32,8 @@ def test_split_over_devices_it_is_what_one_device_gives(
     found = train(tmp_path / "found.npz", model, devices, processes)
     # Not to the bit: a device's product is narrower, and the compiler adds up narrower products in another order.
     np.testing.assert_allclose(found["split_losses"], found["one_losses"], rtol=1e-4)
+    for name in ("losses", "table", "val", "test"):
+        np.testing.assert_array_equal(found[f"resumed_{name}"], found[f"split_{name}"])
     for name in ("lr", "reg", "seed", "diverged_at"):
         np.testing.assert_array_equal(found["split_table"][name], found["one_table"][name])
     for name in ("train_loss", "val_loss"):

@@ -57,7 +57,7 @@ def weights(rng: np.random.Generator, num_features: int, num_classes: int, dtype
 @pytest.mark.parametrize("reg", [0.0, 0.3])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 def test_every_way_agrees_with_every_oracle(shape: tuple[int, int, int], reg: float, dtype: np.dtype) -> None:
-    check(SOFTMAX, random_case(weights, shape, reg, dtype), TOLERANCE[dtype.name])
+    check(SOFTMAX, random_case(weights, shape, reg, dtype), TOLERANCE[dtype.name], eager=max(shape) < 10)
 
 
 @pytest.mark.usefixtures("float64")
@@ -109,14 +109,6 @@ def test_confident_prediction_keeps_its_digits() -> None:
     loss, dlogits = losses.cross_entropy_and_grad(jnp.array([[30.0, 0.0]]), jnp.array([0]))
     np.testing.assert_allclose(loss, np.exp(-30.0), rtol=1e-6)
     np.testing.assert_allclose(dlogits, [[-np.exp(-30.0), np.exp(-30.0)]], rtol=1e-6)
-
-
-@pytest.mark.parametrize("label", [-1, 3, 100])
-def test_label_out_of_range_gives_nan_not_a_number_that_looks_right(label: int) -> None:
-    W, X = jnp.ones((4, 3)), jnp.ones((2, 4))
-    loss, dW = softmax.loss_and_grad(W, X, jnp.array([0, label]), 0.1)
-    assert np.isnan(loss)
-    assert np.isnan(dW).all()
 
 
 @pytest.mark.usefixtures("float64")

@@ -70,7 +70,7 @@ def net(num_hidden: int) -> Any:
 @pytest.mark.parametrize("reg", [0.0, 0.3])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 def test_every_way_agrees_with_every_oracle(shape: tuple[int, int, int], reg: float, dtype: np.dtype) -> None:
-    check(TWO_LAYER, random_case(net(9), shape, reg, dtype), TOLERANCE[dtype.name])
+    check(TWO_LAYER, random_case(net(9), shape, reg, dtype), TOLERANCE[dtype.name], eager=max(shape) < 10)
 
 
 def test_one_hidden_unit(dtype: np.dtype) -> None:
