@@ -51,6 +51,19 @@ class Saver:
     Args:
       folder: an existing one.
       run: what the sweep is, for `read` to give back; anything that JSON can say.
+
+    Example:
+      >>> import tempfile
+      >>> from jaxcls import data, grid, sweep
+      >>> splits, folder = data.standard(data.load_digits()), tempfile.mkdtemp()
+      >>> saver = Saver(folder, {"lr": [0.1]})
+      >>> result = sweep.run(splits, grid.Grid(lr=[0.1], reg=[0.0]), steps=20, save=saver)
+      >>> snapshot, run = read(saver.path)
+      >>> run
+      {'lr': [0.1]}
+      >>> resumed = sweep.run(splits, grid.Grid(lr=[0.1], reg=[0.0]), steps=20, resume=snapshot)
+      >>> bool((resumed.params == result.params).all())
+      True
     """
 
     def __init__(self, folder: str | Path, run: Mapping[str, Any]) -> None:

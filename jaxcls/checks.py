@@ -59,7 +59,12 @@ def labels(y: ArrayLike, num_examples: int) -> jax.Array:
 
 
 def one_line(error: Exception) -> str:
-    """What somebody else's exception says, fit to stand in a sentence of ours: one line, printable, not too long."""
+    """What somebody else's exception says, fit to stand in a sentence of ours: one line, printable, not too long.
+
+    Example:
+      >>> one_line(ValueError("first\\nand second"))
+      'first and second'
+    """
     text = " ".join(str(error).split()) or type(error).__name__
     text = "".join(character if character.isprintable() else "?" for character in text)
     return text if len(text) <= 200 else text[:200] + "..."

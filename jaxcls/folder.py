@@ -57,6 +57,16 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises:
       OSError: it cannot be written; whatever has that name is as it was.
+
+    Example:
+      >>> import tempfile
+      >>> path = Path(tempfile.mkdtemp()) / "results.csv"
+      >>> with replacing(path) as partial:
+      ...     _ = partial.write_text("lr,reg")
+      ...     path.exists()
+      False
+      >>> path.read_text()
+      'lr,reg'
     """
     partial = path.with_name(PARTIAL.format(path.name))
     try:

@@ -78,6 +78,14 @@ def read(folder: str | Path) -> Run:
     Raises:
       FileNotFoundError: a file is missing.
       ValueError: a file is damaged, or is no run's.
+
+    Example:
+      >>> import tempfile
+      >>> from jaxcls import data, grid, sweep
+      >>> splits, folder = data.standard(data.load_digits()), tempfile.mkdtemp()
+      >>> paths = write(folder, sweep.run(splits, grid.Grid(lr=[0.1], reg=[0.0]), steps=20), splits, {})
+      >>> read(folder).table["status"]
+      array(['ok'], dtype='<U8')
     """
     path = Path(folder) / "run.json"
     try:

@@ -241,3 +241,20 @@ def test_a_folder_deleted_mid_run_ends_in_one_sentence(tmp_path: Path) -> None:
     assert process.returncode == 2
     assert stderr == "error: run/checkpoint.safetensors cannot be written: No such file or directory\n"
     assert not os.listdir(tmp_path)
+
+
+def test_permission_lost_mid_run_leaves_the_checkpoint(digits: Splits, tmp_path: Path) -> None:
+    saver, saved = checkpoint.Saver(tmp_path, {}), []
+
+    def lose_permission(row: sweep.Figures) -> None:
+        saved.append(saver.path.read_bytes())
+        os.seteuid(65534) if os.getuid() == 0 else tmp_path.chmod(0o500)
+        saver.took = 0.0  # it is time to save again
+
+    try:
+        with pytest.raises(OSError, match=r"checkpoint\.safetensors cannot be written: Permission denied"):
+            sweep.run(digits, Grid([0.1], [0.0]), steps=4, chunk_steps=2, save=saver, callback=lose_permission)
+    finally:
+        os.seteuid(0) if os.getuid() == 0 else tmp_path.chmod(0o700)
+    assert [file.name for file in tmp_path.iterdir()] == [checkpoint.NAME]
+    assert [saver.path.read_bytes()] == saved
