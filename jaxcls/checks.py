@@ -31,6 +31,14 @@ def array(x: ArrayLike, name: str) -> jax.Array:
     return jnp.asarray(host.astype(host.dtype.newbyteorder("="), copy=False))
 
 
+def strength(reg: ArrayLike) -> jax.Array:
+    """Return ``reg`` as an array, or say why it is no real number."""
+    reg = array(reg, "reg")
+    if jnp.iscomplexobj(reg):
+        raise TypeError(f"reg must be real, got {reg.dtype}")
+    return reg
+
+
 def features(X: ArrayLike, num_features: int, dtype: jnp.dtype) -> jax.Array:
     """Return ``X`` as an array, or say why it is not ``[N, num_features]`` of ``dtype`` with ``N >= 1``."""
     X = array(X, "X")

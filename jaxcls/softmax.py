@@ -67,7 +67,7 @@ def logits(W: Float[ArrayLike, "D C"], X: Float[ArrayLike, "N D"]) -> Float[Arra
       >>> print(logits(jnp.eye(2), jnp.array([[3.0, 1.0]])))
       [[3. 1.]]
     """
-    W, X = _check(W, X)
+    W, X, _ = _check(W, X)
     return X @ W
 
 
@@ -97,8 +97,8 @@ def loss(
       >>> jax.grad(loss)(W, X, y, 0.1).shape
       (4, 10)
     """
-    W, X = _check(W, X)
-    return _loss(W, X, checks.labels(y, X.shape[0]), jnp.asarray(reg, W.dtype))
+    W, X, reg = _check(W, X, reg)
+    return _loss(W, X, checks.labels(y, X.shape[0]), reg)
 
 
 @full_precision
@@ -139,8 +139,7 @@ def loss_and_grad(
     References:
       CS231n, `assignment 1 <https://cs231n.github.io/assignments2025/assignment1/>`_, ``softmax.ipynb``.
     """
-    W, X = _check(W, X, stack=jnp.shape(reg))
-    reg = jnp.asarray(reg, W.dtype)
+    W, X, reg = _check(W, X, reg)
     data_loss, dlogits = cross_entropy_and_grad(einsum("nd,dc->nc", X, W), y)
     loss = data_loss + reg * sum_of_squares(W)
     return loss, einsum("nd,nc->dc", X, dlogits) + 2 * reg[None, None] * W
@@ -162,9 +161,8 @@ def loss_and_grad_naive(
       >>> print(f"{loss:.4f}")
       0.6931
     """
-    W, X = _check(W, X)
+    W, X, reg = _check(W, X, reg)
     y = checks.labels(y, X.shape[0])
-    reg = jnp.asarray(reg, W.dtype)
     n, num_classes = X.shape[0], W.shape[1]
 
     def one_example(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -195,7 +193,7 @@ def input_grad(
       >>> print(input_grad(jnp.eye(2), jnp.array([[0.0, 0.0]]), jnp.array([1])))
       [[ 0.5 -0.5]]
     """
-    W, X = _check(W, X)
+    W, X, _ = _check(W, X)
     dlogits = cross_entropy_and_grad(X @ W, y)[1]
     return dlogits @ W.T
 
@@ -205,9 +203,9 @@ def _loss(W: Array, X: Array, y: Array, reg: Array) -> Array:
     return cross_entropy(logits(W, X), y) + reg * sum_of_squares(W)
 
 
-def _check(W: ArrayLike, X: ArrayLike, stack: tuple[int, ...] = ()) -> tuple[Array, Array]:
-    W = checks.array(W, "W")
-    if W.ndim != 2 + len(stack) or W.shape[2:] != stack:
-        expected = ", ".join(["D", "C", *map(str, stack)])
+def _check(W: ArrayLike, X: ArrayLike, reg: ArrayLike = 0.0) -> tuple[Array, Array, Array]:
+    W, reg = checks.array(W, "W"), checks.strength(reg)
+    if W.ndim != 2 + reg.ndim or W.shape[2:] != reg.shape:
+        expected = ", ".join(["D", "C", *map(str, reg.shape)])
         raise ValueError(f"W must have shape [{expected}], got {list(W.shape)}")
-    return W, checks.features(X, W.shape[0], W.dtype)
+    return W, checks.features(X, W.shape[0], W.dtype), reg.astype(W.dtype)

@@ -84,7 +84,7 @@ def logits(params: Params, X: Float[ArrayLike, "N D"]) -> Float[Array, "N C"]:
       >>> print(logits(params, jnp.array([[3.0, -1.0]])))
       [[4. 1.]]
     """
-    (W1, b1, W2, b2), X = _check(params, X)
+    (W1, b1, W2, b2), X, _ = _check(params, X)
     return jnp.maximum(X @ W1 + b1[None], 0) @ W2 + b2[None]
 
 
@@ -113,8 +113,8 @@ def loss(
       >>> print(f"{loss(params, jnp.ones((5, 4)), jnp.arange(5), 0.1):.4f}")  # ln 10
       2.3026
     """
-    params, X = _check(params, X)
-    return _loss(params, X, checks.labels(y, X.shape[0]), jnp.asarray(reg, X.dtype))
+    params, X, reg = _check(params, X, reg)
+    return _loss(params, X, checks.labels(y, X.shape[0]), reg)
 
 
 @full_precision
@@ -147,8 +147,7 @@ def loss_and_grad(
     References:
       CS231n, `assignment 1 <https://cs231n.github.io/assignments2025/assignment1/>`_, ``two_layer_net.ipynb``.
     """
-    (W1, b1, W2, b2), X = _check(params, X, stack=jnp.shape(reg))
-    reg = jnp.asarray(reg, X.dtype)
+    (W1, b1, W2, b2), X, reg = _check(params, X, reg)
     z = einsum("nd,dh->nh", X, W1) + b1[None]
     h = jnp.maximum(z, 0)
     data_loss, dlogits = cross_entropy_and_grad(einsum("nh,hc->nc", h, W2) + b2[None], y)
@@ -178,9 +177,8 @@ def loss_and_grad_naive(
       >>> bool(jnp.allclose(naive, loss_and_grad(*problem)[0]))
       True
     """
-    params, X = _check(params, X)
+    params, X, reg = _check(params, X, reg)
     y = checks.labels(y, X.shape[0])
-    reg = jnp.asarray(reg, X.dtype)
     W1, b1, W2, b2 = params
     n, num_hidden, num_classes = X.shape[0], W1.shape[1], W2.shape[1]
 
@@ -223,7 +221,7 @@ def input_grad(params: Params, X: Float[ArrayLike, "N D"], y: Integer[ArrayLike,
       >>> print(input_grad(params, jnp.zeros((1, 2)), jnp.array([1])))
       [[ 0.5 -0.5]]
     """
-    (W1, b1, W2, b2), X = _check(params, X)
+    (W1, b1, W2, b2), X, _ = _check(params, X)
     z = X @ W1 + b1[None]
     dlogits = cross_entropy_and_grad(jnp.maximum(z, 0) @ W2 + b2[None], y)[1]
     return jnp.where(z > 0, dlogits @ W2.T, 0) @ W1.T
@@ -245,10 +243,11 @@ def _loss(params: Params, X: Array, y: Array, reg: Array) -> Array:
     return cross_entropy(logits(params, X), y) + reg * penalty(params)
 
 
-def _check(params: Params, X: ArrayLike, stack: tuple[int, ...] = ()) -> tuple[Params, Array]:
-    params = Params(*map(checks.array, params, Params._fields))
+def _check(params: Params, X: ArrayLike, reg: ArrayLike = 0.0) -> tuple[Params, Array, Array]:
+    params, reg = Params(*map(checks.array, params, Params._fields)), checks.strength(reg)
     shapes = {name: array.shape for name, array in params._asdict().items()}
     (d, h), c = (*shapes["W1"], -1, -1)[:2], (*shapes["b2"], -1)[0]
+    stack = reg.shape
     if [*shapes.values()] != [(d, h, *stack), (h, *stack), (h, c, *stack), (c, *stack)]:
         cells = "".join(f", {length}" for length in stack)
         expected = f"W1 [D, H{cells}], b1 [H{cells}], W2 [H, C{cells}], b2 [C{cells}]"
@@ -256,4 +255,5 @@ def _check(params: Params, X: ArrayLike, stack: tuple[int, ...] = ()) -> tuple[P
         raise ValueError(f"params must have shapes {expected}, got {got}")
     if len({array.dtype for array in params}) > 1:
         raise TypeError(f"params must share one dtype, got {', '.join(str(array.dtype) for array in params)}")
-    return params, checks.features(X, params.W1.shape[0], params.W1.dtype)
+    X = checks.features(X, params.W1.shape[0], params.W1.dtype)
+    return params, X, reg.astype(X.dtype)
