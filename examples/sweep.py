@@ -387,8 +387,8 @@ def megabytes(count: int) -> str:
 def parse(args: list[str]) -> Config:
     """Read the command line; what it leaves out comes from the run it resumes, or else the preset it names."""
     first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("--preset", default="digits")
-    first.add_argument("--resume", type=Path)
+    first.add_argument("--preset", nargs="?", default="digits")
+    first.add_argument("--resume", nargs="?", type=Path)
     known = first.parse_known_args(args)[0]
     default = PRESETS.get(known.preset, Config())
     if known.resume:
