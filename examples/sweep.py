@@ -13,10 +13,10 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -41,6 +41,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "rmsprop": optax.rmsprop,
 }
 PRECISIONS = {"highest": "highest", "tf32": "tensorfloat32", "bf16x3": "BF16_BF16_F32_X3"}
+Saved = tuple[sweep.Snapshot, dict[str, Any]]  # what `checkpoint.read` returns
 MOST_ROWS = 100  # of the table, on the screen
 WIDTHS = {"lr": 12, "reg": 12, "hidden": 7, "seed": 5}
 
@@ -144,8 +145,8 @@ PRESETS = {
 }
 
 
-def main(config: Config) -> int:
-    """Run the sweep; the exit code."""
+def main(config: Config, saved: Saved | None) -> int:
+    """Run the sweep, from what an earlier run saved if there is that; the exit code."""
     started = time.perf_counter()
     if config.distributed:
         jax.distributed.initialize()
@@ -165,14 +166,14 @@ def main(config: Config) -> int:
     # The courses record a net's accuracies along the way, and of the linear classifier the loss alone.
     options["history"] = bool(grid.hidden)
     run = {"config": record(config), "depends_on": dependencies(config, splits, plan)}
-    if config.resume:
-        options["resume"], saved = checkpoint.read(out / checkpoint.NAME)
-        if others := checkpoint.differences(saved["depends_on"], run["depends_on"]):
+    if saved:
+        options["resume"], earlier = saved
+        if others := checkpoint.differences(earlier["depends_on"], run["depends_on"]):
             raise ValueError(f"{out} cannot be resumed as another run: {'; '.join(others)}")
     saver = checkpoint.Saver(out, run)
     if jax.process_index() > 0:  # the first process speaks and writes for all
         return 0 if sweep.run(splits, grid, save=saver, **options).best is not None else 1
-    with claim(out, resume=config.resume is not None):
+    with claim(out, resume=saved is not None):
         announce(config, splits, grid, plan)
         try:
             with Progress() as progress, saver.signals():
@@ -339,7 +340,8 @@ def report(result: SweepResult, paths: list[Path], seconds: dict[str, float]) ->
 
 def report_stopped(stopped: checkpoint.Stopped, grid: Grid, plan: list[sweep.Part], out: Path) -> None:
     """Print how far every cell is, and how to go on."""
-    table, losses, block, step = (getattr(stopped.snapshot, name) for name in ("table", "losses", "block", "step"))
+    snapshot = stopped.snapshot
+    table, losses, block, step = snapshot.table, snapshot.losses, snapshot.block, snapshot.step
     blocks = [rows for part in plan for rows in part.blocks]
 
     def how_far(k: int) -> str:
@@ -384,25 +386,23 @@ def megabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def parse(args: list[str]) -> Config:
+def parse(args: list[str]) -> tuple[Config, Saved | None]:
     """Read the command line; what it leaves out comes from the run it resumes, or else the preset it names."""
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--preset", nargs="?", default="digits")
     first.add_argument("--resume", nargs="?", type=Path)
     known = first.parse_known_args(args)[0]
-    default = PRESETS.get(known.preset, Config())
-    if known.resume:
-        default = recorded(known.resume / checkpoint.NAME)
+    saved = checkpoint.read(known.resume / checkpoint.NAME) if known.resume else None
+    default = recorded(saved[1]["config"]) if saved else PRESETS.get(known.preset, Config())
     description = "\n\n".join(__doc__.splitlines())
-    return tyro.cli(Config, default=default, args=args, description=description)
+    return tyro.cli(Config, default=default, args=args, description=description), saved
 
 
-def recorded(path: Path) -> Config:
-    """What the user asked for of the run that left this checkpoint."""
-    _, run = checkpoint.read(path)
+def recorded(asked: Mapping[str, Any]) -> Config:
+    """What `record` was given."""
     found = {}
     for field in fields(Config):
-        value = run["config"].get(field.name, field.default)
+        value = asked.get(field.name, field.default)
         if value is not None:
             kind = {"data_dir": Path, "out": Path, "init_scale": float}.get(field.name, type(field.default))
             value = kind(value)
@@ -412,7 +412,7 @@ def recorded(path: Path) -> Config:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(parse(sys.argv[1:])))
+        sys.exit(main(*parse(sys.argv[1:])))
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

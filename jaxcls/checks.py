@@ -28,7 +28,11 @@ def array(x: ArrayLike, name: str) -> jax.Array:
         raise TypeError(f"{name} must be an array, got rows of several lengths") from None
     if host.dtype.kind not in "biufc" and host.dtype != jnp.bfloat16:
         raise TypeError(f"{name} must be an array of numbers, got {host.dtype}")
-    return jnp.asarray(host.astype(host.dtype.newbyteorder("="), copy=False))
+    host = host.astype(host.dtype.newbyteorder("="), copy=False)
+    narrow = jax.dtypes.canonicalize_dtype(host.dtype)
+    if host.dtype.kind in "iu" and narrow != host.dtype:  # in 32 bits 2**32 would wrap to 0
+        host = np.clip(host, np.iinfo(narrow).min, np.iinfo(narrow).max)
+    return jnp.asarray(host)
 
 
 def strength(reg: ArrayLike) -> jax.Array:
@@ -56,8 +60,6 @@ def features(X: ArrayLike, num_features: int, dtype: jnp.dtype) -> jax.Array:
 
 def labels(y: ArrayLike, num_examples: int) -> jax.Array:
     """Return ``y`` as an array, or say why it is not ``[num_examples]`` integers."""
-    if isinstance(y, np.ndarray) and y.dtype.kind in "iu" and y.dtype.itemsize >= 4:
-        y = np.maximum(np.minimum(y, 2**31 - 1), -1 if y.dtype.kind == "i" else 0)  # 2**32 is no class 0 in 32 bits
     y = array(y, "y")
     if y.shape != (num_examples,):
         raise ValueError(f"y must hold one label for each of the {num_examples} examples, got shape {list(y.shape)}")

@@ -58,8 +58,7 @@ def cross_entropy_and_grad(
     References:
       CS231n, `Softmax classifier <https://cs231n.github.io/linear-classify/#softmax-classifier>`_.
     """
-    logits = checks.array(logits, "logits")
-    logits, y = _check(logits, y, stack=logits.ndim == 3)
+    logits, y = _check(logits, y, ranks=(2, 3))
     n, num_classes, *cells = logits.shape
     label = y.astype(int)[:, None]  # an int8 could not hold the number of classes
     label = jnp.where(label < 0, num_classes, label)  # not the last class, but out of range
@@ -147,9 +146,9 @@ def hand_derived(
     return decorate
 
 
-def _check(logits: ArrayLike, y: ArrayLike, stack: bool = False) -> tuple[Array, Array]:
+def _check(logits: ArrayLike, y: ArrayLike, ranks: tuple[int, ...] = (2,)) -> tuple[Array, Array]:
     logits = checks.array(logits, "logits")
-    if logits.ndim != 2 + stack or 0 in logits.shape:
+    if logits.ndim not in ranks or 0 in logits.shape:
         raise ValueError(f"logits must have shape [N, C] with N, C >= 1, got {list(logits.shape)}")
     if not jnp.issubdtype(logits.dtype, jnp.floating):
         raise TypeError(f"logits must be floating point, got {logits.dtype}")

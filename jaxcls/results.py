@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,24 +92,19 @@ def read(folder: str | Path) -> Run:
         record = json.loads(path.read_text("utf-8"))
         if record.pop("sha256") != _fingerprint(record):
             raise ValueError("its SHA-256 is not that of what it holds")
-        contents = {}
+        found: dict[str, Any] = {}
         for name, sha256 in record["files"].items():
-            path = Path(folder) / Path(name).name
-            contents[name] = path.read_bytes()
-            if hashlib.sha256(contents[name]).hexdigest() != sha256:
+            parse = _READERS[name]  # before it is part of a path
+            path = Path(folder) / name
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() != sha256:
                 raise ValueError("its SHA-256 is not the one that run.json has of it")
-        path = Path(folder) / "results.csv"
-        table = _columns(contents["results.csv"])
-        path = Path(folder) / "history.csv"
-        history = _columns(contents["history.csv"]) if "history.csv" in contents else None
-        path = Path(folder) / "best.safetensors"
-        best = safetensors.numpy.load(contents["best.safetensors"]) if "best.safetensors" in contents else None
-        best = best and dict(sorted(best.items()))  # safetensors has them in another order every time
+            found[name] = parse(content)
+        return Run(record, found["results.csv"], found.get("history.csv"), found.get("best.safetensors"))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file, expected what a finished run left") from None
     except Exception as error:  # a damaged file can raise anything
         raise ValueError(f"{path} is damaged, or not what a run wrote: {one_line(error)}") from None
-    return Run(record, table, history, best)
 
 
 def reload_lines(path: str | Path, framework: str, params: Params) -> str:
@@ -164,6 +159,17 @@ def _columns(content: bytes) -> NDArray:
     integers = {"rank", "step"} | {axis for axis, kind in AXES.items() if kind == "i8"}
     kinds = {name: "i8" if name in integers else "U8" if name == "status" else "f8" for name in rows[0]}
     return np.array([tuple(row) for row in rows[1:]], list(kinds.items()))
+
+
+def _tensors(content: bytes) -> dict[str, NDArray]:
+    return dict(sorted(safetensors.numpy.load(content).items()))  # it has them in another order every time
+
+
+_READERS: Mapping[str, Callable[[bytes], Any]] = {
+    "results.csv": _columns,
+    "history.csv": _columns,
+    "best.safetensors": _tensors,
+}
 
 
 def _results(result: SweepResult) -> Iterator[dict[str, Any]]:

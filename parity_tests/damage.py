@@ -1,6 +1,6 @@
 """Damage files and read them: the only outcomes are the right data, or an error of one sentence.
 
-python parity_tests/damage.py                 # 12,000 damaged files
+python parity_tests/damage.py                 # 13,500 damaged files
 python parity_tests/damage.py --files 100     # of each kind
 
 While a file is read, an audit hook watches for anything that runs code, opens a file to write, or reaches for another

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import jaxcls
-from jaxcls import two_layer
+from jaxcls import losses, two_layer
 from jaxcls.classifier import two_layer_net
 
 RNG = np.random.default_rng(0)
@@ -214,6 +214,14 @@ NUMBERS = {
     "a penalty of 1e-40": problem(reg=1e-40),
 }
 CHECKED = [name for name in FUNCTIONS if not name.startswith(("gradcheck", "train")) and "naive" not in name]
+
+
+@pytest.mark.parametrize("vessel", [np.array, list, Frame])
+@pytest.mark.parametrize("label", [2**32, 2**32 + 1, -(2**32), 2**63 - 1])
+def test_a_label_too_wide_for_32_bits_is_out_of_range(label: int, vessel: Callable[..., Any]) -> None:
+    y = np.array([0, label])
+    loss, _ = losses.cross_entropy_and_grad(np.zeros((2, 3), np.float32), y.tolist() if vessel is list else vessel(y))
+    assert np.isnan(loss)
 
 
 @pytest.mark.parametrize("edge", NUMBERS)

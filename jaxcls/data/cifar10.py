@@ -25,6 +25,7 @@ CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "
 PER_BATCH = 10_000
 BATCH_BYTES = PER_BATCH * 3073  # of the binary version; of the Python version a little more
 PROTOCOL = 2  # of the pickles of the Python version
+OPCODES = {ord(opcode.code) for opcode in pickletools.opcodes if opcode.proto <= PROTOCOL}
 ENVIRONMENT = "JAXCLS_CIFAR10"
 
 # MD5 of each batch of the Python version, as published; those of the binary version are not.
@@ -255,11 +256,7 @@ class _Unpickler(pickle._Unpickler):
     }
 
     # Later protocols have frames, which nothing counts, and allocate what a file only says it holds.
-    dispatch = {  # noqa: RUF012
-        code: load
-        for code, load in pickle._Unpickler.dispatch.items()
-        if code in {ord(opcode.code) for opcode in pickletools.opcodes if opcode.proto <= PROTOCOL}
-    }
+    dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items() if code in OPCODES}  # noqa: RUF012
 
     def find_class(self, module: str, name: str) -> type:
         if (module, name) not in self.NAMES:
