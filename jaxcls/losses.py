@@ -1,6 +1,6 @@
-"""Cross-entropy on logits and its gradient, derived by hand: the one copy of that mathematics.
+"""Cross-entropy and hinge loss on logits, and their gradients, derived by hand: the one copy of that mathematics.
 
-For logits ``s`` of shape ``[N, C]``, labels ``y`` and probabilities ``p = softmax(s)``:
+For logits ``s`` of shape ``[N, C]``, labels ``y`` and probabilities ``p = softmax(s)``, the cross-entropy is
 
     L     = (1/N) Σ_i (log Σ_j e^{s_ij} - s_{i,y_i})
     dL/ds = (p - onehot(y)) / N
@@ -12,6 +12,12 @@ Said like that, ``e^s`` overflows, and ``p_y - 1`` loses every digit of a confid
     L_i               = (m_i - s_{i,y_i}) + log1p(others_i - (1 - e_{i,y_i}))
     N dL/ds_{ij}      = e_ij / Σ_k e_ik         for j ≠ y_i
     N dL/ds_{i,y_i}   = -others_i / Σ_k e_ik    which is p_y - 1, without the subtraction
+
+The multiclass hinge loss, with ``margin_ij = s_ij - s_{i,y_i} + 1`` for ``j ≠ y_i``, is
+
+    L                 = (1/N) Σ_i Σ_{j≠y_i} max(0, margin_ij)
+    N dL/ds_{ij}      = 1 where margin_ij > 0, else 0    for j ≠ y_i; at exactly 0 the kink's subgradient 0
+    N dL/ds_{i,y_i}   = -(how many of those are 1)
 """
 
 import functools
@@ -28,7 +34,7 @@ from jaxcls.precision import full_precision
 
 
 def cross_entropy_and_grad(
-    logits: Float[ArrayLike, "N C *cells"], y: Integer[ArrayLike, "N"]
+    logits: Float[ArrayLike, "N C *cells"], y: Integer[ArrayLike, "N"], weights: Float[Array, "N"] | None = None
 ) -> tuple[Float[Array, "*cells"], Float[Array, "N C *cells"]]:
     """Mean softmax cross-entropy, and its gradient with respect to the logits.
 
@@ -38,6 +44,7 @@ def cross_entropy_and_grad(
     Args:
       logits: unnormalised log-probabilities, ``[N, C]``, or those of a stack of models, ``[N, C, G]``.
       y: integer class labels in ``[0, C)``, ``[N]``. A label out of range makes loss and gradient NaN.
+      weights: what each example counts in the mean, ``[N]``, with a sum of 1; 1/N each when not given.
 
     Returns:
       The loss in nats, a scalar or ``[G]``, and ``dL/dlogits`` in the shape of the logits.
@@ -59,7 +66,10 @@ def cross_entropy_and_grad(
       CS231n, `Softmax classifier <https://cs231n.github.io/linear-classify/#softmax-classifier>`_.
     """
     logits, y = _check(logits, y, ranks=(2, 3))
-    n, num_classes, *cells = logits.shape
+    num_examples, num_classes, *cells = logits.shape
+    n: Any = num_examples
+    if weights is not None:  # each example is one of its own n
+        n = (1 / weights)[:, None, None] if cells else (1 / weights)[None]
     label = y.astype(int)[:, None]  # an int8 could not hold the number of classes
     label = jnp.where(label < 0, num_classes, label)  # not the last class, but out of range
     is_label = label == jnp.arange(num_classes)[None]
@@ -100,6 +110,72 @@ def _cross_entropy(logits: Array, y: Array) -> Array:
 
 
 _cross_entropy.defvjp(cross_entropy_and_grad, lambda dlogits, g: (g * dlogits, None))
+
+
+def hinge_and_grad(
+    logits: Float[ArrayLike, "N C *cells"], y: Integer[ArrayLike, "N"]
+) -> tuple[Float[Array, "*cells"], Float[Array, "N C *cells"]]:
+    """Mean multiclass hinge loss (Weston and Watkins' SVM), and its gradient with respect to the logits.
+
+    Finite for any finite logits: where the loss itself is larger than the dtype can hold, it saturates at
+    the largest finite number, and the gradient is still right.
+
+    Args:
+      logits: scores, ``[N, C]``, or those of a stack of models, ``[N, C, G]``.
+      y: integer class labels in ``[0, C)``, ``[N]``. A label out of range makes loss and gradient NaN.
+
+    Returns:
+      The loss, a scalar or ``[G]``, and ``dL/dlogits`` in the shape of the logits.
+
+    Raises:
+      ValueError: a shape is wrong or there are no examples.
+      TypeError: the logits are not floating point, or the labels not integers.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> loss, dlogits = hinge_and_grad(jnp.array([[3.0, 5.0, -2.0], [1.0, 5.0, 2.0]]), jnp.array([0, 1]))
+      >>> print(loss)  # 5 - 3 + 1, and nothing from the second example, over 2
+      1.5
+      >>> print(dlogits)
+      [[-0.5  0.5  0. ]
+       [ 0.   0.   0. ]]
+
+    References:
+      CS231n, `Multiclass SVM <https://cs231n.github.io/linear-classify/#svm>`_.
+    """
+    logits, y = _check(logits, y, ranks=(2, 3))
+    n, num_classes = logits.shape[:2]
+    label = jnp.expand_dims(y.astype(int), range(1, logits.ndim))  # an int8 could not hold the number of classes
+    label = jnp.where(label < 0, num_classes, label)  # not the last class, but out of range
+    is_label = label == jax.lax.broadcasted_iota(label.dtype, logits.shape, 1)
+
+    s_label = jnp.take_along_axis(logits, label, axis=1, mode="fill")  # NaN out of range
+    losses = jnp.where(is_label, 0, jnp.maximum(logits - s_label + 1, 0))
+    loss = jnp.minimum(jnp.sum(losses / n, axis=(0, 1)), jnp.finfo(logits.dtype).max)
+    violated = jnp.sign(losses)  # 1 or 0, and NaN where the loss is
+    return loss, (violated - is_label * jnp.sum(violated, axis=1, keepdims=True)) / n
+
+
+def hinge(logits: Float[ArrayLike, "N C"], y: Integer[ArrayLike, "N"]) -> Float[Array, ""]:
+    """Mean multiclass hinge loss. `jax.grad` of it runs the hand-derived rule.
+
+    Takes and raises what `hinge_and_grad` does, but no stacks.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> print(jax.grad(hinge)(jnp.zeros((2, 4)), jnp.array([0, 1])))
+      [[-1.5  0.5  0.5  0.5]
+       [ 0.5 -1.5  0.5  0.5]]
+    """
+    return _hinge(*_check(logits, y))
+
+
+@jax.custom_vjp
+def _hinge(logits: Array, y: Array) -> Array:
+    return hinge_and_grad(logits, y)[0]
+
+
+_hinge.defvjp(hinge_and_grad, lambda dlogits, g: (g * dlogits, None))
 
 
 @full_precision
