@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 import jaxcls
 from jaxcls import checkpoint, classifier, data, plots, results, sweep, train
+from jaxcls import report as page
 from jaxcls.classifier import Classifier
 from jaxcls.data import Source, Splits
 from jaxcls.folder import claim
@@ -165,7 +166,7 @@ def main(config: Config, saved: Saved | None) -> int:
     plan = sweep.plan(splits, grid, **options)
     # The courses record a net's accuracies along the way, and of the linear classifier the loss alone.
     options["history"] = bool(grid.hidden)
-    run = {"config": record(config), "depends_on": dependencies(config, splits, plan)}
+    run = {"command": command(config), "config": record(config), "depends_on": dependencies(config, splits, plan)}
     if saved:
         options["resume"], earlier = saved
         if others := checkpoint.differences(earlier["depends_on"], run["depends_on"]):
@@ -183,6 +184,7 @@ def main(config: Config, saved: Saved | None) -> int:
             return 128 + stopped.signum
         written = time.perf_counter()
         paths = results.write(out, result, splits, run) + plots.save(out, result, splits)
+        paths.append(page.write(out))
         saver.path.unlink()
     seconds = {"data": loaded_s, "write": time.perf_counter() - written, "all": time.perf_counter() - started}
     report(result, paths, seconds)
@@ -196,6 +198,17 @@ def record(config: Config) -> dict[str, object]:
         for name, value in asdict(config).items()
         if name != "resume"
     }
+
+
+def command(config: Config) -> str:
+    """The line that asks for this run again, in a folder of its own."""
+    flags = [] if config.preset == "digits" else ["--preset", config.preset]
+    for field in fields(Config):
+        value = getattr(config, field.name)
+        if field.name not in {"preset", "out", "resume"} and value != getattr(PRESETS[config.preset], field.name):
+            values = () if value is True else value if isinstance(value, tuple) else (value,)
+            flags += [f"--{field.name.replace('_', '-')}", *map(str, values)]
+    return shlex.join(["python", sys.argv[0], *flags])
 
 
 def dependencies(config: Config, splits: Splits, plan: list[sweep.Part]) -> dict[str, object]:

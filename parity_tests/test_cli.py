@@ -31,6 +31,7 @@ def test_default_run_does_the_whole_job(tmp_path: Path) -> None:
         "heatmap.png",
         "loss.png",
         "weights.png",
+        "report.html",
     }
     for word in ("compiling", "diverged at step", "<- best", "on test, which was scored once", "load_file"):
         assert word in done.stdout
@@ -68,6 +69,7 @@ def test_nets_of_several_sizes_with_decay(tmp_path: Path) -> None:
         "loss.png",
         "history.png",
         "weights.png",
+        "report.html",
     }
     with (tmp_path / "run" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))

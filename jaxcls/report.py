@@ -1,0 +1,227 @@
+"""``report.html``: a finished run in one file that opens anywhere and asks nothing of the network."""
+
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxcls import results, two_layer
+from jaxcls.checks import one_line
+from jaxcls.folder import replacing
+from jaxcls.grid import Grid
+from jaxcls.results import Run
+from jaxcls.sweep import AXES
+
+PICTURES = {
+    "heatmap.png": "Accuracy over the grid; the best cell is outlined",
+    "history.png": "Loss and accuracy over the epochs, of the best cell at each value of an axis",
+    "loss.png": "Minibatch loss of every cell over the steps",
+    "weights.png": "Weights of the best cell",
+}
+FORMATS = {"train_loss": "#.6g", "val_loss": "#.6g", "train_accuracy": ".4f", "val_accuracy": ".4f"}
+
+PRINTED = 100  # rows of the table, as the style has it
+
+
+def write(folder: str | Path) -> Path:
+    """Write ``report.html`` into the folder of a finished run, from what stands there; its path.
+
+    Args:
+      folder: what `jaxcls.results.write` wrote, and the pictures of `jaxcls.plots.save` that are to be shown. If
+        ``run.json`` has a ``command``, the line that started the run, the report shows it.
+
+    Raises:
+      FileNotFoundError: a file of the run is missing.
+      ValueError: a file is damaged, or is no run's.
+      OSError: the report cannot be written; an earlier one is as it was.
+
+    Example:
+      >>> import tempfile
+      >>> from jaxcls import data, grid, sweep
+      >>> splits, folder = data.standard(data.load_digits()), tempfile.mkdtemp()
+      >>> result = sweep.run(splits, grid.Grid(lr=[0.1], reg=[0.0]), steps=20)
+      >>> paths = results.write(folder, result, splits, {"command": "python mine.py"})
+      >>> write(folder).name
+      'report.html'
+    """
+    folder = Path(folder)
+    run, pictures = results.read(folder), _pictures(folder)
+    try:
+        page = _page(run, pictures)
+    except Exception as error:  # a run.json of somebody else's can say anything
+        raise ValueError(f"{folder / 'run.json'} is not what a run wrote: {one_line(error)}") from None
+    with replacing(folder / "report.html") as partial:
+        partial.write_bytes(page.encode("utf-8", "replace"))  # JSON can hold half a surrogate pair
+    return folder / "report.html"
+
+
+def _page(run: Run, pictures: str) -> str:
+    record = run.record
+    ran_on = {name: record[name] for name in ("device", "matmul_precision", "versions")}
+    seconds = {name.removesuffix("_s"): f"{spent:.1f} s" for name, spent in record["timings"].items()}
+    sections = {
+        "Best cell": _best(run),
+        "Pictures": pictures,
+        "All cells": _cells(run),
+        "Predict with the best cell": _predict(run),
+        "Run it again": _code(record.get("command")),
+        "Configuration": _facts(record.get("config", {})),
+        "Data": _facts(record["data"]),
+        "Ran on": _facts(ran_on | {"time": seconds}),
+    }
+    template = resources.files("jaxcls").joinpath("report.html").read_text("utf-8")
+    return Template(template).substitute(
+        policy=_policy(template),
+        title=escape(f"Sweep of {record['data']['name']}"),
+        summary=escape(_summary(run)),
+        sections="\n".join(
+            f"<section>\n<h2>{heading}</h2>\n{body}\n</section>" for heading, body in sections.items() if body
+        ),
+    )
+
+
+def _policy(template: str) -> str:
+    """What a browser shall allow the page: its own style and script, pictures that it holds, and nothing else."""
+    allowed = ["default-src 'none'", "base-uri 'none'", "form-action 'none'", "img-src data:"]
+    for tag in ("style", "script"):
+        text = template.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
+        sha256 = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        allowed.append(f"{tag}-src 'sha256-{sha256}'")
+    return "; ".join(allowed)
+
+
+def _summary(run: Run) -> str:
+    axes = " × ".join(f"{len(values)} {axis}" for axis, values in _grid(run.table).axes.items())
+    diverged = len(run.record["diverged"])
+    cells = f"{axes} = {len(run.table):,} cells" + (f", {diverged:,} diverged" if diverged else "")
+    return f"{cells}; {run.record['timings']['total_s']:.1f} s on {run.record['device']}"
+
+
+def _best(run: Run) -> str:
+    if run.record["best"] is None:
+        return "<p>Every cell diverged: try lower learning rates.</p>"
+    beyond = _grid(run.table).beyond(int(np.argmax(run.table["rank"] == 1)))
+    return "\n".join(
+        [
+            '<dl class="best">',
+            *(f"<div>{_fact(name, value)}</div>" for name, value in run.record["best"].items()),
+            "</dl>",
+            *(f"<p>{_edge(axis, values)}</p>" for axis, values in beyond.items()),
+            f'<p class="note">Chosen by {escape(run.record["selection"])}. The test set was scored once.</p>',
+        ]
+    )
+
+
+def _edge(axis: str, values: Iterable[float]) -> str:
+    return f"The best {axis} is the last on its axis; a grid to try next: {' '.join(f'{x:g}' for x in values)}."
+
+
+def _pictures(folder: Path) -> str:
+    figures = [_figure(folder / name) for name in PICTURES if (folder / name).exists()]
+    return "\n".join(['<div class="pictures">', *figures, "</div>"]) if figures else ""
+
+
+def _figure(path: Path) -> str:
+    content, caption = path.read_bytes(), PICTURES[path.name]
+    if not (content.startswith(b"\x89PNG\r\n\x1a\n") and content.endswith(b"IEND\xaeB`\x82")):
+        raise ValueError(f"{path} is damaged, expected a whole PNG")
+    width, height = (int.from_bytes(content[at : at + 4]) for at in (16, 20))
+    source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    picture = f'<img src="{source}" width="{width}" height="{height}" alt="{caption}">'
+    return f'<figure id="{path.stem}">\n{picture}\n<figcaption>{caption}</figcaption>\n</figure>'
+
+
+def _cells(run: Run) -> str:
+    """The table; the page's script sorts it."""
+    columns = _columns(run)
+    sort = {"rank": ' aria-sort="ascending"'}  # as `_columns` has them
+    return "\n".join(
+        [
+            '<div class="scroll" tabindex="0" role="region" aria-label="All cells">',
+            "<table>",
+            "<thead><tr>",
+            *(f'<th scope="col"{sort.get(name, "")}>{_words(name)}</th>' for name in columns),
+            "</tr></thead>",
+            "<tbody>",
+            *map(_row, columns["rank"], zip(*columns.values(), strict=True)),
+            "</tbody>",
+            "</table>",
+            "</div>",
+            f'<p class="note print">On paper, the first {PRINTED} rows.</p>' if len(run.table) > PRINTED else "",
+        ]
+    )
+
+
+def _columns(run: Run) -> dict[str, list[str]]:
+    """``results.csv`` as it is to be read, best cell first: rounded, and empty where a cell that diverged has none."""
+    rank, names = run.table["rank"], run.table.dtype.names or ()
+    order = np.argsort(np.where(rank > 0, rank, len(rank) + 1), kind="stable")  # then in the order of the grid
+    columns = {name: [_cell(name, value) for value in run.table[name][order].tolist()] for name in names}
+    for row, cell in zip(np.flatnonzero(rank[order] == 0), run.record["diverged"], strict=True):
+        columns["status"][row] = f"diverged at step {cell['step']}"
+    return columns
+
+
+def _cell(name: str, value: float | str) -> str:
+    if value != value or (name == "rank" and value == 0):
+        return ""
+    return format(value, FORMATS[name]) if name in FORMATS else _text(value)
+
+
+def _row(rank: str, texts: Iterable[str]) -> str:
+    mark = {"1": ' class="first"', "": ' class="diverged"'}.get(rank, "")
+    return f"<tr{mark}>{''.join(f'<td>{escape(text)}</td>' for text in texts)}</tr>"
+
+
+def _predict(run: Run) -> str:
+    if run.best is None:
+        return ""
+    arrays = {name: jnp.asarray(array) for name, array in run.best.items() if name not in ("mean", "scale")}
+    params = arrays["W"] if "W" in arrays else two_layer.Params(**arrays)
+    lines = results.reload_lines("best.safetensors", "jax", params)
+    note = "In the run's folder, for raw features <code>X [N, d]</code>; in torch, from <code>safetensors.torch</code>."
+    return f'<p class="note">{note}</p>\n{_code(lines)}'
+
+
+def _code(text: str | None) -> str:
+    return f"<pre>{escape(text)}</pre>" if text else ""
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    """A list of names and values, without what was not asked for."""
+    lines = [_fact(name, value) for name, value in facts.items() if value not in (None, []) and value is not False]
+    return "\n".join(['<dl class="facts">', *lines, "</dl>"]) if lines else ""
+
+
+def _fact(name: str, value: Any) -> str:
+    text = f"{value:.4f}" if name.endswith("accuracy") else _text(value)
+    return f"<dt>{_words(name)}</dt><dd>{escape(text)}</dd>"
+
+
+def _words(name: str) -> str:
+    return escape(name.replace("_", " "))
+
+
+def _text(value: Any) -> str:
+    match value:
+        case float():
+            return f"{value:.6g}"
+        case list():
+            return ", ".join(map(_text, value))
+        case dict():
+            return ", ".join(f"{name} {_text(entry)}" for name, entry in value.items())
+    return str(value)
+
+
+def _grid(table: NDArray) -> Grid:
+    """The grid whose cells are the rows of this table."""
+    names = [axis for axis in AXES if axis in (table.dtype.names or ())]
+    return Grid(**{axis: tuple(dict.fromkeys(table[axis].tolist())) for axis in names})
