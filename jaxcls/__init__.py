@@ -1,6 +1,18 @@
 """Train a whole grid of shallow classifiers at once, with gradients derived by hand."""
 
-from jaxcls import classifier, data, gradcheck, grid, losses, memory, softmax, sweep, train, two_layer
+from jaxcls import classifier, data, gradcheck, grid, losses, memory, newton, softmax, sweep, train, two_layer
 
-__all__ = ["classifier", "data", "gradcheck", "grid", "losses", "memory", "softmax", "sweep", "train", "two_layer"]
+__all__ = [
+    "classifier",
+    "data",
+    "gradcheck",
+    "grid",
+    "losses",
+    "memory",
+    "newton",
+    "softmax",
+    "sweep",
+    "train",
+    "two_layer",
+]
 __version__ = "0.1.0"

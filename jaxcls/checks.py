@@ -4,13 +4,15 @@ Rank, size and dtype are known while JAX traces, so these raise at trace time an
 function. Values (a label out of range, a NaN) are not known then: `jaxcls.data` checks those on the host.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 
-def array(x: ArrayLike, name: str) -> jax.Array:
+def array(x: ArrayLike | Sequence, name: str) -> jax.Array:
     """Return ``x`` as JAX's, in JAX's default width, or say why it is no array of numbers.
 
     Example:
@@ -35,12 +37,12 @@ def array(x: ArrayLike, name: str) -> jax.Array:
     return jnp.asarray(host)
 
 
-def strength(reg: ArrayLike) -> jax.Array:
-    """Return ``reg`` as an array, or say why it is no real number."""
-    reg = array(reg, "reg")
-    if jnp.iscomplexobj(reg):
-        raise TypeError(f"reg must be real, got {reg.dtype}")
-    return reg
+def real(x: ArrayLike | Sequence, name: str) -> jax.Array:
+    """Return ``x`` as an array, or say why it is not one of real numbers."""
+    x = array(x, name)
+    if jnp.iscomplexobj(x):
+        raise TypeError(f"{name} must be real, got {x.dtype}")
+    return x
 
 
 def features(X: ArrayLike, num_features: int, dtype: jnp.dtype) -> jax.Array:

@@ -204,7 +204,7 @@ def _loss(W: Array, X: Array, y: Array, reg: Array) -> Array:
 
 
 def _check(W: ArrayLike, X: ArrayLike, reg: ArrayLike = 0.0) -> tuple[Array, Array, Array]:
-    W, reg = checks.array(W, "W"), checks.strength(reg)
+    W, reg = checks.array(W, "W"), checks.real(reg, "reg")
     if W.ndim != 2 + reg.ndim or W.shape[2:] != reg.shape:
         expected = ", ".join(["D", "C", *map(str, reg.shape)])
         raise ValueError(f"W must have shape [{expected}], got {list(W.shape)}")

@@ -244,7 +244,7 @@ def _loss(params: Params, X: Array, y: Array, reg: Array) -> Array:
 
 
 def _check(params: Params, X: ArrayLike, reg: ArrayLike = 0.0) -> tuple[Params, Array, Array]:
-    params, reg = Params(*map(checks.array, params, Params._fields)), checks.strength(reg)
+    params, reg = Params(*map(checks.array, params, Params._fields)), checks.real(reg, "reg")
     shapes = {name: array.shape for name, array in params._asdict().items()}
     (d, h), c = (*shapes["W1"], -1, -1)[:2], (*shapes["b2"], -1)[0]
     stack = reg.shape

@@ -1,0 +1,172 @@
+"""The optimum: of the objective that it says, where scikit-learn finds it, and known to be one."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from jaxcls import newton, softmax
+
+N, D, C = 400, 6, 4
+STRENGTHS = np.logspace(1, -7, 20)
+
+
+@pytest.fixture(scope="module")
+def examples() -> tuple[np.ndarray, np.ndarray]:
+    """Features of several scales, far from 0, and labels that no plane separates."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((N, D)) * np.logspace(-1, 1, D) + 3
+    scores = (X - 3) / np.logspace(-1, 1, D) @ rng.standard_normal((D, C))
+    return X, np.argmax(scores + rng.gumbel(size=(N, C)), axis=1)
+
+
+def sklearn(X: np.ndarray, y: np.ndarray, reg: float, weights: np.ndarray | None = None, **options: Any) -> np.ndarray:
+    """scikit-learn's optimum, the bias last."""
+    total = len(y) if weights is None else weights.sum()
+    model = LogisticRegression(C=1 / (2 * total * reg), solver="newton-cholesky", tol=1e-14, max_iter=1000, **options)
+    model.fit(X, y, sample_weight=weights)
+    bias = model.intercept_ if options.get("fit_intercept", True) else np.zeros((0, len(model.classes_)))
+    return np.vstack([model.coef_.T, bias])
+
+
+def objective(X: np.ndarray, y: np.ndarray, reg: float, W: jax.Array, weights: np.ndarray, free: int) -> jax.Array:
+    """Written anew, without any rule of ours."""
+    log_p = jax.nn.log_softmax(np.append(X, np.ones((len(X), 1)), axis=1) @ W)
+    data_loss = -jnp.sum(weights / weights.sum() * log_p[np.arange(len(X)), y])
+    return data_loss + reg * jnp.sum(W[: len(W) - free] ** 2)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_whole_path_is_scikit_learn_s(examples: tuple, weighted: bool) -> None:
+    X, y = examples
+    weights = np.random.default_rng(1).uniform(0, 3, N) if weighted else None
+    found = newton.path(X, y, STRENGTHS, weights=weights)
+    assert found.converged.all()
+    for k, reg in enumerate(STRENGTHS):
+        theirs = sklearn(X, y, reg, weights)
+        loss = functools.partial(objective, X, y, reg, weights=np.ones(N) if weights is None else weights, free=1)
+        assert found.loss[k] == pytest.approx(float(loss(W=found.W[..., k])), rel=1e-12)
+        assert found.loss[k] == pytest.approx(float(loss(W=theirs)), rel=1e-10)
+        np.testing.assert_allclose(found.W[:-1, :, k], theirs[:-1], atol=1e-6)
+        biases = found.W[-1, :, k], theirs[-1]  # the same added to all of them changes nothing
+        np.testing.assert_allclose(*(bias - bias.mean() for bias in biases), atol=1e-5)
+
+
+@pytest.mark.usefixtures("float64")
+def test_it_says_its_own_gradient(examples: tuple) -> None:
+    X, y = examples
+    found = newton.path(X, y, STRENGTHS, tol=1e-3)
+    for k, reg in enumerate(STRENGTHS):
+        loss = functools.partial(objective, X, y, reg, weights=np.ones(N), free=1)
+        exact = np.abs(jax.grad(lambda W: loss(W=W))(found.W[..., k])).max()  # noqa: B023
+        assert found.gradient[k] == pytest.approx(exact, rel=1e-6, abs=1e-15)
+
+
+@pytest.mark.usefixtures("float64")
+def test_with_the_bias_penalised_it_is_the_optimum_of_softmax_loss(examples: tuple) -> None:
+    X, y = examples
+    found = newton.path(X, y, STRENGTHS, penalise_bias=True)
+    assert found.converged.all()
+    for k, reg in enumerate(STRENGTHS):
+        loss, dW = softmax.loss_and_grad(found.W[..., k], softmax.append_ones(X), y, reg)
+        assert found.loss[k] == pytest.approx(float(loss), rel=1e-12)
+        assert np.abs(dW).max() < 1e-8
+        theirs = sklearn(np.append(X, np.ones((N, 1)), axis=1), y, reg, fit_intercept=False)
+        np.testing.assert_allclose(found.W[..., k], theirs, atol=1e-5)
+
+
+@pytest.mark.usefixtures("float64")
+def test_two_classes_are_scikit_learn_s_at_half_its_penalty(examples: tuple) -> None:
+    """It has one column for two classes; in two columns of opposite sign the same weights have half the penalty."""
+    X, y = examples
+    y = y % 2
+    for reg in (1e-1, 1e-3):
+        W = newton.path(X, y, [2 * reg]).W[..., 0]
+        np.testing.assert_allclose(W[:, 1] - W[:, 0], sklearn(X, y, reg)[:, 0], atol=1e-6)
+
+
+@pytest.mark.usefixtures("float64")
+def test_weights_are_repetitions_and_weight_0_is_absence(examples: tuple) -> None:
+    X, y = examples
+    times = np.random.default_rng(2).integers(0, 3, N)
+    weighted = newton.path(X, y, [1e-3], weights=times)
+    repeated = newton.path(np.repeat(X, times, axis=0), np.repeat(y, times), [1e-3])
+    np.testing.assert_allclose(weighted.W, repeated.W, atol=1e-8)
+    assert weighted.loss == pytest.approx(repeated.loss, rel=1e-12)
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_order_of_strengths_their_blocks_and_the_start_do_not_matter(examples: tuple) -> None:
+    X, y = examples
+    whole = newton.path(X, y, STRENGTHS)
+    for other in (
+        newton.path(X, y, STRENGTHS, block=3),
+        newton.path(X, y, STRENGTHS, start=np.ones((D + 1, C, len(STRENGTHS)))),
+    ):
+        np.testing.assert_allclose(other.loss, whole.loss, rtol=1e-12)
+        differences = other.W - whole.W
+        np.testing.assert_allclose(differences - differences.mean(axis=1, keepdims=True), 0, atol=1e-6)
+    backwards = newton.path(X, y, STRENGTHS[::-1])
+    np.testing.assert_array_equal(backwards.W[..., ::-1], whole.W)
+
+
+def test_more_features_than_examples_separable_and_constant_features(dtype: np.dtype) -> None:
+    rng = np.random.default_rng(3)
+    X = np.append(rng.standard_normal((30, 50)), np.zeros((30, 2)), axis=1)
+    y = rng.integers(0, 3, 30)
+    found = newton.path(X, y, np.logspace(0, -6, 13))
+    assert found.W.dtype == dtype
+    assert found.converged.all()
+    assert (np.argmax(X @ found.W[:-1, :, -1] + found.W[-1, :, -1], axis=1) == y).all()
+    assert (np.diff(found.loss) < 0).all()
+
+
+def test_float32_comes_as_near_as_float32_can(examples: tuple) -> None:
+    X, y = examples
+    found = newton.path(X, y, STRENGTHS)
+    assert found.W.dtype == np.float32
+    assert found.converged.all()
+    with jax.enable_x64(True):
+        exact = newton.path(X, y, STRENGTHS)
+    np.testing.assert_allclose(found.loss, exact.loss, rtol=2e-6)
+
+
+def test_what_did_not_converge_says_so(examples: tuple) -> None:
+    found = newton.path(*examples, [1e-1, 1e-7], max_iterations=2)
+    assert found.iterations.max() == 2
+    assert not found.converged[1]
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_class_without_examples_is_never_predicted(examples: tuple) -> None:
+    X, y = examples
+    found = newton.path(X, y, [1e-2], num_classes=C + 1)
+    assert C not in np.argmax(X @ found.W[:-1, :, 0] + found.W[-1, :, 0], axis=1)
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "no strength": ({"reg": []}, r"reg must hold at least one strength, got shape \[0\]"),
+    "one number": ({"reg": 0.1}, r"reg must hold at least one strength, got shape \[\]"),
+    "strength 0": ({"reg": [0.1, 0.0]}, "reg must hold finite values above 0, where there is an optimum, got 0"),
+    "strength NaN": ({"reg": [np.nan]}, "reg must hold finite values above 0, where there is an optimum, got nan"),
+    "no matrix": ({"X": np.ones(N)}, r"X must have shape \[N, d\] with N, d >= 1, got \[400\]"),
+    "labels": ({"num_classes": 3}, r"labels must lie in \[0, 3\), got 0 to 3"),
+    "weights of others": ({"weights": [1.0]}, r"weights must hold one for each of the 400 examples, got \[1\]"),
+    "negative weights": ({"weights": -np.ones(N)}, "weights must be finite, not below 0, and not all 0"),
+    "no weight": ({"weights": np.zeros(N)}, "weights must be finite, not below 0, and not all 0"),
+    "start": ({"start": np.zeros((2, 2, 2))}, r"start must have shape \[7, 4, 1\], got \[2, 2, 2\]"),
+}
+
+
+@pytest.mark.usefixtures("our_words")
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_sentence(examples: tuple, mistake: str) -> None:
+    X, y = examples
+    change, sentence = MISTAKES[mistake]
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        newton.path(**({"X": X, "y": y, "reg": [0.1]} | change))
