@@ -1,5 +1,6 @@
 """The mathematics of jaxcls in PyTorch, under the names and signatures of EECS 498-007; no autograd anywhere."""
 
+from torchref.checkpoint import Standardise, load
 from torchref.gradcheck import compute_numeric_gradient, grad_check_sparse, rel_error
 from torchref.linear_classifier import (
     predict_linear_classifier,
@@ -11,9 +12,11 @@ from torchref.linear_classifier import (
 from torchref.two_layer_net import get_toy_data, nn_forward_backward, nn_forward_pass, nn_predict, nn_train
 
 __all__ = [
+    "Standardise",
     "compute_numeric_gradient",
     "get_toy_data",
     "grad_check_sparse",
+    "load",
     "nn_forward_backward",
     "nn_forward_pass",
     "nn_predict",
