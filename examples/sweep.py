@@ -8,7 +8,6 @@ python examples/sweep.py --resume runs/cs231n-20261121-120000   # an interrupted
 """
 
 import argparse
-import functools
 import shlex
 import signal
 import sys
@@ -20,7 +19,6 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-import optax
 import tyro
 from tqdm import tqdm
 
@@ -31,16 +29,9 @@ from jaxcls.classifier import Classifier
 from jaxcls.data import Source, Splits
 from jaxcls.folder import claim
 from jaxcls.grid import Grid
-from jaxcls.sweep import SweepResult
+from jaxcls.outcome import SweepResult
 from jaxcls.train import Optimizer
 
-OPTIMIZERS: dict[str, Optimizer] = {
-    "sgd": optax.sgd,
-    "momentum": functools.partial(optax.sgd, momentum=0.9),
-    "nesterov": functools.partial(optax.sgd, momentum=0.9, nesterov=True),
-    "adam": optax.adam,
-    "rmsprop": optax.rmsprop,
-}
 PRECISIONS = {"highest": "highest", "tf32": "tensorfloat32", "bf16x3": "BF16_BF16_F32_X3"}
 Saved = tuple[sweep.Snapshot, dict[str, Any]]  # what `checkpoint.read` returns
 MOST_ROWS = 100  # of the table, on the screen
@@ -242,7 +233,7 @@ def model(config: Config) -> Classifier:
 
 def optimizer(config: Config, splits: Splits) -> Optimizer:
     """The optimizer that the command line names, with its decay of the learning rate."""
-    chosen = OPTIMIZERS[config.optimizer]
+    chosen = train.OPTIMIZERS[config.optimizer]
     if config.decay == 1:
         return chosen
     epoch = train.steps_per_epoch(len(splits.train.y), config.batch_size)

@@ -18,7 +18,8 @@ from jaxcls.classifier import two_layer_net
 from jaxcls.data import Splits
 from jaxcls.folder import claim
 from jaxcls.grid import Grid
-from jaxcls.sweep import Figures, SweepResult
+from jaxcls.outcome import SweepResult
+from jaxcls.sweep import Figures
 
 BATCH = 500
 DECAY = 0.95

@@ -1,15 +1,33 @@
 """Train a whole grid of shallow classifiers at once, with gradients derived by hand."""
 
-from jaxcls import classifier, data, gradcheck, grid, losses, memory, newton, softmax, sweep, train, two_layer
+from jaxcls import (
+    classifier,
+    crossval,
+    data,
+    gradcheck,
+    grid,
+    losses,
+    memory,
+    newton,
+    outcome,
+    probe,
+    softmax,
+    sweep,
+    train,
+    two_layer,
+)
 
 __all__ = [
     "classifier",
+    "crossval",
     "data",
     "gradcheck",
     "grid",
     "losses",
     "memory",
     "newton",
+    "outcome",
+    "probe",
     "softmax",
     "sweep",
     "train",

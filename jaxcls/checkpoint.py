@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from jaxcls.checks import one_line
 from jaxcls.folder import replacing
-from jaxcls.sweep import Snapshot, Timings
+from jaxcls.outcome import Timings
+from jaxcls.sweep import Snapshot
 
 NAME = "checkpoint.safetensors"
 ARRAYS, LEAVES = ("losses", "train_accuracy", "val_accuracy"), ("best", "state")  # of a snapshot

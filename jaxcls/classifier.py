@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxcls import softmax, two_layer
@@ -24,8 +25,10 @@ class Classifier(NamedTuple):
     num_hidden_layers: int = 0
 
 
-def linear(*, init_scale: float = 1e-3) -> Classifier:
+def linear(*, init_scale: float = 1e-3, class_weights: Float[ArrayLike, "C"] | None = None) -> Classifier:
     """The linear softmax classifier, its weights drawn with standard deviation ``init_scale``.
+
+    With ``class_weights``, an example counts as much as its class does, as `jaxcls.data.balanced` has it.
 
     Example:
       >>> import jax
@@ -34,11 +37,12 @@ def linear(*, init_scale: float = 1e-3) -> Classifier:
       (65, 10)
     """
     init = functools.partial(softmax.init, scale=init_scale)
-    return Classifier(init, softmax.logits, softmax.loss, stacked(softmax.loss_and_grad), softmax.append_ones)
+    losses = _weighted(softmax.loss, softmax.loss_and_grad, class_weights)
+    return Classifier(init, softmax.logits, *losses, softmax.append_ones)
 
 
-def two_layer_net(*, init_scale: float = 1e-4) -> Classifier:
-    """The two-layer net, its weights drawn with standard deviation ``init_scale``.
+def two_layer_net(*, init_scale: float = 1e-4, class_weights: Float[ArrayLike, "C"] | None = None) -> Classifier:
+    """The two-layer net, its weights drawn with standard deviation ``init_scale``; class weights as in `linear`.
 
     Example:
       >>> import jax
@@ -47,7 +51,23 @@ def two_layer_net(*, init_scale: float = 1e-4) -> Classifier:
       (64, 20)
     """
     init = functools.partial(two_layer.init, scale=init_scale)
-    return Classifier(init, two_layer.logits, two_layer.loss, stacked(two_layer.loss_and_grad), num_hidden_layers=1)
+    losses = _weighted(two_layer.loss, two_layer.loss_and_grad, class_weights)
+    return Classifier(init, two_layer.logits, *losses, num_hidden_layers=1)
+
+
+def _weighted(
+    loss: Callable[..., Any], loss_and_grad: Callable[..., Any], class_weights: ArrayLike | None
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Both functions, with each example weighted by its class."""
+    if class_weights is None:
+        return loss, stacked(loss_and_grad)
+    of_class = jnp.asarray(class_weights)
+
+    def weighted(params: Params, X: Any, y: Any, reg: Any) -> tuple[Array, Params]:
+        # Of a minibatch they sum to 1 on average, not each time: else rare classes would count less than they should.
+        return loss_and_grad(params, X, y, reg, weights=of_class[y] / len(y))
+
+    return lambda *problem: weighted(*problem)[0], stacked(weighted)
 
 
 LINEAR = linear()

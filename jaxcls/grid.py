@@ -14,13 +14,13 @@ class Grid:
     """Every combination of its axes. The order of cells is lr by lr, within it reg by reg, and so on.
 
     Attributes:
-      lr: learning rates.
+      lr: learning rates; none for a solver that has no such thing.
       reg: strengths of the L2 penalty.
-      seed: one replicate each, with its own initial weights and its own minibatches.
+      seed: one replicate each, with its own initial weights and its own minibatches; none where nothing is drawn.
       hidden: numbers of hidden units, for a net; none for the linear classifier, whose grid lacks this axis.
 
     Raises:
-      ValueError: an axis is empty, or holds a value twice, or one that is negative, infinite or NaN.
+      ValueError: there is no strength, or an axis holds a value twice, or one that is negative, infinite or NaN.
       TypeError: a value is no number, or a seed or a hidden size no integer.
 
     Example:
@@ -40,7 +40,7 @@ class Grid:
     def __post_init__(self) -> None:
         for axis, dtype in (("lr", float), ("reg", float), ("seed", int), ("hidden", int)):
             object.__setattr__(self, axis, _axis(axis, getattr(self, axis), dtype))
-        if max(self.seed) >= 2**32:
+        if max(self.seed, default=0) >= 2**32:
             raise ValueError(f"seed must hold values below 2**32, got {max(self.seed)}")
 
     def __len__(self) -> int:
@@ -88,7 +88,7 @@ def _axis(name: str, values: Any, dtype: type) -> tuple[Any, ...]:
     kind = np.integer if dtype is int else np.number
     lowest = 1 if name == "hidden" else 0
     array = np.asarray(values)
-    if name == "hidden" and array.shape == (0,):
+    if name != "reg" and array.shape == (0,):
         return ()
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"{name} must hold at least one value, got {values!r}")

@@ -16,6 +16,7 @@ The bias is not penalised, as in scikit-learn, unless asked for: then this is th
 
 References:
   D. Böhning, `Multinomial logistic regression algorithm <https://doi.org/10.1007/BF00048682>`_, 1992.
+
   J. Nocedal and S. Wright, *Numerical Optimization*, 2006, algorithm 7.1.
 """
 
@@ -59,7 +60,7 @@ class Optimum(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What all strengths have in common: the examples, centred if the bias is free, and `Problem.vectors` of XᵀX."""
+    """What all strengths have in common: the examples, centred if the bias is free, and the eigenvectors of XᵀX."""
 
     X: Float[Array, "N D"]
     y: Integer[Array, "N"]

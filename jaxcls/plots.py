@@ -18,7 +18,7 @@ from jaxcls import two_layer
 from jaxcls.data.splits import Splits
 from jaxcls.folder import replacing
 from jaxcls.grid import Grid
-from jaxcls.sweep import SweepResult
+from jaxcls.outcome import SweepResult
 
 MOST_TICKS = 24  # on an axis; of more values, every second, third, ... is labelled
 AXIS_LABELS = {"lr": "learning rate", "reg": "regularisation strength", "hidden": "hidden units", "seed": "seed"}
@@ -94,6 +94,20 @@ def loss_curves(ax: Axes, result: SweepResult, *, points: int = 100) -> Axes:
         ax.set_yscale("log" if fell.max() > 10 * fell.min() else "linear")
         ax.set_ylim(0.9 * fell.min(), 1.1 * fell.max())
     ax.set(xlabel="step", ylabel=f"minibatch loss, mean of {width} steps", title="loss")
+    return ax
+
+
+def path_curves(ax: Axes, result: SweepResult) -> Axes:
+    """Train and validation accuracy over the strengths of the penalty, of a grid that has no other axis."""
+    order = np.argsort(result.table["reg"])
+    table = result.table[order]
+    for name, label in (("train_accuracy", "train"), ("val_accuracy", "validation")):
+        ax.plot(table["reg"], table[name], ".-", label=label)
+    if result.best is not None:
+        best = result.table[result.best]
+        ax.axvline(best["reg"], color="red", linewidth=1, label=f"best: {best['reg']:.3g}")
+    ax.set(xscale="log", xlabel=AXIS_LABELS["reg"], ylabel="accuracy", title="accuracy over the path")
+    ax.legend()
     return ax
 
 
@@ -185,10 +199,13 @@ def hidden_units(ax: Axes, W1: NDArray[np.floating], pixels: NDArray[np.integer]
 def save(folder: str | Path, result: SweepResult, splits: Splits) -> list[Path]:
     """Write the pictures of a run; the paths written.
 
-    ``heatmap.png`` and ``loss.png``; ``history.png`` if the result has a history; and, unless every cell
-    diverged, ``weights.png``.
+    ``heatmap.png`` and ``loss.png``, or ``path.png`` of a solver, which has no learning rates; ``history.png`` if the
+    result has a history; and, unless every cell diverged, ``weights.png``.
     """
-    figures = {"heatmap.png": _heat_maps(result), "loss.png": _losses(result)}
+    if result.grid.lr:
+        figures = {"heatmap.png": _heat_maps(result), "loss.png": _losses(result)}
+    else:
+        figures = {"path.png": _path(result)}
     if result.history is not None:
         figures["history.png"] = _histories(result)
     if isinstance(result.params, two_layer.Params):
@@ -224,6 +241,12 @@ def _histories(result: SweepResult) -> Figure:
     figure = Figure(figsize=(12, 3.4 * len(names)), layout="constrained")
     for name, row in zip(names, figure.subplots(len(names), 3, squeeze=False), strict=True):
         history_curves(row, result, name)
+    return figure
+
+
+def _path(result: SweepResult) -> Figure:
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    path_curves(figure.subplots(), result)
     return figure
 
 

@@ -17,16 +17,17 @@ from jaxcls import results, two_layer
 from jaxcls.checks import one_line
 from jaxcls.folder import replacing
 from jaxcls.grid import Grid
+from jaxcls.outcome import AXES
 from jaxcls.results import Run
-from jaxcls.sweep import AXES
 
 PICTURES = {
     "heatmap.png": "Accuracy over the grid; the best cell is outlined",
     "history.png": "Loss and accuracy over the epochs, of the best cell at each value of an axis",
+    "path.png": "Accuracy over the regularisation strengths",
     "loss.png": "Minibatch loss of every cell over the steps",
     "weights.png": "Weights of the best cell",
 }
-FORMATS = {"train_loss": "#.6g", "val_loss": "#.6g", "train_accuracy": ".4f", "val_accuracy": ".4f"}
+FORMATS = {"train_loss": "#.6g", "val_loss": "#.6g", "train_accuracy": ".4f", "val_accuracy": ".4f", "gradient": ".1e"}
 
 PRINTED = 100  # rows of the table, as the style has it
 
@@ -223,5 +224,6 @@ def _text(value: Any) -> str:
 
 def _grid(table: NDArray) -> Grid:
     """The grid whose cells are the rows of this table."""
-    names = [axis for axis in AXES if axis in (table.dtype.names or ())]
-    return Grid(**{axis: tuple(dict.fromkeys(table[axis].tolist())) for axis in names})
+    names = table.dtype.names or ()
+    axes = {axis: tuple(dict.fromkeys(table[axis].tolist())) if axis in names else () for axis in AXES}
+    return Grid(**axes)

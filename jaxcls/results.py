@@ -20,8 +20,8 @@ from jaxcls.checks import one_line
 from jaxcls.classifier import Params
 from jaxcls.data.splits import Splits
 from jaxcls.folder import replacing
+from jaxcls.outcome import AXES, History, SweepResult
 from jaxcls.precision import matmul_precision
-from jaxcls.sweep import AXES, SCORES, History, SweepResult
 
 
 class Run(NamedTuple):
@@ -156,7 +156,7 @@ def _csv(rows: Iterable[Mapping[str, Any]]) -> bytes:
 
 def _columns(content: bytes) -> NDArray:
     rows = list(csv.reader(io.StringIO(content.decode())))
-    integers = {"rank", "step"} | {axis for axis, kind in AXES.items() if kind == "i8"}
+    integers = {"rank", "step", "iterations"} | {axis for axis, kind in AXES.items() if kind == "i8"}
     kinds = {name: "i8" if name in integers else "U8" if name == "status" else "f8" for name in rows[0]}
     return np.array([tuple(row) for row in rows[1:]], list(kinds.items()))
 
@@ -173,9 +173,11 @@ _READERS: Mapping[str, Callable[[bytes], Any]] = {
 
 
 def _results(result: SweepResult) -> Iterator[dict[str, Any]]:
+    names = [name for name in result.table.dtype.names or () if name not in ("diverged_at", "converged")]
+    solved = "converged" in (result.table.dtype.names or ())
     for row in result.table:
-        numbers = {name: row[name].item() for name in (*result.grid.axes, *SCORES, "rank")}
-        yield numbers | {"status": "ok" if row["diverged_at"] < 0 else "diverged"}
+        status = "diverged" if row["diverged_at"] >= 0 else "stopped" if solved and not row["converged"] else "ok"
+        yield {name: row[name].item() for name in names} | {"status": status}
 
 
 def _along(result: SweepResult, history: History) -> Iterator[dict[str, Any]]:

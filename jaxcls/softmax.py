@@ -107,6 +107,8 @@ def loss_and_grad(
     X: Float[ArrayLike, "N D"],
     y: Integer[ArrayLike, "N"],
     reg: Real[ArrayLike, "*cells"],
+    *,
+    weights: Float[Array, "N"] | None = None,
 ) -> tuple[Float[Array, "*cells"], Float[Array, "D C *cells"]]:
     """Softmax loss and its gradient for a linear classifier.
 
@@ -117,6 +119,7 @@ def loss_and_grad(
       X: examples, ``[N, D]``, in the dtype of ``W``, the column of ones last.
       y: integer labels in ``[0, C)``, ``[N]``.
       reg: strength of the L2 penalty, a scalar; of a stack, ``[G]``.
+      weights: what each example counts, as in `jaxcls.losses.cross_entropy_and_grad`.
 
     Returns:
       The loss, a scalar or ``[G]``, and ``dL/dW``: what `jax.value_and_grad` of the loss returns.
@@ -140,7 +143,7 @@ def loss_and_grad(
       CS231n, `assignment 1 <https://cs231n.github.io/assignments2025/assignment1/>`_, ``softmax.ipynb``.
     """
     W, X, reg = _check(W, X, reg)
-    data_loss, dlogits = cross_entropy_and_grad(einsum("nd,dc->nc", X, W), y)
+    data_loss, dlogits = cross_entropy_and_grad(einsum("nd,dc->nc", X, W), y, weights)
     loss = data_loss + reg * sum_of_squares(W)
     return loss, einsum("nd,nc->dc", X, dlogits) + 2 * reg[None, None] * W
 

@@ -5,90 +5,28 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 from numpy.typing import NDArray
 
-from jaxcls import program, train, wide
+from jaxcls import outcome, program, train, wide
 from jaxcls.blocks import blocks, groups
-from jaxcls.classifier import LINEAR, Classifier, Params
+from jaxcls.classifier import LINEAR, Classifier
 from jaxcls.data.splits import Split, Splits
 from jaxcls.devices import CELLS, fetch, mesh, put
 from jaxcls.grid import Grid
 from jaxcls.memory import Memory, available, estimate
+from jaxcls.outcome import AXES, SCORES, History, SweepResult, Timings
 from jaxcls.program import Cells
 from jaxcls.train import Hyper, Optimizer, Score
 from jaxcls.wide import Problem
 
 Figures = dict[str, int | float]
-SCORES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
-AXES = {"lr": "f8", "reg": "f8", "hidden": "i8", "seed": "i8"}
-
-
-class Timings(NamedTuple):
-    """Where a sweep's seconds went."""
-
-    compile_s: float
-    run_s: float
-    evaluate_s: float
-    total_s: float
-
-
-class History(NamedTuple):
-    """What the courses record of a net in step 0 and once an epoch after it, each time after the step's update.
-
-    Attributes:
-      step: the steps, ``[E]``.
-      train_accuracy: on the step's own minibatch, ``[cells, E]``; NaN from where a cell diverged.
-      val_accuracy: on all of val, likewise.
-    """
-
-    step: NDArray[np.integer]
-    train_accuracy: NDArray[np.floating]
-    val_accuracy: NDArray[np.floating]
-
-
-@dataclass(frozen=True, eq=False)
-class SweepResult:
-    """What a sweep found.
-
-    Attributes:
-      grid: the grid.
-      table: a structured array, one row per cell in grid order, with the columns
-
-        - ``lr``, ``reg``, ``hidden`` if the grid has it, ``seed``: the cell;
-        - ``train_loss``: over all of train after the last step, penalty included;
-        - ``val_loss``: the cross-entropy over val, without penalty;
-        - ``train_accuracy``, ``val_accuracy``: fractions;
-        - ``diverged_at``: the first step whose loss was not finite, or -1; a diverged cell's scores are NaN;
-        - ``rank``: 1 for the highest validation accuracy, ties broken by lower validation loss, then by grid
-          order; 0 for a diverged cell.
-      losses: the minibatch loss before each step, penalty included, ``[cells, steps]``.
-      history: accuracies along the way; None unless asked for.
-      params: the best cell's, on the host; None if every cell diverged.
-      test_accuracy: the best cell's, which alone sees the test set; NaN if every cell diverged.
-      timings: where the time went.
-    """
-
-    grid: Grid
-    table: NDArray
-    losses: NDArray[np.floating]
-    history: History | None
-    params: Params | None
-    test_accuracy: float
-    timings: Timings
-
-    @property
-    def best(self) -> int | None:
-        """The row of the best cell; None if every cell diverged."""
-        return next(iter(np.flatnonzero(self.table["rank"] == 1).tolist()), None)
 
 
 class Part(NamedTuple):
@@ -121,6 +59,9 @@ def plan(
     for name, value in (("steps", steps), ("batch_size", batch_size)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    for name in ("lr", "seed"):
+        if not getattr(grid, name):
+            raise ValueError(f"{name} must hold at least one value, got ()")
     if bool(grid.hidden) != bool(classifier.num_hidden_layers):
         raise ValueError(f"grid.hidden must be given for a net and for nothing else, got {grid.hidden}")
     budget = available() if memory is None else memory
@@ -208,8 +149,9 @@ def run(
       A `SweepResult`. A cell that diverges is a result, not an error.
 
     Raises:
-      ValueError: ``steps``, ``batch_size`` or ``chunk_steps`` is below 1, the grid has hidden sizes and the model
-        none or the other way about, a single cell does not fit in memory, or the snapshot is of another sweep.
+      ValueError: ``steps``, ``batch_size`` or ``chunk_steps`` is below 1, the grid has no lr or no seed, or hidden
+        sizes and the model none or the other way about, a single cell does not fit in memory, or the snapshot is of
+        another sweep.
 
     Example:
       >>> from jaxcls import data, grid, sweep
@@ -289,7 +231,7 @@ def run(
             look(block, chunk.stop, functools.partial(_leaves, on, state))
         with _timed(spent, "evaluate_s"):
             _enter_scores(table, rows, losses, fetch(on, runs.evaluate(state.params, hyper.reg, *sets)), splits)
-            _enter_ranks(table)
+            outcome.rank(table)
             if first := np.argwhere(table["rank"][rows] == 1).tolist():
                 replicate, index = first[0]
                 own = int(_sizes(table[rows[0]], problem)[index])
@@ -297,7 +239,7 @@ def run(
     with _timed(spent, "evaluate_s"):
         tree = jax.tree.structure(wide.cell(parts[0].problem).params)
         params = jax.tree.unflatten(tree, best) if best else None
-        test_accuracy = math.nan if params is None else _accuracy(classifier, params, splits.test)
+        test_accuracy = math.nan if params is None else train.accuracy(classifier, params, splits.test.X, splits.test.y)
     diverged_at = table["diverged_at"][:, None]
     for accuracy in (train_accuracy, val_accuracy):
         # The step before the one whose loss was not finite is the one that spoilt the params.
@@ -307,20 +249,12 @@ def run(
     return SweepResult(grid, table, losses, along, params, test_accuracy, Timings(**spent))
 
 
-def _accuracy(classifier: Classifier, params: Params, split: Split) -> float:
-    """The fraction of a `Split` that one model predicts right."""
-    score = functools.partial(train.score, classifier, params, jnp.zeros(()))
-    X = classifier.features(split.X)
-    num_correct = jax.jit(functools.partial(train.evaluate, score))(X, split.y).num_correct
-    return int(num_correct) / len(split.y)
-
-
 def _nothing_yet(grid: Grid, steps: int, recorded: int, problem: Problem) -> Snapshot:
     """Where every sweep begins."""
     losses = np.full((len(grid), steps), np.nan, problem.dtype)
     train_accuracy, val_accuracy = np.full((2, len(grid), recorded), np.nan)
     no_time = Timings(0.0, 0.0, 0.0, 0.0)
-    return Snapshot(_empty_table(grid), losses, train_accuracy, val_accuracy, [], 0, 0, [], no_time)
+    return Snapshot(outcome.empty(grid), losses, train_accuracy, val_accuracy, [], 0, 0, [], no_time)
 
 
 def _resumed(resume: Snapshot, begin: Snapshot, num_blocks: int, chunks: list[range]) -> Snapshot:
@@ -350,12 +284,6 @@ def _chunks(steps: int, chunk_steps: int, epoch: int | None) -> list[range]:
         chunks += [range(start, min(start + chunk_steps, end)) for start in range(first, end, chunk_steps)]
         first = end
     return chunks
-
-
-def _empty_table(grid: Grid) -> NDArray:
-    axes = [(axis, AXES[axis]) for axis in grid.axes]
-    columns = [*axes, *((name, "f8") for name in SCORES), ("diverged_at", "i8"), ("rank", "i8")]
-    return np.array([(*cell.values(), *[np.nan] * len(SCORES), -1, 0) for cell in grid.cells()], columns)
 
 
 def _cells(on: Mesh, table: NDArray, rows: NDArray[np.integer], problem: Problem) -> Cells:
@@ -391,13 +319,6 @@ def _enter_scores(
     table["diverged_at"][rows] = diverged_at
     for name in SCORES:
         table[name][rows[diverged_at >= 0]] = np.nan
-
-
-def _enter_ranks(table: NDArray) -> None:
-    scored = np.flatnonzero(np.isfinite(table["val_loss"]))
-    order = scored[np.lexsort((scored, table["val_loss"][scored], -table["val_accuracy"][scored]))]
-    table["rank"] = 0
-    table["rank"][order] = np.arange(len(order)) + 1
 
 
 def _figures(steps: int, step: int, losses: NDArray[np.floating]) -> Figures:

@@ -5,6 +5,7 @@ over minibatches; `minibatches` draws them from the run's key. Nothing here is j
 does that, once, outside (`jaxcls.sweep` does it for a grid).
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,12 +14,21 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Integer, Key, Real
+from numpy.typing import NDArray
 
 from jaxcls.classifier import Classifier, Params
 
 EVALUATION_BATCH = 1000  # examples whose scores are in memory at once
 
 Optimizer = Callable[[Array], optax.GradientTransformation]  # learning rate -> transformation, as optax.sgd is
+
+OPTIMIZERS: dict[str, Optimizer] = {
+    "sgd": optax.sgd,
+    "momentum": functools.partial(optax.sgd, momentum=0.9),
+    "nesterov": functools.partial(optax.sgd, momentum=0.9, nesterov=True),
+    "adam": optax.adam,
+    "rmsprop": optax.rmsprop,
+}
 
 
 def decayed(optimizer: Callable[..., optax.GradientTransformation], decay: float, steps_per_epoch: int) -> Optimizer:
@@ -208,3 +218,17 @@ def evaluate(
     if rest := n % size:
         total = jax.tree.map(jnp.add, total, weighted(n - rest, rest))
     return total
+
+
+def accuracy(classifier: Classifier, params: Params, X: Float[NDArray, "N d"], y: Integer[NDArray, "N"]) -> float:
+    """The fraction of these examples that one model predicts right, from examples as a protocol prepared them.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxcls import classifier
+      >>> W, X = np.array([[1.0, -1.0], [0.0, 0.0]], np.float32), np.array([[1.0], [-1.0], [2.0]], np.float32)
+      >>> accuracy(classifier.linear(), W, X, np.array([0, 1, 0]))
+      1.0
+    """
+    one = functools.partial(score, classifier, params, jnp.zeros(()))
+    return int(jax.jit(functools.partial(evaluate, one))(classifier.features(X), y).num_correct) / len(y)

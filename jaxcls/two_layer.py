@@ -119,7 +119,12 @@ def loss(
 
 @full_precision
 def loss_and_grad(
-    params: Params, X: Float[ArrayLike, "N D"], y: Integer[ArrayLike, "N"], reg: Real[ArrayLike, "*cells"]
+    params: Params,
+    X: Float[ArrayLike, "N D"],
+    y: Integer[ArrayLike, "N"],
+    reg: Real[ArrayLike, "*cells"],
+    *,
+    weights: Float[Array, "N"] | None = None,
 ) -> tuple[Float[Array, "*cells"], Params]:
     """Softmax loss and its gradients for a two-layer net.
 
@@ -128,6 +133,7 @@ def loss_and_grad(
       X: examples, ``[N, D]``, in the dtype of the params, without a column of ones.
       y: integer labels in ``[0, C)``, ``[N]``.
       reg: strength of the L2 penalty on ``W1`` and ``W2``, a scalar; of a stack, ``[G]``.
+      weights: what each example counts, as in `jaxcls.losses.cross_entropy_and_grad`.
 
     Returns:
       The loss, a scalar or ``[G]``, and the gradients as `Params`: what `jax.value_and_grad` of the loss returns.
@@ -150,7 +156,7 @@ def loss_and_grad(
     (W1, b1, W2, b2), X, reg = _check(params, X, reg)
     z = einsum("nd,dh->nh", X, W1) + b1[None]
     h = jnp.maximum(z, 0)
-    data_loss, dlogits = cross_entropy_and_grad(einsum("nh,hc->nc", h, W2) + b2[None], y)
+    data_loss, dlogits = cross_entropy_and_grad(einsum("nh,hc->nc", h, W2) + b2[None], y, weights)
     loss = data_loss + reg * penalty(params)
 
     dz = jnp.where(z > 0, einsum("nc,hc->nh", dlogits, W2), 0)

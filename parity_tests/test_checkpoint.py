@@ -16,7 +16,7 @@ import optax
 import pytest
 import safetensors.numpy
 
-from jaxcls import checkpoint, results, sweep, wide
+from jaxcls import checkpoint, outcome, results, sweep, wide
 from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Splits
 from jaxcls.folder import claim
@@ -54,7 +54,7 @@ def test_a_sweep_resumed_from_any_chunk_writes_the_same_bytes(name: str, digits:
         saved.append(tmp_path / f"{len(saved)}.safetensors")
         checkpoint.write(saved[-1], take(), {"of": name})
 
-    def written(result: sweep.SweepResult, folder: Path) -> dict[str, bytes]:
+    def written(result: outcome.SweepResult, folder: Path) -> dict[str, bytes]:
         folder.mkdir()
         paths = results.write(folder, result, digits, {})
         return {path.name: path.read_bytes() for path in paths if path.name != "run.json"}

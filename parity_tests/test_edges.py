@@ -57,9 +57,10 @@ OTHERWISE = {
     "gradcheck.sparse_check": {"f": lambda x: jnp.sum(x * x)},
     "train.score": {"X": jnp.asarray(ARGUMENTS["X"]), "y": jnp.asarray(ARGUMENTS["y"])},
     "newton.path": {
-        "reg": np.array([0.1, 1.0], np.float32),
+        "reg": np.array([1.0, 2.0], np.float32),
         "weights": np.ones(N, np.float32),
         "start": normal(D + 1, C, 2),
+        "num_classes": C,
     },
 }
 
@@ -170,6 +171,8 @@ def test_an_array_may_come_in_any_vessel(vessel: str) -> None:
 @pytest.mark.parametrize("vessel", REFUSED)
 def test_what_is_no_array_of_numbers_is_refused_in_one_sentence(vessel: str) -> None:
     for name, argument in ARRAYS:
+        if vessel == "None" and inspect.signature(FUNCTIONS[name]).parameters[argument].default is None:
+            continue  # what it means by itself
         said = refusal(name, argument, REFUSED[vessel])
         what = "W" if argument == "params" else argument
         assert re.match(rf"{what}2? must be an array", said), f"{name}({argument}): {said}"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import torchref
-from jaxcls import blocks, sweep, train, two_layer, wide
+from jaxcls import blocks, outcome, sweep, train, two_layer, wide
 from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Splits
 from jaxcls.grid import Grid
@@ -140,7 +140,7 @@ def test_nets_that_diverge_are_marked_and_leave_the_others_as_they_were_bit_for_
         assert np.isnan(kept[gone][:, 1:]).all()
         np.testing.assert_array_equal(kept[~gone], getattr(calm.history, name)[~gone])
     np.testing.assert_array_equal(wild.losses[~gone], calm.losses[~gone])
-    for column in sweep.SCORES:
+    for column in outcome.SCORES:
         np.testing.assert_array_equal(wild.table[column][~gone], calm.table[column][~gone])
 
 

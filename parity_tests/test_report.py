@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Error, Page, sync_playwright
 
-from jaxcls import plots, report, results, sweep, two_layer
+from jaxcls import outcome, plots, report, results, two_layer
 from jaxcls.data import Splits
 from jaxcls.grid import Grid
 
@@ -35,7 +35,7 @@ HOSTILE = (
 )
 COMMAND = "python sweep.py --data 'a <b> & \"c\".npz' --lr 0.1 1"
 VOID = {"meta", "link", "img"}  # elements without an end tag
-COLUMNS = ["lr", "reg", "seed", *(name.replace("_", " ") for name in sweep.SCORES), "rank", "status"]
+COLUMNS = ["lr", "reg", "seed", *(name.replace("_", " ") for name in outcome.SCORES), "rank", "status"]
 
 
 @pytest.fixture(scope="module")
@@ -43,42 +43,42 @@ def hostile(digits: Splits) -> Splits:
     return dataclasses.replace(digits, class_names=HOSTILE, name=HOSTILE[0])
 
 
-def made_up(splits: Splits, grid: Grid, diverged: Collection[int] = ()) -> sweep.SweepResult:
+def made_up(splits: Splits, grid: Grid, diverged: Collection[int] = ()) -> outcome.SweepResult:
     """A sweep's result, quicker than a sweep; these rows of it diverged."""
     rng = np.random.default_rng(0)
-    kinds = [(axis, sweep.AXES[axis]) for axis in grid.axes] + [(name, "f8") for name in sweep.SCORES]
+    kinds = [(axis, outcome.AXES[axis]) for axis in grid.axes] + [(name, "f8") for name in outcome.SCORES]
     losses, accuracies = 10 ** rng.uniform(-3, 3, (2, len(grid))), rng.random((2, len(grid)))
     scores = np.stack([losses, accuracies], axis=1).reshape(4, -1).T
     rows = [(*cell.values(), *numbers, -1, 0) for cell, numbers in zip(grid.cells(), scores, strict=True)]
     table = np.array(rows, [*kinds, ("diverged_at", "i8"), ("rank", "i8")])
     order = np.argsort(-table["val_accuracy"], kind="stable")
     for row in diverged:
-        table[list(sweep.SCORES)][row] = (np.nan,) * 4
+        table[list(outcome.SCORES)][row] = (np.nan,) * 4
         table["diverged_at"][row] = 8 + row
     ranked = [row for row in order if row not in diverged]
     table["rank"][ranked] = 1 + np.arange(len(ranked))
     D, H, C = splits.num_features, max(grid.hidden, default=0), splits.num_classes
     net = two_layer.Params(*map(np.ones, ((D, H), H, (H, C), C)))
     steps, accuracy = np.array([0, 10, 20]), rng.random((2, len(grid), 3))
-    return sweep.SweepResult(
+    return outcome.SweepResult(
         grid,
         table,
         losses=rng.random((len(grid), 30)),
-        history=sweep.History(steps, *accuracy) if grid.hidden else None,
+        history=outcome.History(steps, *accuracy) if grid.hidden else None,
         params=None if not ranked else net if grid.hidden else np.ones((D + 1, C)),
         test_accuracy=0.5 if ranked else math.nan,
-        timings=sweep.Timings(1.0, 2.0, 3.0, 6.0),
+        timings=outcome.Timings(1.0, 2.0, 3.0, 6.0),
     )
 
 
 @pytest.fixture(scope="module")
-def result(hostile: Splits) -> sweep.SweepResult:
+def result(hostile: Splits) -> outcome.SweepResult:
     return made_up(hostile, Grid([20.0, 1e-7, 1.0, 3e3], [0.0, 0.5]), diverged=[1, 6])
 
 
 @pytest.fixture(scope="module")
 def finished(
-    result: sweep.SweepResult, hostile: Splits, digits: Splits, tmp_path_factory: pytest.TempPathFactory
+    result: outcome.SweepResult, hostile: Splits, digits: Splits, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The folder of a run, without its report."""
     folder = tmp_path_factory.mktemp("run")
@@ -176,7 +176,7 @@ def test_what_comes_from_a_run_is_text_and_nothing_else(folder: Path) -> None:
 
 
 def test_the_table_has_a_row_per_cell_best_first_and_no_scores_of_diverged_cells(
-    folder: Path, result: sweep.SweepResult
+    folder: Path, result: outcome.SweepResult
 ) -> None:
     page = Document(report.write(folder))
     assert page.all("th") == COLUMNS
@@ -186,7 +186,7 @@ def test_the_table_has_a_row_per_cell_best_first_and_no_scores_of_diverged_cells
     for row, k in zip(rows, order, strict=True):
         assert [float(text) for text in row[:3]] == [table[axis][k] for axis in ("lr", "reg", "seed")]
         if table["rank"][k]:
-            for name, text in zip(sweep.SCORES, row[3:7], strict=True):
+            for name, text in zip(outcome.SCORES, row[3:7], strict=True):
                 within = {"abs": 5.1e-5} if "accuracy" in name else {"rel": 1e-5}  # of what 4 decimals, 6 digits leave
                 assert float(text) == pytest.approx(table[name][k], **within)
             assert row[7:] == [str(table["rank"][k]), "ok"]
@@ -194,7 +194,9 @@ def test_the_table_has_a_row_per_cell_best_first_and_no_scores_of_diverged_cells
             assert row[3:] == [""] * 5 + [f"diverged at step {table['diverged_at'][k]}"]
 
 
-def test_the_best_cell_stands_with_its_scores_and_the_edge_it_lies_on(folder: Path, result: sweep.SweepResult) -> None:
+def test_the_best_cell_stands_with_its_scores_and_the_edge_it_lies_on(
+    folder: Path, result: outcome.SweepResult
+) -> None:
     page, cell = Document(report.write(folder)), result.grid.cells()[result.best]
     shown = dict(zip(page.all("dt"), page.all("dd"), strict=True))
     assert {axis: float(shown[axis]) for axis in ("lr", "reg", "seed")} == cell
@@ -214,7 +216,7 @@ def test_a_net_has_its_column_its_history_and_its_lines(net_folder: Path) -> Non
     assert 'p["W2"]' in lines
 
 
-def test_the_lines_to_predict_are_those_that_a_run_prints(folder: Path, result: sweep.SweepResult) -> None:
+def test_the_lines_to_predict_are_those_that_a_run_prints(folder: Path, result: outcome.SweepResult) -> None:
     assert Document(report.write(folder)).all("pre")[0] == results.reload_lines(
         "best.safetensors", "jax", result.params
     )

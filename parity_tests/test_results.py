@@ -14,7 +14,7 @@ import pytest
 import safetensors
 import torch
 
-from jaxcls import plots, results, sweep
+from jaxcls import outcome, plots, results, sweep
 from jaxcls.classifier import two_layer_net
 from jaxcls.data import Splits, load_digits
 from jaxcls.folder import claim, replacing
@@ -22,12 +22,12 @@ from jaxcls.grid import Grid
 
 
 @pytest.fixture(scope="module")
-def result(digits: Splits) -> sweep.SweepResult:
+def result(digits: Splits) -> outcome.SweepResult:
     return sweep.run(digits, Grid([0.1, 1.0, 10.0], [0.0, 0.5], [3, 4]), steps=200)
 
 
 @pytest.fixture(scope="module")
-def folder(result: sweep.SweepResult, digits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(result: outcome.SweepResult, digits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     results.write(folder, result, digits, {"config": {"steps": 200}})
     plots.save(folder, result, digits)
@@ -35,13 +35,13 @@ def folder(result: sweep.SweepResult, digits: Splits, tmp_path_factory: pytest.T
 
 
 @pytest.fixture(scope="module")
-def net(digits: Splits) -> sweep.SweepResult:
+def net(digits: Splits) -> outcome.SweepResult:
     grid = Grid([0.1, 1.0, 100.0], [1e-3], [3, 4], [7, 20])
     return sweep.run(digits, grid, steps=200, classifier=two_layer_net(init_scale=0.1), history=True)
 
 
 @pytest.fixture(scope="module")
-def net_folder(net: sweep.SweepResult, digits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def net_folder(net: outcome.SweepResult, digits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     results.write(folder, net, digits, {})
     plots.save(folder, net, digits)
@@ -62,10 +62,10 @@ def test_folder_holds_all_and_nothing_half_written(folder: Path) -> None:
     ]
 
 
-def test_csv_has_a_row_per_cell_at_full_precision(folder: Path, result: sweep.SweepResult) -> None:
+def test_csv_has_a_row_per_cell_at_full_precision(folder: Path, result: outcome.SweepResult) -> None:
     with (folder / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["lr", "reg", "seed", *sweep.SCORES, "rank", "status"]
+    assert list(rows[0]) == ["lr", "reg", "seed", *outcome.SCORES, "rank", "status"]
     assert len(rows) == 12
     for row, expected in zip(rows, result.table, strict=True):
         assert row["status"] == ("diverged" if expected["diverged_at"] >= 0 else "ok")
@@ -75,7 +75,7 @@ def test_csv_has_a_row_per_cell_at_full_precision(folder: Path, result: sweep.Sw
     assert {row["status"] for row in rows} == {"ok", "diverged"}
 
 
-def test_json_says_what_was_run_on_what(folder: Path, result: sweep.SweepResult, digits: Splits) -> None:
+def test_json_says_what_was_run_on_what(folder: Path, result: outcome.SweepResult, digits: Splits) -> None:
     record = json.loads((folder / "run.json").read_text())
     assert record["config"] == {"steps": 200}
     assert record["data"]["sha256"] == digits.fingerprint()
@@ -92,7 +92,7 @@ def test_what_was_written_is_read_back(model: str, request: pytest.FixtureReques
     result, folder = (request.getfixturevalue(name) for name in FIXTURES[model])
     run = results.read(folder)
     assert run.record["best"]["test_accuracy"] == result.test_accuracy
-    for name in (*result.grid.axes, *sweep.SCORES, "rank"):
+    for name in (*result.grid.axes, *outcome.SCORES, "rank"):
         np.testing.assert_array_equal(run.table[name], result.table[name])
     np.testing.assert_array_equal(run.table["status"] == "diverged", result.table["diverged_at"] >= 0)
     assert (run.history is None) == (result.history is None)
@@ -115,14 +115,14 @@ def test_a_run_s_file_that_changed_is_refused(folder: Path, tmp_path: Path) -> N
 
 
 def test_the_same_run_writes_the_same_bytes(
-    folder: Path, result: sweep.SweepResult, digits: Splits, tmp_path: Path
+    folder: Path, result: outcome.SweepResult, digits: Splits, tmp_path: Path
 ) -> None:
     results.write(tmp_path, result, digits, {"config": {"steps": 200}})
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (folder / path.name).read_bytes()
 
 
-def test_history_has_a_row_per_cell_and_epoch(net_folder: Path, net: sweep.SweepResult) -> None:
+def test_history_has_a_row_per_cell_and_epoch(net_folder: Path, net: outcome.SweepResult) -> None:
     with (net_folder / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["lr", "reg", "hidden", "seed", "step", "loss", "train_accuracy", "val_accuracy"]
@@ -134,7 +134,7 @@ def test_history_has_a_row_per_cell_and_epoch(net_folder: Path, net: sweep.Sweep
     assert float(row["val_accuracy"]) == along.val_accuracy[net.best, 5]
 
 
-def test_safetensors_header_says_which_cell_it_is(folder: Path, result: sweep.SweepResult) -> None:
+def test_safetensors_header_says_which_cell_it_is(folder: Path, result: outcome.SweepResult) -> None:
     with safetensors.safe_open(folder / "best.safetensors", "numpy") as file:
         header = json.loads(file.metadata()["jaxcls"])
         assert set(file.keys()) == {"W", "mean", "scale"}
@@ -207,7 +207,7 @@ def test_all_diverged_writes_the_table_and_no_model(digits: Splits, tmp_path: Pa
     assert json.loads((tmp_path / "run.json").read_text())["best"] is None
 
 
-def test_heat_map_shows_the_grid_s_own_numbers_sorted_and_outlines_the_best(result: sweep.SweepResult) -> None:
+def test_heat_map_shows_the_grid_s_own_numbers_sorted_and_outlines_the_best(result: outcome.SweepResult) -> None:
     from matplotlib.figure import Figure
 
     grid = Grid(lr=[1.0, 0.1], reg=[1e-2, 1e-4, 0.0])
@@ -244,7 +244,7 @@ def test_heat_map_over_any_two_axes_has_the_best_over_the_others() -> None:
         assert shown[row, column] == np.nanmax(scores)
 
 
-def test_history_curves_are_those_of_the_best_cell_at_each_value(net: sweep.SweepResult) -> None:
+def test_history_curves_are_those_of_the_best_cell_at_each_value(net: outcome.SweepResult) -> None:
     from matplotlib.figure import Figure
 
     axes = Figure().subplots(1, 3)

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcls import memory, softmax, sweep, train, wide
+from jaxcls import memory, outcome, softmax, sweep, train, wide
 from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Split, Splits
 from jaxcls.grid import Grid
@@ -18,7 +18,7 @@ GRID = Grid(lr=[0.03, 0.3], reg=[0.0, 1e-2, 0.1], seed=[0, 7])
 
 
 @pytest.fixture(scope="module")
-def result(digits: Splits) -> sweep.SweepResult:
+def result(digits: Splits) -> outcome.SweepResult:
     return sweep.run(digits, GRID, steps=150, batch_size=50)
 
 
@@ -35,7 +35,7 @@ def alone(splits: Splits, lr: float, reg: float, seed: int, optimizer: train.Opt
 
 
 @pytest.mark.parametrize("row", range(len(GRID)))
-def test_every_cell_is_what_it_would_be_alone(row: int, result: sweep.SweepResult, digits: Splits) -> None:
+def test_every_cell_is_what_it_would_be_alone(row: int, result: outcome.SweepResult, digits: Splits) -> None:
     W, losses = alone(digits, **GRID.cells()[row], optimizer=optax.sgd, steps=150)
     # Another shape of product adds up in another order: equal to rounding, not to the bit.
     np.testing.assert_allclose(result.losses[row], losses, rtol=1e-4)
@@ -86,18 +86,18 @@ def test_cells_that_go_wrong_leave_the_others_as_they_were_bit_for_bit(
     kept = (reg < 1) & ((lr == 0.01) | (lr == 0.03))
     assert kept.sum() == 4 * max(len(hidden), 1)
     np.testing.assert_array_equal(calm.losses[kept], wild.losses[kept])
-    for column in sweep.SCORES:
+    for column in outcome.SCORES:
         np.testing.assert_array_equal(calm.table[column][kept], wild.table[column][kept])
 
 
-def test_every_cell_of_a_replicate_sees_the_same_minibatches_and_starts_alike(result: sweep.SweepResult) -> None:
+def test_every_cell_of_a_replicate_sees_the_same_minibatches_and_starts_alike(result: outcome.SweepResult) -> None:
     first = result.losses[:, 0].reshape(2, 3, 2)
     # At reg 0 the first loss depends on initial weights and first minibatch alone.
     assert first[0, 0, 0] == first[1, 0, 0]
     assert first[0, 0, 0] != first[0, 0, 1]
 
 
-def test_rank_is_by_val_accuracy_then_val_loss_then_order(result: sweep.SweepResult) -> None:
+def test_rank_is_by_val_accuracy_then_val_loss_then_order(result: outcome.SweepResult) -> None:
     table = result.table
     expected = sorted(range(len(table)), key=lambda row: (-table["val_accuracy"][row], table["val_loss"][row], row))
     assert [int(row) for row in np.argsort(table["rank"])] == expected
@@ -111,12 +111,12 @@ def test_ties_go_to_the_lower_val_loss(digits: Splits) -> None:
     assert found.best == np.argmin(found.table["val_loss"])
 
 
-def test_test_accuracy_is_the_best_cell_s(result: sweep.SweepResult, digits: Splits) -> None:
+def test_test_accuracy_is_the_best_cell_s(result: outcome.SweepResult, digits: Splits) -> None:
     predicted = softmax.predict(result.params, softmax.append_ones(digits.test.X))
     assert result.test_accuracy == pytest.approx(float((predicted == digits.test.y).mean()), abs=1.1 / 270)
 
 
-def test_table_is_the_same_in_blocks_of_any_size(result: sweep.SweepResult, digits: Splits) -> None:
+def test_table_is_the_same_in_blocks_of_any_size(result: outcome.SweepResult, digits: Splits) -> None:
     need = memory.estimate(digits, wide.problem(digits), batch_size=50)
     for cells in (1, 4, 5, 7, 12):
         found = sweep.run(digits, GRID, steps=150, batch_size=50, memory=need.data + cells * need.cell)

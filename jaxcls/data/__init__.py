@@ -6,7 +6,7 @@ from jaxcls.data.digits import load_digits
 from jaxcls.data.npz import load_npz
 from jaxcls.data.protocols import PROTOCOLS, cs231n, eecs498, standard
 from jaxcls.data.source import Source
-from jaxcls.data.splits import Split, Splits, prepare
+from jaxcls.data.splits import Split, Splits, balanced, prepare
 
 __all__ = [
     "CIFAR10_CLASSES",
@@ -14,6 +14,7 @@ __all__ = [
     "Source",
     "Split",
     "Splits",
+    "balanced",
     "cs231n",
     "eecs498",
     "load_cifar10",

@@ -41,7 +41,8 @@ class Split:
     """Examples ``X: [N, D]``, floating point, and their integer labels ``y: [N]``.
 
     Raises:
-      ValueError, TypeError: as `check_examples` does.
+      ValueError: ranks or lengths do not fit, there are no examples or features, or a feature is not finite.
+      TypeError: they are not plain arrays, the features not floating point, or the labels not integers.
 
     Example:
       >>> import numpy as np
@@ -122,6 +123,19 @@ class Splits:
                 digest.update(f"{array.dtype.str}{array.shape}".encode())
                 digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
+
+
+def balanced(y: NDArray[np.integer], num_classes: int) -> NDArray[np.floating]:
+    """What an example of each class has to count for all classes to count alike, ``[C]``: 1 on average over ``y``.
+
+    Example:
+      >>> import numpy as np
+      >>> print(balanced(np.array([0, 0, 0, 1]), 2))
+      [0.66666667 2.        ]
+    """
+    count = np.bincount(y, minlength=num_classes)
+    present = np.count_nonzero(count)
+    return np.divide(len(y), present * count, out=np.zeros(num_classes), where=count > 0)
 
 
 def prepare(X: NDArray, mean: NDArray, scale: NDArray) -> NDArray[np.floating]:

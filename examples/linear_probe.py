@@ -1,0 +1,205 @@
+"""The best linear classifier for your features: all strengths of the penalty at once, each to its optimum.
+
+python examples/linear_probe.py --train feats.npz                      # splits held out of it
+python examples/linear_probe.py --train a.npz --val b.npz --test c.npz
+python examples/linear_probe.py --train a.npz --test c.npz --folds 5 --class-weight balanced
+python examples/linear_probe.py --train feats.npz --solver adam --lr 1e-3 1e-2 --reg 0 1e-4 1e-2
+"""
+
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+import tyro
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import StratifiedKFold, train_test_split
+
+import jaxcls
+from jaxcls import classifier, crossval, data, plots, probe, results, softmax, sweep, train
+from jaxcls import report as page
+from jaxcls.data import Source, Splits
+from jaxcls.folder import claim
+from jaxcls.grid import Grid
+from jaxcls.outcome import SweepResult
+
+HELD_OUT = 0.15  # of the examples, for each of val and test, where no file is given
+LEARNING_RATES = (0.01, 0.1, 1.0)
+MOST_ROWS = 12  # of the table, on the screen
+
+
+@dataclass(frozen=True)
+class Config:
+    """The best linear classifier for your features: all strengths of the penalty at once, each to its optimum."""
+
+    train: Path
+    """An .npz with features X [N, d] and integer labels y [N]; or with ready splits, as sweep.py takes them."""
+    val: Path | None = None
+    """Another, to choose the strength by; 15% of train, class by class, if not given."""
+    test: Path | None = None
+    """Another, scored once, at the end; 15% of train, class by class, if not given."""
+    folds: int = 0
+    """Choose by cross-validation with so many folds instead, class by class."""
+    class_weight: Literal["none", "balanced"] = "none"
+    """Whether every example counts the same in the loss, or every class."""
+    reg: tuple[float, ...] = ()
+    """Strengths of the L2 penalty, reg * sum(W * W); 96 from 10 to 1e-9 if not given."""
+    solver: Literal["newton", "sgd", "momentum", "nesterov", "adam", "rmsprop"] = "newton"
+    """Newton's method goes to the optimum; the others train on minibatches, at every learning rate."""
+    lr: tuple[float, ...] = ()
+    """Learning rates, for minibatches; 0.01 0.1 1 if not given."""
+    steps: int = 2000
+    """Minibatches each cell is trained on."""
+    batch_size: int = 200
+    """Examples in a minibatch."""
+    seed: int = 0
+    """Of the splits, the folds and the minibatches."""
+    float64: bool = False
+    """Compute in float64: twice the time, for coefficients to the last digits."""
+    out: Path | None = None
+    """The run's folder, which must be empty or not exist; runs/probe-DATE-TIME if not given."""
+
+
+def main(config: Config) -> int:
+    """Train, choose, score, write; the exit code."""
+    started = time.perf_counter()
+    jax.config.update("jax_enable_x64", config.float64)
+    source = read(config)
+    splits, grid = data.standard(source), hyperparameters(config)
+    out = config.out or Path("runs") / time.strftime("probe-%Y%m%d-%H%M%S")
+    with claim(out):
+        announce(config, splits, grid)
+        result = choose(config, source, splits, grid)
+        run = {"command": shlex.join(["python", *sys.argv]), "config": record(config)}
+        paths = results.write(out, result, splits, run) + plots.save(out, result, splits)
+        paths.append(page.write(out))
+    report(config, result, splits, paths, time.perf_counter() - started)
+    return 1 if result.best is None else 0
+
+
+def read(config: Config) -> Source:
+    """The files as one source, and which rows of it are for what."""
+    if config.val and config.folds:
+        raise ValueError("--val and --folds are two ways to choose: give one of them")
+    files = {"train": config.train, "val": config.val, "test": config.test}
+    given = {role: data.load_npz(path) for role, path in files.items() if path}
+    first = given["train"]
+    for role, source in given.items():
+        if (width := source.X.shape[1]) != first.X.shape[1]:
+            raise ValueError(f"{files[role]} must have the {first.X.shape[1]} features of {config.train}, got {width}")
+    if len(given) == 1 and np.array_equal(
+        np.concatenate([first.train, first.val, first.test]), np.arange(len(first.y))
+    ):
+        return first  # ready splits
+    X, y = (np.concatenate([getattr(source, name) for source in given.values()]) for name in "Xy")
+    ends = np.cumsum([len(source.y) for source in given.values()])
+    of = dict(zip(given, np.split(np.arange(len(y)), ends[:-1]), strict=True))
+    for role in ("test", "val"):
+        if role in of:
+            continue
+        size = max(round(HELD_OUT * len(first.y)), 1)
+        parts = train_test_split(of["train"], test_size=size, stratify=y[of["train"]], random_state=config.seed)
+        of["train"], of[role] = map(np.sort, parts)
+    classes = tuple(map(str, range(int(y[of["train"]].max()) + 1)))
+    return replace(first, X=X, y=y, **of, class_names=classes)
+
+
+def hyperparameters(config: Config) -> Grid:
+    """The grid that the command line names."""
+    reg = config.reg or probe.STRENGTHS
+    if config.solver != "newton":
+        return Grid(config.lr or LEARNING_RATES, reg, (config.seed,))
+    if config.lr:
+        raise ValueError("--lr is for minibatches: add --solver sgd, momentum, nesterov, adam or rmsprop")
+    return Grid((), reg, ())
+
+
+def choose(config: Config, source: Source, splits: Splits, grid: Grid) -> SweepResult:
+    """Train all cells and choose the best: on val, or by cross-validation on all but test."""
+
+    def search(splits: Splits, grid: Grid) -> SweepResult:
+        weights = None
+        if config.class_weight == "balanced":
+            weights = data.balanced(splits.train.y, splits.num_classes)
+        if config.solver == "newton":
+            return probe.run(splits, grid, class_weights=weights)
+        options = {"steps": config.steps, "batch_size": config.batch_size}
+        linear, optimizer = classifier.linear(class_weights=weights), train.OPTIMIZERS[config.solver]
+        return sweep.run(splits, grid, classifier=linear, optimizer=optimizer, **options)
+
+    if not config.folds:
+        return search(splits, grid)
+    rows = np.sort(np.concatenate([source.train, source.val]))
+    whole = data.standard(replace(source, train=rows, val=rows))
+    return crossval.run(search, grid, folds(config, source, rows), whole).result
+
+
+def folds(config: Config, source: Source, rows: np.ndarray) -> Iterator[Splits]:
+    """These rows without each fold in turn, and the fold to validate on; standardised anew each time."""
+    parts = StratifiedKFold(config.folds, shuffle=True, random_state=config.seed)
+    for kept, out in parts.split(rows, source.y[rows]):
+        yield data.standard(replace(source, train=rows[kept], val=rows[out], test=rows[out]))
+
+
+def record(config: Config) -> dict[str, object]:
+    """What the user asked for, as JSON can say it."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
+
+
+def announce(config: Config, splits: Splits, grid: Grid) -> None:
+    """Say what is about to happen."""
+    sizes = ", ".join(f"{len(split.y):,} {role}" for role, split in splits.items())
+    axes = " x ".join(f"{len(values)} {axis}" for axis, values in grid.axes.items())
+    count = np.bincount(splits.train.y, minlength=splits.num_classes)
+    print(f"jaxcls    {jaxcls.__version__} with jax {jax.__version__}, on {results.device()}")
+    print(f"data      {splits.name}: {sizes} examples")
+    print(f"          {splits.num_features:,} features, {splits.num_classes} classes", end="")
+    print(f" of {count.min():,} to {count.max():,} in train")
+    print(f"grid      {axes} = {len(grid):,} cells, {config.solver}", end="")
+    print(f", {config.folds} folds" if config.folds else "")
+
+
+def report(config: Config, result: SweepResult, splits: Splits, paths: list[Path], seconds: float) -> None:
+    """Print the best cells, how good the best one is, and what was written."""
+    table, axes = result.table, list(result.grid.axes)
+    shown = np.argsort(np.where(table["rank"] > 0, table["rank"], len(table) + 1), kind="stable")[:MOST_ROWS]
+    print("\n" + " ".join(f"{axis:>10}" for axis in axes), f"{'train acc':>10} {'val acc':>9} {'rank':>5}")
+    for row in table[np.sort(shown)]:
+        cell = " ".join(f"{row[axis]:10.4g}" for axis in axes)
+        print(f"{cell} {row['train_accuracy']:10.4f} {row['val_accuracy']:9.4f} {row['rank']:5d}")
+    if len(table) > MOST_ROWS:
+        print(f"... the best {MOST_ROWS} of {len(table)} cells; all are in {paths[0]}")
+    if "converged" in table.dtype.names:
+        print(f"\nsolved    {table['converged'].sum()} of {len(table)} converged, ", end="")
+        print(f"the largest gradient {table['gradient'].max():.1e}")
+    if result.best is None:
+        print("\nevery cell diverged: try lower learning rates")
+        return
+    row = table[result.best]
+    predicted = np.asarray(softmax.predict(result.params, softmax.append_ones(splits.test.X)))
+    balanced = balanced_accuracy_score(splits.test.y, predicted)
+    by = f"the mean of {config.folds} folds" if config.folds else "val"
+    print(f"best      {', '.join(f'{axis} {row[axis]:.4g}' for axis in axes)}: {row['val_accuracy']:.4f} on {by}")
+    print(f"test      {result.test_accuracy:.4f}, mean over classes {balanced:.4f}")
+    print(f"time      {seconds:.1f} s, of it {result.timings.run_s:.1f} training")
+    print(f"wrote     {paths[0].parent}/")
+    for pictures in (False, True):
+        print(f"          {', '.join(path.name for path in paths if (path.suffix == '.png') == pictures)}")
+    print("\nTo predict y for raw features X [N, d], in JAX (in torch: safetensors.torch):\n")
+    print(results.reload_lines(paths[0].with_name("best.safetensors"), "jax", result.params))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(tyro.cli(Config, description="\n\n".join(__doc__.splitlines()))))
+    except (ValueError, TypeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("error: stopped at once", file=sys.stderr)
+        sys.exit(130)

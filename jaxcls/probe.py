@@ -1,0 +1,84 @@
+"""The best linear probe for some features: every strength to its optimum, the best one by validation."""
+
+import functools
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxcls import newton, outcome, softmax, train
+from jaxcls.classifier import LINEAR
+from jaxcls.data.splits import Split, Splits
+from jaxcls.grid import Grid
+from jaxcls.outcome import SweepResult, Timings
+
+STRENGTHS = tuple(np.logspace(1, -9, 96).tolist())
+
+
+def run(
+    splits: Splits,
+    grid: Grid | None = None,
+    *,
+    class_weights: NDArray[np.floating] | None = None,
+    tol: float | None = None,
+    max_iterations: int = 50,
+) -> SweepResult:
+    """Train the softmax classifier to its optimum at every strength: what `jaxcls.sweep.run` is for a solver.
+
+    Args:
+      splits: the data, prepared by a protocol of `jaxcls.data`.
+      grid: strengths and nothing else, ``Grid(lr=(), reg=..., seed=())``; 96 from 10 to 1e-9 when not given.
+      class_weights: what an example of each class counts, ``[C]``, as `jaxcls.data.balanced` has it.
+      tol, max_iterations: as in `jaxcls.newton.path`.
+
+    Returns:
+      A `SweepResult` whose table has three more columns, as `jaxcls.newton.Optimum` has them: ``gradient``,
+      ``iterations`` and ``converged``. It has no losses along the way, and counts compilation as running.
+
+    Raises:
+      ValueError: the grid has other axes than ``reg``, or a strength is not above 0.
+
+    Example:
+      >>> from jaxcls import data
+      >>> result = run(data.standard(data.load_digits()), Grid(lr=(), reg=[1e-1, 1e-2, 1e-3], seed=()))
+      >>> result.table["converged"].all(), result.grid.cells()[result.best]
+      (np.True_, {'reg': 0.01})
+    """
+    started = time.perf_counter()
+    grid = Grid(lr=(), reg=STRENGTHS, seed=()) if grid is None else grid
+    if list(grid.axes) != ["reg"]:
+        raise ValueError(f"grid must have the axis reg alone for a solver, got {', '.join(grid.axes)}")
+    weights = None if class_weights is None else class_weights[splits.train.y]
+    optimum = newton.path(
+        splits.train.X,
+        splits.train.y,
+        grid.reg,
+        num_classes=splits.num_classes,
+        weights=weights,
+        tol=tol,
+        max_iterations=max_iterations,
+    )
+    solved = time.perf_counter()
+    table = outcome.empty(grid, gradient="f8", iterations="i8", converged="?")
+    for name in ("gradient", "iterations", "converged"):
+        table[name] = getattr(optimum, name)
+    for role, split in (("train", splits.train), ("val", splits.val)):
+        table[f"{role}_loss"], table[f"{role}_accuracy"] = _scores(optimum.W, split)
+    table["train_loss"] = optimum.loss
+    outcome.rank(table)
+    best = int(np.argmax(table["rank"] == 1))
+    test_accuracy = train.accuracy(LINEAR, optimum.W[..., best], splits.test.X, splits.test.y)
+    now = time.perf_counter()
+    timings = Timings(compile_s=0.0, run_s=solved - started, evaluate_s=now - solved, total_s=now - started)
+    losses = np.zeros((len(grid), 0), optimum.W.dtype)
+    return SweepResult(grid, table, losses, None, optimum.W[..., best], test_accuracy, timings)
+
+
+def _scores(W: NDArray[np.floating], split: Split) -> tuple[NDArray, NDArray]:
+    """The loss without penalty and the accuracy of each cell of a stack."""
+    cells = jax.vmap(functools.partial(train.score, LINEAR), in_axes=(-1, None, None, None))
+    score = jax.jit(functools.partial(train.evaluate, functools.partial(cells, jnp.asarray(W), jnp.zeros(()))))
+    loss, num_correct = score(softmax.append_ones(split.X), split.y)
+    return np.asarray(loss), np.asarray(num_correct) / len(split.y)

@@ -1,0 +1,223 @@
+"""Probes: by solver and by minibatches, class weights, folds, and ``examples/linear_probe.py`` as a user runs it."""
+
+import csv
+import functools
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from sklearn.datasets import make_classification
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, PredefinedSplit
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from jaxcls import classifier, crossval, data, probe, softmax, sweep
+from jaxcls.classifier import linear, two_layer_net
+from jaxcls.data import Source, Splits
+from jaxcls.grid import Grid
+
+PROGRAM = Path(__file__).parents[1] / "examples" / "linear_probe.py"
+PATH = Grid(lr=(), reg=np.logspace(-1, -6, 11).tolist(), seed=())
+
+
+@pytest.fixture(scope="module")
+def source() -> Source:
+    """Rare and frequent classes, features of many scales."""
+    shares = [0.6, 0.3, 0.1]
+    X, y = make_classification(900, 12, n_informative=6, n_classes=3, weights=shares, class_sep=0.8, random_state=0)
+    train, val, test = np.split(np.arange(900), [600, 750])
+    return Source("made", X * np.logspace(-2, 2, 12), y, train, val, test, ("0", "1", "2"))
+
+
+def test_the_best_strength_is_what_scikit_learn_finds(source: Source) -> None:
+    splits = data.standard(source)
+    result = probe.run(splits, PATH)
+    assert result.table["converged"].all()
+    for row in result.table:
+        theirs = LogisticRegression(C=1 / (2 * 600 * row["reg"]), tol=1e-8, max_iter=10_000)
+        theirs.fit(splits.train.X, splits.train.y)
+        for role, split in (("train", splits.train), ("val", splits.val)):
+            assert row[f"{role}_accuracy"] == pytest.approx(theirs.score(split.X, split.y), abs=2 / 150)
+    best = result.table[result.best]
+    assert best["val_accuracy"] == result.table["val_accuracy"].max()
+    predicted = softmax.predict(result.params, softmax.append_ones(splits.test.X))
+    assert result.test_accuracy == np.mean(predicted == splits.test.y)
+
+
+def test_losses_in_the_table_are_with_penalty_on_train_and_without_on_val(source: Source) -> None:
+    splits = data.standard(source)
+    result = probe.run(splits, Grid(lr=(), reg=[0.01], seed=()))
+    X = softmax.append_ones(splits.train.X)
+    penalty = 0.01 * np.sum(result.params[:-1] ** 2)
+    assert result.table["train_loss"][0] == pytest.approx(
+        float(softmax.loss(result.params, X, splits.train.y, 0.0)) + penalty
+    )
+    X = softmax.append_ones(splits.val.X)
+    assert result.table["val_loss"][0] == pytest.approx(float(softmax.loss(result.params, X, splits.val.y, 0.0)))
+
+
+def test_balanced_weights_are_scikit_learn_s_and_help_the_rare_class(source: Source) -> None:
+    splits = data.standard(source)
+    weights = data.balanced(splits.train.y, 3)
+    plain, balanced = (probe.run(splits, PATH, class_weights=each) for each in (None, weights))
+    theirs = LogisticRegression(C=1 / (2 * 600 * 1e-3), tol=1e-8, max_iter=10_000, class_weight="balanced")
+    theirs.fit(splits.train.X, splits.train.y)
+    one = probe.run(splits, Grid(lr=(), reg=[1e-3], seed=()), class_weights=weights)
+    np.testing.assert_allclose(one.params[:-1], theirs.coef_.T, atol=2e-3)
+    X, rare = softmax.append_ones(splits.train.X), splits.train.y == 2
+    recall = [np.mean(np.asarray(softmax.predict(each.params, X))[rare] == 2) for each in (plain, balanced)]
+    assert recall[1] > recall[0]
+
+
+@pytest.mark.parametrize("model", [linear, two_layer_net])
+def test_class_weights_of_a_classifier_weight_its_loss_and_gradient(model: functools.partial, source: Source) -> None:
+    splits, weights = data.standard(source), np.array([0.5, 1.0, 4.0], np.float32)
+    weighted, plain = model(init_scale=0.1, class_weights=weights), model(init_scale=0.1)
+    X = plain.features(splits.train.X)
+    sizes = (X.shape[1], *[8] * plain.num_hidden_layers, 3)
+    params = plain.init(*sizes, key=jax.random.key(0), dtype=np.dtype("float32"))
+    parts = [splits.train.y == k for k in range(3)]
+    by_class = [plain.loss_and_grad(params, X[part], splits.train.y[part], 0.0) for part in parts]
+    shares = [weight * part.mean() for weight, part in zip(weights, parts, strict=True)]
+    loss, grads = weighted.loss_and_grad(params, X, splits.train.y, 0.0)
+    expected = jax.tree.map(lambda *each: sum(s * e for s, e in zip(shares, each, strict=True)), *by_class)
+    np.testing.assert_allclose(loss, expected[0], rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), grads, expected[1])
+    assert weighted.loss(params, X, splits.train.y, 0.0) == loss
+
+
+def test_a_sweep_with_balanced_weights_comes_to_the_solver_s_optimum(source: Source) -> None:
+    splits = data.standard(source)
+    weights = data.balanced(splits.train.y, 3)
+    exact = probe.run(splits, Grid(lr=(), reg=[0.01], seed=()), class_weights=weights)
+    swept = sweep.run(
+        splits,
+        Grid(lr=[0.05], reg=[0.01]),
+        steps=3000,
+        batch_size=300,
+        classifier=classifier.linear(class_weights=weights),
+    )
+    np.testing.assert_allclose(swept.params[:-1], exact.params[:-1], atol=0.05)
+    unweighted = probe.run(splits, Grid(lr=(), reg=[0.01], seed=()))
+    assert np.abs(unweighted.params[:-1] - exact.params[:-1]).max() > 0.1
+
+
+def test_cross_validation_is_scikit_learn_s_search(source: Source) -> None:
+    rows = np.concatenate([source.train, source.val])
+    of = np.arange(len(rows)) % 4
+    held = [(rows[of != k], rows[of == k]) for k in range(4)]
+    folds = [data.standard(replace(source, train=kept, val=out, test=out)) for kept, out in held]
+    whole = data.standard(replace(source, train=rows, val=rows))
+    found = crossval.run(probe.run, PATH, folds, whole)
+    size = len(rows) * 3 / 4
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-8, max_iter=10_000))
+    strengths = {"logisticregression__C": [1 / (2 * size * reg) for reg in PATH.reg]}
+    theirs = GridSearchCV(pipeline, strengths, cv=PredefinedSplit(of)).fit(source.X[rows], source.y[rows])
+    np.testing.assert_allclose(
+        found.result.table["val_accuracy"], theirs.cv_results_["mean_test_score"], atol=2 / len(rows)
+    )
+    alone = probe.run(whole, Grid(lr=(), reg=[PATH.reg[found.result.best]], seed=()))
+    np.testing.assert_array_equal(found.result.params, alone.params)
+    assert found.result.test_accuracy == alone.test_accuracy
+    assert len(found.folds) == 4
+
+
+def test_cross_validation_of_a_sweep_marks_what_diverged(digits: Splits) -> None:
+    search = functools.partial(sweep.run, steps=50)
+    found = crossval.run(search, Grid(lr=[0.1, 1e30], reg=[1e-3]), [digits, digits], digits)
+    assert found.result.table["rank"].tolist() == [1, 0]
+    assert found.result.table["diverged_at"][1] >= 0
+    assert found.result.params is not None
+    nothing = crossval.run(search, Grid(lr=[1e30], reg=[1e-3]), [digits], digits).result
+    assert nothing.params is None
+    assert np.isnan(nothing.test_accuracy)
+
+
+def test_a_grid_with_learning_rates_is_refused_by_the_solver(digits: Splits) -> None:
+    with pytest.raises(ValueError, match=r"^grid must have the axis reg alone for a solver, got lr, reg, seed$"):
+        probe.run(digits, Grid(lr=[0.1], reg=[0.1]))
+
+
+def run(*args: object, cwd: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(PROGRAM), *map(str, args)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
+
+
+@pytest.fixture
+def files(source: Source, tmp_path: Path) -> Path:
+    for name in ("train", "val", "test"):
+        rows = getattr(source, name)
+        np.savez(tmp_path / name, X=source.X[rows], y=source.y[rows])
+    np.savez(tmp_path / "ready", **{f"{a}_{r}": getattr(source, a)[getattr(source, r)] for a in "Xy" for r in ROLES})
+    return tmp_path
+
+
+ROLES = ("train", "val", "test")
+
+
+def test_the_command_does_the_whole_job(files: Path, source: Source) -> None:
+    given = ["--train", "train.npz", "--val", "val.npz", "--test", "test.npz"]
+    done = run(*given, "--out", "run", cwd=files)
+    assert done.returncode == 0, done.stderr
+    names = {"results.csv", "run.json", "best.safetensors", "path.png", "weights.png", "report.html"}
+    assert {path.name for path in (files / "run").iterdir()} == names
+    assert "96 of 96 converged" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    record = json.loads((files / "run" / "run.json").read_text())
+    exact = probe.run(data.standard(source))
+    assert record["best"]["test_accuracy"] == pytest.approx(exact.test_accuracy)
+    again = run("--train", "ready.npz", "--out", "again", cwd=files)
+    assert again.returncode == 0, again.stderr
+    assert (files / "again" / "results.csv").read_bytes() == (files / "run" / "results.csv").read_bytes()
+
+
+@pytest.mark.parametrize("solver", ["newton", "adam"])
+def test_folds_class_weights_and_splits_of_its_own(solver: str, files: Path) -> None:
+    options = ["--folds", 3, "--class-weight", "balanced", "--reg", 1e-2, 1e-4, "--solver", solver, "--steps", 100]
+    done = run("--train", "train.npz", *options, "--out", "run", cwd=files)
+    assert done.returncode == 0, done.stderr
+    assert "on the mean of 3 folds" in done.stdout
+    with (files / "run" / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == (2 if solver == "newton" else 6)
+
+
+MISTAKES = {
+    "no file": (["--train", "none.npz"], "error: none.npz: no such file, expected an .npz with X and y"),
+    "lr of a solver": (
+        ["--train", "train.npz", "--lr", 0.1],
+        "error: --lr is for minibatches: add --solver sgd, momentum, nesterov, adam or rmsprop",
+    ),
+    "strength 0": (
+        ["--train", "train.npz", "--reg", 0],
+        "error: reg must hold finite values above 0, where there is an optimum, got 0",
+    ),
+    "one fold": (["--train", "train.npz", "--folds", 1], "error: k-fold cross-validation requires at least one train"),
+    "val and folds": (
+        ["--train", "train.npz", "--val", "val.npz", "--folds", 3],
+        "error: --val and --folds are two ways to choose: give one of them",
+    ),
+    "other features": (
+        ["--train", "train.npz", "--test", "narrow.npz"],
+        "error: narrow.npz must have the 12 features of train.npz, got 11",
+    ),
+    "one example of a class": (["--train", "lonely.npz"], "error: The least populated class"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_ends_in_one_sentence_and_exit_code_2(mistake: str, files: Path, source: Source) -> None:
+    np.savez(files / "narrow", X=source.X[:, 1:], y=source.y)
+    np.savez(files / "lonely", X=source.X[:20], y=np.append(np.zeros(19, int), 1))
+    args, sentence = MISTAKES[mistake]
+    done = run(*args, cwd=files)
+    assert done.returncode == 2
+    assert done.stderr.startswith(sentence)
+    assert done.stderr.count("\n") == 1
+    assert not (files / "runs").exists()
