@@ -1,9 +1,9 @@
-"""The best linear classifier for your features: all strengths of the penalty at once, each to its optimum.
+"""The best linear classifier for your features: 96 penalties, each to its optimum.
 
-python examples/linear_probe.py --train feats.npz                      # splits held out of it
+python examples/linear_probe.py --train feats.npz     # splits held out of it
 python examples/linear_probe.py --train a.npz --val b.npz --test c.npz
-python examples/linear_probe.py --train a.npz --test c.npz --folds 5 --class-weight balanced
-python examples/linear_probe.py --train feats.npz --solver adam --lr 1e-3 1e-2 --reg 0 1e-4 1e-2
+python examples/linear_probe.py --train a.npz --folds 5 --class-weight balanced
+python examples/linear_probe.py --train a.npz --solver adam --lr 1e-3 1e-2
 """
 
 import shlex
@@ -35,7 +35,7 @@ MOST_ROWS = 12  # of the table, on the screen
 
 @dataclass(frozen=True)
 class Config:
-    """The best linear classifier for your features: all strengths of the penalty at once, each to its optimum."""
+    """The best linear classifier for your features: 96 penalties, each to its optimum."""
 
     train: Path
     """An .npz with features X [N, d] and integer labels y [N]; or with ready splits, as sweep.py takes them."""
@@ -196,7 +196,7 @@ def report(config: Config, result: SweepResult, splits: Splits, paths: list[Path
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(tyro.cli(Config, description="\n\n".join(__doc__.splitlines()))))
+        sys.exit(main(tyro.cli(Config, description="\n\n".join(filter(None, __doc__.splitlines())))))
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

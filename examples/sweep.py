@@ -398,7 +398,7 @@ def parse(args: list[str]) -> tuple[Config, Saved | None]:
     known = first.parse_known_args(args)[0]
     saved = checkpoint.read(known.resume / checkpoint.NAME) if known.resume else None
     default = recorded(saved[1]["config"]) if saved else PRESETS.get(known.preset, Config())
-    description = "\n\n".join(__doc__.splitlines())
+    description = "\n\n".join(filter(None, __doc__.splitlines()))
     return tyro.cli(Config, default=default, args=args, description=description), saved
 
 

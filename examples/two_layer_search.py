@@ -94,7 +94,7 @@ def tenths() -> Callable[[Figures], None]:
 
 if __name__ == "__main__":
     try:
-        sys.exit(tyro.cli(main, description="\n\n".join(__doc__.splitlines())))
+        sys.exit(tyro.cli(main, description="\n\n".join(filter(None, __doc__.splitlines()))))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

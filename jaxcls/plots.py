@@ -75,7 +75,8 @@ def loss_curves(ax: Axes, result: SweepResult, *, points: int = 100) -> Axes:
     steps = result.losses.shape[1]
     width = max(1, steps // points)
     whole = steps - steps % width
-    curves = result.losses[:, :whole].reshape(len(result.losses), -1, width).mean(axis=2)
+    with np.errstate(over="ignore"):  # of a cell about to diverge
+        curves = result.losses[:, :whole].reshape(len(result.losses), -1, width).mean(axis=2)
     middle = (np.arange(curves.shape[1]) + 0.5) * width
     accuracy = result.table["val_accuracy"]
     low, clipped = _low_end(np.ma.masked_invalid(accuracy))
@@ -154,7 +155,8 @@ def template(ax: Axes, weights: NDArray[np.floating], *, limit: float, label: st
         ax.imshow(np.clip(0.5 + weights / (2 * limit), 0, 1))
     else:
         ax.imshow(weights, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    ax.set(xticks=[], yticks=[], title=label)
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(label, parse_math=False)  # a class may be called $
     return ax
 
 
@@ -163,7 +165,7 @@ def weight_matrix(ax: Axes, W: NDArray[np.floating], names: tuple[str, ...], *, 
     limit = float(np.abs(W).max()) or 1.0
     image = ax.imshow(W.T, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
     if len(names) <= 2 * MOST_ANNOTATED:
-        ax.set_yticks(range(len(names)), names)
+        ax.set_yticks(range(len(names)), names, parse_math=False)
     ax.set(xlabel="feature", ylabel=label, title="weights of the best cell")
     ax.figure.colorbar(image, ax=ax)
     return ax

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -280,3 +281,9 @@ def test_features_that_are_no_picture_are_drawn_as_a_matrix() -> None:
 
     ax = plots.weight_matrix(Figure().subplots(), np.eye(5, 3), ("a", "b", "c"))
     assert ax.images[0].get_array().shape == (3, 5)
+
+
+def test_a_class_may_have_any_name(result: outcome.SweepResult, digits: Splits, tmp_path: Path) -> None:
+    names = ("$x^$", "$\\frac$", *digits.class_names[2:])
+    for pixels in (digits.pixels, None):
+        plots.save(tmp_path, result, replace(digits, class_names=names, pixels=pixels))

@@ -1,6 +1,7 @@
 """The sweep: the same as one at a time, cells apart from each other, selection, blocks."""
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -224,3 +225,25 @@ def test_edges_are_said_with_the_values_to_try_next() -> None:
     narrow = Grid(lr=[1.0], reg=[2.0, 2.1])
     assert narrow.beyond(1) == {"reg": (2.1, 4.2, 8.4)}
     assert Grid(lr=[1.0, 2.0], reg=[0.0, 1.0]).beyond(0) == {"lr": (1.0, 0.5, 0.25)}
+
+
+def test_the_table_as_a_data_frame_and_as_scikit_learn_has_it(result: outcome.SweepResult) -> None:
+    frame = result.to_pandas()
+    assert list(frame.columns) == list(result.table.dtype.names)
+    np.testing.assert_array_equal(frame["val_accuracy"], result.table["val_accuracy"])
+    found = result.cv_results()
+    assert found["params"] == result.grid.cells()
+    np.testing.assert_array_equal(found["param_lr"], result.table["lr"])
+    np.testing.assert_array_equal(found["mean_test_score"], result.table["val_accuracy"])
+    assert found["rank_test_score"][result.best] == 1
+    assert (found["rank_test_score"] >= 1).all()
+
+
+def test_a_callback_gets_a_dict_that_any_logger_takes(digits: Splits) -> None:
+    rows: list[dict] = []
+    sweep.run(digits, Grid(lr=[0.1, 1e30], reg=[0.0]), steps=250, callback=rows.append)
+    assert [row["step"] for row in rows] == [0, 100, 200, 250]
+    assert rows[-1]["diverged"] == 1
+    for row in rows:
+        assert json.loads(json.dumps(row)).keys() == row.keys()
+        assert {type(value) for value in row.values()} <= {int, float}

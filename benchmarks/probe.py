@@ -1,0 +1,108 @@
+"""A whole path of strengths to its optimum: `jaxcls.newton` beside scikit-learn, which begins where it was before.
+
+python benchmarks/probe.py                    # CLIP's protocol: 20,000 examples, 512 features, 96 strengths; 15 minutes
+python benchmarks/probe.py --examples 2000    # half a minute
+
+Both work in float64, the strongest penalty first. scikit-learn warm-starts each strength from the one before, at the
+tolerances named; what its objective lies above ours is printed, as a fraction of it.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+from run import HERE, processor, slug, write
+from sklearn.linear_model import LogisticRegression
+
+from jaxcls import newton, results
+
+TOLERANCES = (1e-4, 1e-7)  # scikit-learn's own, and one at which its objective is ours
+
+
+def main(examples: int = 20_000, features: int = 512, classes: int = 10, strengths: int = 96) -> int:
+    """Time both on the same made-up features; the exit code.
+
+    Args:
+      examples: N.
+      features: D; correlated, of a spectrum that falls as k to the power -3/2.
+      classes: C; 5% of the labels are wrong, so that no plane separates them.
+      strengths: of the penalty, as CLIP's: C from 1e-6 to 1e6.
+    """
+    jax.config.update("jax_enable_x64", True)
+    X, y = made_up(examples, features, classes)
+    C = np.logspace(-6, 6, strengths)
+    reg = 1 / (2 * examples * C)
+    first_s, _ = timed(lambda: newton.path(X, y, reg))
+    times, ours = zip(*(timed(lambda: newton.path(X, y, reg)) for _ in range(3)), strict=True)
+    ours_s, optimum = float(np.median(times)), ours[0]
+    record: dict[str, Any] = {
+        "device": results.device(),
+        "processor": processor(),
+        "versions": results.versions(),
+        "problem": {"examples": examples, "features": features, "classes": classes, "strengths": strengths},
+        "jaxcls": {
+            "seconds": ours_s,
+            "runs_s": times,
+            "compile_s": first_s - ours_s,
+            "converged": int(optimum.converged.sum()),
+            "gradient": float(optimum.gradient.max()),
+        },
+    }
+    print(f"jaxcls                     {ours_s:8.1f} s   {optimum.converged.sum()} of {strengths} converged, ", end="")
+    print(f"largest gradient {optimum.gradient.max():.0e}; compiling {first_s - ours_s:.1f} s")
+    for tol in TOLERANCES:
+        theirs_s, W = timed(lambda: scikit_learn(X, y, C, tol))  # noqa: B023
+        above = np.array([objective(X, y, r, w) for r, w in zip(reg, W, strict=True)]) / optimum.loss - 1
+        apart = max(float(np.abs(w[:-1] - optimum.W[:-1, :, k]).max()) for k, w in enumerate(W))
+        name = f"scikit-learn, tol {tol:.0e}"
+        record[name] = {"seconds": theirs_s, "above": above.tolist(), "coefficients_apart": apart}
+        print(f"{name:26} {theirs_s:8.1f} s   {theirs_s / ours_s:5.1f} times; its objective is ", end="")
+        print(f"{above.min():+.0e} to {above.max():+.0e} above, its coefficients {apart:.0e} off")
+    write(record, HERE / "results" / f"probe-{slug()}.json")
+    return 0
+
+
+def made_up(examples: int, features: int, classes: int) -> tuple[NDArray[np.float64], NDArray[np.integer]]:
+    """Features as a network's are: correlated, a few directions strong and many weak; standardised."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, classes, examples)
+    means = 0.15 * rng.standard_normal((classes, features))
+    spectrum = np.arange(1, features + 1) ** -0.75
+    X = (rng.standard_normal((examples, features)) + means[y]) * spectrum
+    X = X @ np.linalg.qr(rng.standard_normal((features, features)))[0]
+    wrong = rng.random(examples) < 0.05
+    return (X - X.mean(axis=0)) / X.std(axis=0), np.where(wrong, rng.integers(0, classes, examples), y)
+
+
+def scikit_learn(X: NDArray, y: NDArray, C: NDArray, tol: float) -> list[NDArray]:
+    """scikit-learn's weights for every strength, the bias last."""
+    model = LogisticRegression(tol=tol, max_iter=100_000, warm_start=True)
+    found = []
+    for each in C:
+        model.set_params(C=each).fit(X, y)
+        found.append(np.vstack([model.coef_.T, model.intercept_]))
+    return found
+
+
+def objective(X: NDArray, y: NDArray, reg: float, W: NDArray) -> float:
+    """The mean cross-entropy and the penalty, without the bias."""
+    s = X @ W[:-1] + W[-1]
+    s -= s.max(axis=1, keepdims=True)
+    data_loss = np.mean(np.log(np.exp(s).sum(axis=1)) - s[np.arange(len(y)), y])
+    return float(data_loss + reg * np.sum(W[:-1] ** 2))
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds, and what came of it."""
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.cli(main, description="\n\n".join(filter(None, __doc__.splitlines()))))
