@@ -179,7 +179,7 @@ def test_diverged_cell_is_reported_with_the_step_at_which_it_left(digits: Splits
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"lr": []}, "lr must hold at least one value"),
+        ({"reg": []}, "reg must hold at least one value"),
         ({"reg": [-0.1]}, "reg must hold finite values not below 0, got -0.1"),
         ({"lr": [np.nan]}, "lr must hold finite values not below 0, got nan"),
         ({"lr": [np.inf]}, "lr must hold finite values not below 0, got inf"),
@@ -193,6 +193,12 @@ def test_diverged_cell_is_reported_with_the_step_at_which_it_left(digits: Splits
 def test_a_bad_grid_is_refused(arguments: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         Grid(**{"lr": [0.1], "reg": [0.0]} | arguments)
+
+
+@pytest.mark.parametrize("axis", ["lr", "seed"])
+def test_a_sweep_without_learning_rates_or_seeds_is_refused(axis: str, digits: Splits) -> None:
+    with pytest.raises(ValueError, match=rf"^{axis} must hold at least one value, got \(\)$"):
+        sweep.run(digits, Grid(**{"lr": [0.1], "reg": [0.0]} | {axis: ()}), steps=1)
 
 
 @pytest.mark.usefixtures("our_words")
