@@ -267,7 +267,7 @@ def test_npz_of_ready_splits_is_kept(tmp_path: Path) -> None:
 
 
 BAD_NPZ = {
-    "other arrays": ({"features": X}, ValueError, "must hold X and y, or X_train, .*; it holds none"),
+    "other arrays": ({"features": X}, ValueError, "must hold X and y, or X_train, .*; it holds features"),
     "no labels": ({"X": X}, ValueError, "must hold X and y, .*; it holds X"),
     "lengths": ({"X": X, "y": Y[:-1]}, ValueError, "must have the same length, got 40 examples and 39 labels"),
     "rank": ({"X": X[0], "y": Y}, ValueError, r"X must have shape \[N, D\] and y shape \[N\], got \[3\] and \[40\]"),

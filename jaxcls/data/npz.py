@@ -62,6 +62,7 @@ def _read(path: Path) -> dict[str, NDArray]:
     wanted = ("X", "y", *READY)
     try:
         with zipfile.ZipFile(path) as archive:
+            held = [member.removesuffix(".npy") for member in archive.namelist()]
             members = {name: f"{name}.npy" for name in wanted if f"{name}.npy" in archive.namelist()}
             size = sum(archive.getinfo(member).file_size for member in members.values())
             if size > host.memory():
@@ -72,7 +73,8 @@ def _read(path: Path) -> dict[str, NDArray]:
     except Exception as error:  # a damaged file can raise anything
         raise ValueError(f"{path} cannot be read as an .npz of plain arrays: {one_line(error)}") from None
     if not ({"X", "y"} <= arrays.keys() or set(READY) <= arrays.keys()):
-        raise ValueError(f"{path} must hold X and y, or {', '.join(READY)}; it holds {', '.join(arrays) or 'none'}")
+        found = one_line(ValueError(", ".join(held) or "nothing"))  # a name can be anything
+        raise ValueError(f"{path} must hold X and y, or {', '.join(READY)}; it holds {found}")
     return arrays
 
 

@@ -30,7 +30,8 @@ def check_examples(X: NDArray, y: NDArray, X_name: str = "X", y_name: str = "y")
     if not (np.issubdtype(X.dtype, np.integer) or np.issubdtype(X.dtype, np.floating)):
         raise TypeError(f"{X_name} must hold real numbers, got {X.dtype}")
     if not np.issubdtype(y.dtype, np.integer):
-        raise TypeError(f"{y_name} must hold integer labels, got {y.dtype}")
+        hint = ": np.unique(y, return_inverse=True)[1] makes them" if y.dtype.kind in "US" else ""
+        raise TypeError(f"{y_name} must hold integer labels, got {y.dtype}{hint}")
     if not (finite := np.isfinite(X)).all():
         row, column = np.argwhere(~finite)[0]
         raise ValueError(f"{X_name} must be finite, got {X[row, column]} at row {row}, column {column}")
