@@ -1,0 +1,418 @@
+"""The classifiers as scikit-learn's estimators, for its pipelines, searches and cross-validation.
+
+    SoftmaxClassifier       the linear classifier at its optimum, `jaxcls.newton`
+    SoftmaxClassifierCV     the best of many strengths: one path for all of them, per fold
+    TwoLayerClassifier      the two-layer net, by minibatch gradient descent, `jaxcls.train`
+    TwoLayerClassifierCV    the best cell of a grid: one sweep for all of them, per fold
+
+As in scikit-learn, the dtype of X decides the precision: float32 trains in float32, anything else in float64, whatever
+JAX's own default is. Features are taken as they are: before a net, put a ``StandardScaler``.
+"""
+
+import functools
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from numbers import Integral
+from typing import Any, NamedTuple, Self
+
+import jax
+import numpy as np
+import optax
+from jaxtyping import Array
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+
+from jaxcls import newton, sweep, train, two_layer
+from jaxcls.classifier import Classifier, two_layer_net
+from jaxcls.data.splits import Split, Splits
+from jaxcls.grid import Grid
+from jaxcls.train import Optimizer
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.model_selection import check_cv
+    from sklearn.utils import check_random_state, compute_sample_weight
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+except ImportError:
+    raise ImportError('jaxcls.estimators needs scikit-learn 1.6 or later: pip install "jaxcls[sklearn]"') from None
+
+FLOATS = (np.float64, np.float32)  # what X may be; anything else becomes the first
+OPTIMIZERS: Mapping[Any, Optimizer] = {
+    "adam": optax.adam,
+    "momentum": functools.partial(optax.sgd, momentum=0.9),
+    "sgd": optax.sgd,
+}
+_net = functools.cache(two_layer_net)  # JAX compiles anew for a classifier that it has not seen
+
+
+class _Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Labels of any kind in, and from the scores all that scikit-learn asks of a classifier."""
+
+    def decision_function(self, X: Any) -> NDArray[np.floating]:
+        """The logits, ``[N, C]``; of two classes, how much higher the second one's is, ``[N]``."""
+        check_is_fitted(self)
+        scores = self._scores(validate_data(self, X, reset=False, dtype=FLOATS))
+        return scores[:, 0] if scores.shape[1] == 1 else scores
+
+    def predict(self, X: Any) -> NDArray:
+        """The most probable class of each example, ``[N]``."""
+        scores = self.decision_function(X)
+        return self.classes_[scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0).astype(int)]
+
+    def predict_log_proba(self, X: Any) -> NDArray[np.floating]:
+        """The logarithm of each class' probability, ``[N, C]``."""
+        scores = self.decision_function(X)
+        return log_softmax(scores if scores.ndim == 2 else np.stack([np.zeros_like(scores), scores], axis=1), axis=1)
+
+    def predict_proba(self, X: Any) -> NDArray[np.floating]:
+        """Each class' probability, ``[N, C]``."""
+        return np.exp(self.predict_log_proba(X))
+
+    def _examples(self, X: Any, y: Any) -> tuple[NDArray[np.floating], NDArray, NDArray[np.int32]]:
+        """X and y, checked, and the labels in ``[0, C)``."""
+        X, y = validate_data(self, X, y, dtype=FLOATS)
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        _check_classes(labels)
+        return X, y, labels.astype(np.int32)
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class _Newton(_Classifier):
+    """What both linear classifiers are given."""
+
+    class_weight: Mapping[Any, float] | str | None = None
+    tol: float | None = None
+    max_iter: int = 50
+
+    def _weights(self, X: NDArray, y: NDArray, sample_weight: Any) -> NDArray[np.floating]:
+        return _check_sample_weight(sample_weight, X, dtype=np.float64) * compute_sample_weight(self.class_weight, y)
+
+    def _path(self, X: NDArray, labels: NDArray, reg: Any, weights: NDArray, start: Any = None) -> newton.Optimum:
+        _check_classes(labels[weights > 0])
+        if self.max_iter < 1:
+            raise ValueError(f"max_iter must be at least 1, got {self.max_iter}")
+        path = functools.partial(newton.path, weights=weights, start=start, num_classes=len(self.classes_))
+        with _precision(X):
+            optimum = path(X, labels, reg, tol=self.tol, max_iterations=self.max_iter)
+        if missed := int((~optimum.converged).sum()):
+            message = f"{missed} of {len(reg)} strengths did not converge in {self.max_iter} steps: raise max_iter"
+            warnings.warn(message, ConvergenceWarning, stacklevel=3)
+        return optimum
+
+
+@dataclass(eq=False, repr=False)
+class SoftmaxClassifier(_Newton):
+    """The linear softmax classifier, at its optimum.
+
+    It is scikit-learn's ``LogisticRegression`` with ``C = 1 / (2 N reg)``, N the sum of all weights. For two classes
+    that has one column of weights, where here are two of opposite sign and half the penalty: there ``C = 1 / (N reg)``.
+
+    Args:
+      reg: strength of the penalty ``reg Σ W²``, above 0; the bias is not penalised.
+      class_weight: what each class counts, by its label, or ``"balanced"``; 1 when not given.
+      tol: as `jaxcls.newton.path` has it.
+      max_iter: the most Newton steps.
+
+    Attributes:
+      coef_, intercept_: ``[C, d]`` and ``[C]``; for two classes, of the second less the first, ``[1, d]`` and ``[1]``.
+      n_iter_: Newton steps taken.
+      classes_, n_features_in_, feature_names_in_: as scikit-learn has them.
+
+    Example:
+      >>> from sklearn.datasets import load_digits
+      >>> X, y = load_digits(return_X_y=True)
+      >>> model = SoftmaxClassifier(reg=1e-4).fit(X[:1500] / 16, y[:1500])
+      >>> model.score(X[1500:] / 16, y[1500:]) > 0.9
+      True
+    """
+
+    reg: float = 1e-3
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train on ``X: [N, d]`` and ``y: [N]``, each example counting ``sample_weight: [N]``.
+
+        Raises:
+          ValueError: the examples are of one class, or a parameter or a weight is out of range.
+          TypeError: something is of the wrong kind.
+        """
+        X, y, labels = self._examples(X, y)
+        return self._become(self._path(X, labels, [self.reg], self._weights(X, y, sample_weight)), 0)
+
+    def _become(self, optimum: newton.Optimum, k: int) -> Self:
+        W = _fewest_columns(optimum.W[..., k])
+        self.coef_, self.intercept_, self.n_iter_ = W[:-1].T, W[-1], int(optimum.iterations[k])
+        return self
+
+    def _scores(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
+        return X @ self.coef_.T + self.intercept_
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class _Trained(_Classifier):
+    """What both nets are given."""
+
+    steps: int = 1000
+    batch_size: int = 200
+    optimizer: str | Optimizer = "adam"
+    init_scale: float = 0.1
+    random_state: int | np.random.RandomState | None = None
+
+    def _model(self) -> tuple[Classifier, Optimizer]:
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        optimizer = OPTIMIZERS.get(self.optimizer, self.optimizer)
+        if not callable(optimizer):
+            names = ", ".join(OPTIMIZERS)
+            raise ValueError(f"optimizer must be one of {names}, or one of optax's, got {optimizer!r}")
+        return _net(init_scale=self.init_scale), optimizer
+
+    def _grid(self, lr: Any, reg: Any, hidden: Any) -> Grid:
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        return Grid(lr=lr, reg=reg, hidden=hidden, seed=[seed])
+
+
+@dataclass(eq=False, repr=False)
+class TwoLayerClassifier(_Trained):
+    """The two-layer net, trained on minibatches.
+
+    Args:
+      hidden: how many hidden units.
+      lr: learning rate.
+      reg: strength of the penalty ``reg (Σ W1² + Σ W2²)``.
+      steps: how many minibatches.
+      batch_size: examples in a minibatch, drawn with replacement.
+      optimizer: ``"adam"``, ``"momentum"``, ``"sgd"``, or any ``lr -> optax.GradientTransformation``.
+      init_scale: standard deviation of the initial weights.
+      random_state: where these and the minibatches come from.
+
+    Attributes:
+      params_: the net, a `jaxcls.two_layer.Params`.
+      loss_curve_: the minibatch loss before each step, penalty included, ``[steps]``.
+      classes_, n_features_in_, feature_names_in_: as scikit-learn has them.
+
+    Example:
+      >>> from sklearn.datasets import load_digits
+      >>> X, y = load_digits(return_X_y=True)
+      >>> model = TwoLayerClassifier(random_state=0).fit(X[:1500] / 16, y[:1500])
+      >>> model.score(X[1500:] / 16, y[1500:]) > 0.9
+      True
+    """
+
+    hidden: int = 100
+    lr: float = 3e-3
+    reg: float = 1e-4
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train on ``X: [N, d]`` and ``y: [N]``.
+
+        Raises:
+          ValueError: the examples are of one class, a parameter is out of range, or training diverged.
+          TypeError: something is of the wrong kind.
+        """
+        X, _, labels = self._examples(X, y)
+        grid = self._grid([self.lr], [self.reg], [self.hidden])
+        hyper = train.Hyper(*np.array([*grid.lr, *grid.reg], X.dtype))
+        sizes = X.shape[1], *grid.hidden, len(self.classes_)
+        with _precision(X):
+            trained = _train(*self._model(), sizes, self.steps, self.batch_size, X, labels, hyper, *grid.seed)
+        self.params_, self.loss_curve_ = jax.device_get(trained)
+        if not all(np.isfinite(leaf).all() for leaf in (*self.params_, self.loss_curve_)):
+            raise ValueError(f"lr must be one at which the loss stays finite, got {self.lr}")
+        return self
+
+    def _scores(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
+        W1, b1, W2, b2 = self.params_  # in numpy: JAX would compile for every new number of examples
+        return _fewest_columns(np.maximum(X @ W1 + b1, 0) @ W2 + b2)
+
+
+class _Fold(NamedTuple):
+    """How each of K cells did in validation, ``[K]``, and the seconds of one cell."""
+
+    test_score: NDArray[np.floating]
+    test_log_loss: NDArray[np.floating]
+    fit_time: float
+    score_time: float
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class _Search(_Classifier):
+    """The cell with the highest mean accuracy over the folds."""
+
+    cv: Any = None
+
+    def _search(self, cells: list[dict[str, Any]], fold: Callable[..., _Fold], X: Any, y: Any, groups: Any) -> None:
+        folds = [fold(*rows) for rows in check_cv(self.cv, y, classifier=True).split(X, y, groups)]
+        names, K = _Fold._fields, len(cells)
+        columns = {name: np.array([np.broadcast_to(getattr(fold, name), K) for fold in folds]) for name in names}
+        mean = {f"mean_{name}": values.mean(axis=0) for name, values in columns.items()}
+        accuracy = np.round(mean["mean_test_score"], 12)  # the last bits depend on the order of the folds
+        order = np.lexsort((mean["mean_test_log_loss"], -accuracy))  # NaN, of a cell that diverged, comes last
+        best = int(order[0])
+        if np.isnan(accuracy[best]):
+            raise ValueError("lr must hold one at which the loss stays finite in every fold, got none")
+        self.cv_results_ = {
+            "params": cells,
+            **{f"param_{name}": np.ma.array([cell[name] for cell in cells]) for name in cells[0]},
+            **{f"split{k}_{name}": getattr(fold, name) for k, fold in enumerate(folds) for name in names[:2]},
+            **mean,
+            **{f"std_{name}": values.std(axis=0) for name, values in columns.items()},
+            "rank_test_score": np.argsort(order) + 1,
+        }
+        self.best_index_, self.best_params_, self.best_score_ = best, cells[best], float(mean["mean_test_score"][best])
+        self.n_splits_ = len(folds)
+
+    def _scores(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
+        return self.best_estimator_._scores(X)
+
+
+@dataclass(eq=False, repr=False)
+class SoftmaxClassifierCV(_Search, _Newton):
+    """`SoftmaxClassifier` with the strength that does best in cross-validation.
+
+    A fold has all examples, those held out at weight 0, and begins at the optimum of the whole: all folds share one
+    compiled program. Sample weights count in validation too, class weights do not.
+
+    Args:
+      reg: the strengths; or how many, from 10 to 1e-7 by a constant factor.
+      cv: the folds, as scikit-learn has it; 5 stratified ones when not given.
+      class_weight, tol, max_iter: as `SoftmaxClassifier` has them.
+
+    Attributes:
+      cv_results_, best_index_, best_params_, best_score_, n_splits_: as ``GridSearchCV`` has them, and the same of
+        ``test_log_loss``; of equal accuracies the one of lower log loss ranks first, of those the first in order.
+      best_estimator_: the `SoftmaxClassifier` of that strength, trained on all examples.
+      n_iter_, classes_, n_features_in_, feature_names_in_: as it has them.
+
+    Example:
+      >>> from sklearn.datasets import load_digits
+      >>> X, y = load_digits(return_X_y=True)
+      >>> SoftmaxClassifierCV(reg=[1e-1, 1e-3, 1e-5]).fit(X / 16, y).best_params_
+      {'reg': 0.001}
+    """
+
+    reg: int | Sequence[float] = 96
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
+        """As `SoftmaxClassifier.fit`; ``groups: [N]`` are for ``cv``."""
+        given, (X, y, labels) = X, self._examples(X, y)
+        sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+        reg = np.logspace(1, -7, self.reg) if isinstance(self.reg, Integral) else np.asarray(self.reg)
+        whole = self._path(X, labels, reg, self._weights(X, y, sample_weight))
+
+        def fold(rows: Any, held_out: Any) -> _Fold:
+            began, weights = time.perf_counter(), np.zeros(len(y))
+            weights[rows] = self._weights(X[rows], y[rows], sample_weight[rows])
+            W = self._path(X, labels, reg, weights, whole.W).W
+            trained, X_val, val = time.perf_counter(), X[held_out], (labels[held_out], sample_weight[held_out])
+            scores = [_score(X_val @ W[:-1, :, k] + W[-1, :, k], *val) for k in range(len(reg))]
+            times = np.array([trained - began, time.perf_counter() - trained]) / len(reg)
+            return _Fold(*np.transpose(scores), *times)
+
+        self._search([{"reg": float(strength)} for strength in reg], fold, X, y, groups)
+        best = SoftmaxClassifier(**self.best_params_, **_common(self, _Newton))
+        best._examples(given, y)
+        self.best_estimator_ = best._become(whole, self.best_index_)
+        self.n_iter_ = best.n_iter_
+        return self
+
+
+@dataclass(eq=False, repr=False)
+class TwoLayerClassifierCV(_Search, _Trained):
+    """`TwoLayerClassifier` with the hidden size, learning rate and strength that do best in cross-validation.
+
+    Args:
+      hidden, lr, reg: the grid; its order is lr by lr, within it reg by reg, and so on.
+      cv: the folds, as scikit-learn has it; 5 stratified ones when not given.
+      steps, batch_size, optimizer, init_scale, random_state: as `TwoLayerClassifier` has them.
+
+    Attributes:
+      cv_results_, best_index_, best_params_, best_score_, n_splits_: as `SoftmaxClassifierCV` has them; the scores of
+        a cell that diverged are NaN.
+      best_estimator_: the `TwoLayerClassifier` of that cell, trained on all examples.
+      classes_, n_features_in_, feature_names_in_: as it has them.
+
+    Example:
+      >>> from sklearn.datasets import load_digits
+      >>> X, y = load_digits(return_X_y=True)
+      >>> model = TwoLayerClassifierCV(lr=[1e-5, 3e-3], reg=[1e-4], cv=2, steps=100, random_state=0)
+      >>> model.fit(X / 16, y).best_params_
+      {'hidden': 100, 'lr': 0.003, 'reg': 0.0001}
+    """
+
+    hidden: Sequence[int] = (100,)
+    lr: Sequence[float] = (1e-3, 3e-3, 1e-2)
+    reg: Sequence[float] = (1e-5, 1e-4, 1e-3)
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
+        """As `TwoLayerClassifier.fit`; ``groups: [N]`` are for ``cv``."""
+        given, (X, y, labels) = X, self._examples(X, y)
+        grid, (net, optimizer) = self._grid(self.lr, self.reg, self.hidden), self._model()
+        cells = [{name: cell[name] for name in ("hidden", "lr", "reg")} for cell in grid.cells()]
+        run = functools.partial(sweep.run, classifier=net, optimizer=optimizer)
+        prepared = tuple(map(str, self.classes_)), np.zeros(X.shape[1]), np.ones(X.shape[1]), None, ""
+
+        def fold(rows: Any, held_out: Any) -> _Fold:
+            val = Split(X[held_out], labels[held_out])
+            with _precision(X):
+                splits = Splits(Split(X[rows], labels[rows]), val, val, *prepared)
+                result = run(splits, grid, steps=self.steps, batch_size=self.batch_size)
+            table, spent = result.table, result.timings
+            times = np.array([spent.compile_s + spent.run_s, spent.evaluate_s]) / len(cells)
+            return _Fold(table["val_accuracy"], table["val_loss"], *times)
+
+        self._search(cells, fold, X, y, groups)
+        best = TwoLayerClassifier(**self.best_params_, **_common(self, _Trained))
+        self.best_estimator_ = best.fit(given, y)
+        return self
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _train(
+    net: Classifier,
+    optimizer: Optimizer,
+    sizes: tuple[int, int, int],
+    steps: int,
+    batch_size: int,
+    X: Array,
+    y: Array,
+    hyper: train.Hyper,
+    seed: int | Array,
+) -> tuple[two_layer.Params, Array]:
+    """The params and the losses of one net, as `jaxcls.sweep` would train it; compiled once for each shape of X."""
+    key, batch_key = jax.random.split(jax.random.key(seed))
+    state = train.init(optimizer, net.init(*sizes, key=key, dtype=X.dtype), hyper)
+    batches = train.minibatches(batch_key, 0, steps, batch_size=batch_size, num_examples=len(X))
+    state, losses = train.run(functools.partial(train.step, net, optimizer), state, hyper, X, y, batches)
+    return state.params, losses
+
+
+def _common(estimator: BaseEstimator, kind: type) -> dict[str, Any]:
+    """What an estimator of this kind is given."""
+    return {field.name: getattr(estimator, field.name) for field in fields(kind)}
+
+
+def _precision(X: NDArray[np.floating]) -> Any:
+    """A context in which JAX's default float is the dtype of X."""
+    return jax.enable_x64(X.dtype == np.float64)
+
+
+def _check_classes(labels: NDArray[np.integer]) -> None:
+    if len(classes := np.unique(labels)) < 2:
+        raise ValueError(f"y must hold at least two classes with a weight above zero, got {len(classes)} class")
+
+
+def _fewest_columns(A: NDArray[np.floating]) -> NDArray[np.floating]:
+    """A column for each class; for two of them one, the second less the first, as scikit-learn has it."""
+    return A[:, 1:] - A[:, :1] if A.shape[1] == 2 else A
+
+
+def _score(logits: NDArray, labels: NDArray, weights: NDArray) -> tuple[float, float]:
+    """Accuracy and log loss."""
+    losses = -np.take_along_axis(log_softmax(logits, axis=1), labels[:, None], axis=1)[:, 0]
+    return np.average(logits.argmax(axis=1) == labels, weights=weights), np.average(losses, weights=weights)
