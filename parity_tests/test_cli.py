@@ -167,3 +167,14 @@ def test_help_shows_the_preset_s_own_defaults(preset: str, tmp_path: Path) -> No
     done = run("--preset", preset, "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert f"(default: {preset})" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("program", ["sweep.py", "two_layer_search.py", "linear_probe.py"])
+def test_help_fits_80_columns(program: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(PROGRAM.with_name(program)), "--help"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"COLUMNS": "80"}, capture_output=True, text=True, check=True
+    )
+    assert program in done.stdout
+    lines = done.stdout.splitlines()[1:]  # the first names the program with its path
+    assert max(map(len, lines)) <= 80
