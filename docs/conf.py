@@ -38,7 +38,7 @@ napoleon_attr_annotations = False  # the signature has the types
 napoleon_custom_sections = ["Returns"]  # a sentence, and no type before its first colon
 default_role = "py:obj"  # `name` in a docstring
 nitpicky = True
-nitpick_ignore_regex = [("py:class", ".*"), ("py:obj", r"(jax|optax)\..*")]  # what other projects define
+nitpick_ignore_regex = [("py:class", ".*"), ("py:obj", r"(functools|jax|optax|torch)\..*")]  # of others
 
 
 def signature_as_written(

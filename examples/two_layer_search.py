@@ -1,4 +1,4 @@
-"""The best two-layer net for CIFAR-10 that a few minutes find (EECS 498-007's protocol).
+"""The best two-layer net for CIFAR-10 that a few minutes find (EECS 498-007).
 
 python examples/two_layer_search.py                               # two cores
 python examples/two_layer_search.py --hidden 8192 --steps 20000   # a GPU
