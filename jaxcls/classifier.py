@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float
+from numpy.typing import NDArray
 
 from jaxcls import softmax, two_layer
 from jaxcls.stack import stacked
@@ -25,7 +25,7 @@ class Classifier(NamedTuple):
     num_hidden_layers: int = 0
 
 
-def linear(*, init_scale: float = 1e-3, class_weights: Float[ArrayLike, "C"] | None = None) -> Classifier:
+def linear(*, init_scale: float = 1e-3, class_weights: Float[NDArray, "C"] | None = None) -> Classifier:
     """The linear softmax classifier, its weights drawn with standard deviation ``init_scale``.
 
     With ``class_weights``, an example counts as much as its class does, as `jaxcls.data.balanced` has it.
@@ -41,7 +41,7 @@ def linear(*, init_scale: float = 1e-3, class_weights: Float[ArrayLike, "C"] | N
     return Classifier(init, softmax.logits, *losses, softmax.append_ones)
 
 
-def two_layer_net(*, init_scale: float = 1e-4, class_weights: Float[ArrayLike, "C"] | None = None) -> Classifier:
+def two_layer_net(*, init_scale: float = 1e-4, class_weights: Float[NDArray, "C"] | None = None) -> Classifier:
     """The two-layer net, its weights drawn with standard deviation ``init_scale``; class weights as in `linear`.
 
     Example:
@@ -56,7 +56,7 @@ def two_layer_net(*, init_scale: float = 1e-4, class_weights: Float[ArrayLike, "
 
 
 def _weighted(
-    loss: Callable[..., Any], loss_and_grad: Callable[..., Any], class_weights: ArrayLike | None
+    loss: Callable[..., Any], loss_and_grad: Callable[..., Any], class_weights: NDArray | None
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Both functions, with each example weighted by its class."""
     if class_weights is None:
