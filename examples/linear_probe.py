@@ -92,21 +92,27 @@ def read(config: Config) -> Source:
     for role, source in given.items():
         if (width := source.X.shape[1]) != first.X.shape[1]:
             raise ValueError(f"{files[role]} must have the {first.X.shape[1]} features of {config.train}, got {width}")
-    if len(given) == 1 and np.array_equal(
-        np.concatenate([first.train, first.val, first.test]), np.arange(len(first.y))
-    ):
-        return first  # ready splits
+    in_order = np.array_equal(np.concatenate([first.train, first.val, first.test]), np.arange(len(first.y)))
+    source = first if len(given) == 1 and in_order else held_out(config, given)  # `load_npz` shuffles what it splits
+    if config.folds:  # val is train again: each fold has its own
+        rows = np.sort(np.concatenate([source.train, source.val]))
+        source = replace(source, train=rows, val=rows)
+    return source
+
+
+def held_out(config: Config, given: dict[str, Source]) -> Source:
+    """These files as one source; what no file is given for is held out of train, class by class."""
     X, y = (np.concatenate([getattr(source, name) for source in given.values()]) for name in "Xy")
     ends = np.cumsum([len(source.y) for source in given.values()])
     of = dict(zip(given, np.split(np.arange(len(y)), ends[:-1]), strict=True))
     for role in ("test", "val"):
         if role in of:
             continue
-        size = max(round(HELD_OUT * len(first.y)), 1)
+        size = max(round(HELD_OUT * len(given["train"].y)), 1)
         parts = train_test_split(of["train"], test_size=size, stratify=y[of["train"]], random_state=config.seed)
         of["train"], of[role] = map(np.sort, parts)
     classes = tuple(map(str, range(int(y[of["train"]].max()) + 1)))
-    return replace(first, X=X, y=y, **of, class_names=classes)
+    return replace(given["train"], X=X, y=y, **of, class_names=classes)
 
 
 def hyperparameters(config: Config) -> Grid:
@@ -120,7 +126,7 @@ def hyperparameters(config: Config) -> Grid:
 
 
 def choose(config: Config, source: Source, splits: Splits, grid: Grid) -> SweepResult:
-    """Train all cells and choose the best: on val, or by cross-validation on all but test."""
+    """Train all cells and choose the best: on val, or by cross-validation on train."""
 
     def search(splits: Splits, grid: Grid) -> SweepResult:
         weights = None
@@ -134,14 +140,12 @@ def choose(config: Config, source: Source, splits: Splits, grid: Grid) -> SweepR
 
     if not config.folds:
         return search(splits, grid)
-    rows = np.sort(np.concatenate([source.train, source.val]))
-    whole = data.standard(replace(source, train=rows, val=rows))
-    return crossval.run(search, grid, folds(config, source, rows), whole).result
+    return crossval.run(search, grid, folds(config, source), splits).result
 
 
-def folds(config: Config, source: Source, rows: np.ndarray) -> Iterator[Splits]:
-    """These rows without each fold in turn, and the fold to validate on; standardised anew each time."""
-    parts = StratifiedKFold(config.folds, shuffle=True, random_state=config.seed)
+def folds(config: Config, source: Source) -> Iterator[Splits]:
+    """Train without each fold in turn, and the fold to validate on; standardised anew each time."""
+    rows, parts = source.train, StratifiedKFold(config.folds, shuffle=True, random_state=config.seed)
     for kept, out in parts.split(rows, source.y[rows]):
         yield data.standard(replace(source, train=rows[kept], val=rows[out], test=rows[out]))
 
@@ -153,7 +157,8 @@ def record(config: Config) -> dict[str, object]:
 
 def announce(config: Config, splits: Splits, grid: Grid) -> None:
     """Say what is about to happen."""
-    sizes = ", ".join(f"{len(split.y):,} {role}" for role, split in splits.items())
+    roles = [(role, split) for role, split in splits.items() if not (config.folds and role == "val")]
+    sizes = ", ".join(f"{len(split.y):,} {role}" for role, split in roles)
     axes = " x ".join(f"{len(values)} {axis}" for axis, values in grid.axes.items())
     count = np.bincount(splits.train.y, minlength=splits.num_classes)
     print(f"jaxcls    {jaxcls.__version__} with jax {jax.__version__}, on {results.device()}")

@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from jaxcls import classifier, crossval, data, probe, softmax, sweep
+from jaxcls import classifier, crossval, data, probe, results, softmax, sweep
 from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Source, Splits
 from jaxcls.grid import Grid
@@ -182,10 +182,21 @@ def test_folds_class_weights_and_splits_of_its_own(solver: str, files: Path) -> 
     options = ["--folds", 3, "--class-weight", "balanced", "--reg", 1e-2, 1e-4, "--solver", solver, "--steps", 100]
     done = run("--train", "train.npz", *options, "--out", "run", cwd=files)
     assert done.returncode == 0, done.stderr
+    assert "510 train, 90 test examples" in done.stdout
     assert "on the mean of 3 folds" in done.stdout
     with (files / "run" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == (2 if solver == "newton" else 6)
+
+
+def test_after_folds_the_best_cell_is_saved_as_it_was_trained(files: Path, source: Source) -> None:
+    done = run("--train", "train.npz", "--test", "test.npz", "--folds", 3, "--out", "run", cwd=files)
+    assert done.returncode == 0, done.stderr
+    found = results.read(files / "run")
+    np.testing.assert_allclose(found.best["mean"], source.X[source.train].mean(axis=0), rtol=1e-4, atol=1e-5)
+    prepared = (source.X[source.test] - found.best["mean"]) / found.best["scale"]
+    predicted = (prepared @ found.best["W"][:-1] + found.best["W"][-1]).argmax(axis=1)
+    assert np.mean(predicted == source.y[source.test]) == found.record["best"]["test_accuracy"]
 
 
 MISTAKES = {
