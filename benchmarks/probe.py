@@ -1,7 +1,7 @@
 """A whole path of strengths to its optimum: `jaxcls.newton` beside scikit-learn, which begins where it was before.
 
 python benchmarks/probe.py                    # CLIP's protocol: 20,000 examples, 512 features, 96 strengths; 17 minutes
-python benchmarks/probe.py --examples 2000    # half a minute
+python benchmarks/probe.py --examples 2000    # smaller
 
 Both work in float64, the strongest penalty first. scikit-learn warm-starts each strength from the one before, at the
 tolerances named; what its objective lies above ours is printed, as a fraction of it.

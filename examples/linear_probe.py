@@ -6,11 +6,10 @@ python examples/linear_probe.py --train a.npz --folds 5 --class-weight balanced
 python examples/linear_probe.py --train a.npz --solver adam --lr 1e-3 1e-2
 """
 
-import shlex
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -75,7 +74,8 @@ def main(config: Config) -> int:
     with claim(out):
         announce(config, splits, grid)
         result = choose(config, source, splits, grid)
-        run = {"command": shlex.join(["python", *sys.argv]), "config": record(config)}
+        defaults = {field.name: field.default for field in fields(Config)} | {"out": config.out}
+        run = {"command": results.command(config, defaults), "config": record(config)}
         paths = results.write(out, result, splits, run) + plots.save(out, result, splits)
         paths.append(page.write(out))
     report(config, result, splits, paths, time.perf_counter() - started)

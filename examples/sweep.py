@@ -157,7 +157,9 @@ def main(config: Config, saved: Saved | None) -> int:
     plan = sweep.plan(splits, grid, **options)
     # The courses record a net's accuracies along the way, and of the linear classifier the loss alone.
     options["history"] = bool(grid.hidden)
-    run = {"command": command(config), "config": record(config), "depends_on": dependencies(config, splits, plan)}
+    kept = {"preset": "digits", "out": config.out, "resume": config.resume}
+    command = results.command(config, vars(PRESETS[config.preset]) | kept)
+    run = {"command": command, "config": record(config), "depends_on": dependencies(config, splits, plan)}
     if saved:
         options["resume"], earlier = saved
         if others := checkpoint.differences(earlier["depends_on"], run["depends_on"]):
@@ -189,17 +191,6 @@ def record(config: Config) -> dict[str, object]:
         for name, value in asdict(config).items()
         if name != "resume"
     }
-
-
-def command(config: Config) -> str:
-    """The line that asks for this run again, in a folder of its own."""
-    flags = [] if config.preset == "digits" else ["--preset", config.preset]
-    for field in fields(Config):
-        value = getattr(config, field.name)
-        if field.name not in {"preset", "out", "resume"} and value != getattr(PRESETS[config.preset], field.name):
-            values = () if value is True else value if isinstance(value, tuple) else (value,)
-            flags += [f"--{field.name.replace('_', '-')}", *map(str, values)]
-    return shlex.join(["python", sys.argv[0], *flags])
 
 
 def dependencies(config: Config, splits: Splits, plan: list[sweep.Part]) -> dict[str, object]:

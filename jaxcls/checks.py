@@ -70,13 +70,13 @@ def labels(y: ArrayLike, num_examples: int) -> jax.Array:
     return y
 
 
-def one_line(error: Exception) -> str:
-    """What somebody else's exception says, fit to stand in a sentence of ours: one line, printable, not too long.
+def one_line(said: Exception | str) -> str:
+    """What an exception or a file of somebody else's says, fit to stand in a sentence of ours: one printable line.
 
     Example:
       >>> one_line(ValueError("first\\nand second"))
       'first and second'
     """
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(said).split()) or type(said).__name__
     text = "".join(character if character.isprintable() else "?" for character in text)
     return text if len(text) <= 200 else text[:200] + "..."

@@ -18,8 +18,8 @@ class CrossValidation(NamedTuple):
     """What cross-validation found.
 
     Attributes:
-      result: the means over the folds in its table, ranked; params, test accuracy, losses and history of the best
-        cell alone, trained on all of train.
+      result: the means over the folds in its table, ranked, and in its losses; params and test accuracy of the best
+        cell, trained on all of train; no history.
       folds: the table of each fold.
     """
 

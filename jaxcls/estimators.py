@@ -19,7 +19,6 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
-import optax
 from jaxtyping import Array
 from numpy.typing import NDArray
 from scipy.special import log_softmax
@@ -41,11 +40,7 @@ except ImportError:
     raise ImportError('jaxcls.estimators needs scikit-learn 1.6 or later: pip install "jaxcls[sklearn]"') from None
 
 FLOATS = (np.float64, np.float32)  # what X may be; anything else becomes the first
-OPTIMIZERS: Mapping[Any, Optimizer] = {
-    "adam": optax.adam,
-    "momentum": functools.partial(optax.sgd, momentum=0.9),
-    "sgd": optax.sgd,
-}
+OPTIMIZERS: Mapping[Any, Optimizer] = {name: train.OPTIMIZERS[name] for name in ("adam", "momentum", "sgd")}
 _net = functools.cache(two_layer_net)  # JAX compiles anew for a classifier that it has not seen
 
 

@@ -27,7 +27,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, Float, Int, Integer
 
 from jaxcls import checks
 from jaxcls.precision import full_precision
@@ -70,8 +70,7 @@ def cross_entropy_and_grad(
     n: Any = num_examples
     if weights is not None:  # each example is one of its own n
         n = (1 / weights)[:, None, None] if cells else (1 / weights)[None]
-    label = y.astype(int)[:, None]  # an int8 could not hold the number of classes
-    label = jnp.where(label < 0, num_classes, label)  # not the last class, but out of range
+    label = _classes(y, num_classes)[:, None]
     is_label = label == jnp.arange(num_classes)[None]
     # Sums over a last axis of a few classes would not vectorise: behind them come the examples, or else the cells.
     s = logits if cells else logits.T
@@ -102,14 +101,6 @@ def cross_entropy(logits: Float[ArrayLike, "N C"], y: Integer[ArrayLike, "N"]) -
        [ 0.125 -0.375  0.125  0.125]]
     """
     return _cross_entropy(*_check(logits, y))
-
-
-@jax.custom_vjp
-def _cross_entropy(logits: Array, y: Array) -> Array:
-    return cross_entropy_and_grad(logits, y)[0]
-
-
-_cross_entropy.defvjp(cross_entropy_and_grad, lambda dlogits, g: (g * dlogits, None))
 
 
 def hinge_and_grad(
@@ -145,8 +136,7 @@ def hinge_and_grad(
     """
     logits, y = _check(logits, y, ranks=(2, 3))
     n, num_classes = logits.shape[:2]
-    label = jnp.expand_dims(y.astype(int), range(1, logits.ndim))  # an int8 could not hold the number of classes
-    label = jnp.where(label < 0, num_classes, label)  # not the last class, but out of range
+    label = jnp.expand_dims(_classes(y, num_classes), range(1, logits.ndim))
     is_label = label == jax.lax.broadcasted_iota(label.dtype, logits.shape, 1)
 
     s_label = jnp.take_along_axis(logits, label, axis=1, mode="fill")  # NaN out of range
@@ -170,12 +160,14 @@ def hinge(logits: Float[ArrayLike, "N C"], y: Integer[ArrayLike, "N"]) -> Float[
     return _hinge(*_check(logits, y))
 
 
-@jax.custom_vjp
-def _hinge(logits: Array, y: Array) -> Array:
-    return hinge_and_grad(logits, y)[0]
+def _differentiable(loss_and_grad: Callable[..., tuple[Array, Array]]) -> Callable[[Array, Array], Array]:
+    """The loss alone, which reverse-mode autodiff differentiates by the gradient beside it."""
+    loss = jax.custom_vjp(lambda logits, y: loss_and_grad(logits, y)[0])
+    loss.defvjp(loss_and_grad, lambda dlogits, g: (g * dlogits, None))
+    return loss
 
 
-_hinge.defvjp(hinge_and_grad, lambda dlogits, g: (g * dlogits, None))
+_cross_entropy, _hinge = _differentiable(cross_entropy_and_grad), _differentiable(hinge_and_grad)
 
 
 @full_precision
@@ -220,6 +212,11 @@ def hand_derived(
         return differentiable
 
     return decorate
+
+
+def _classes(y: Array, num_classes: int) -> Int[Array, "N"]:
+    y = y.astype(int)  # an int8 could not hold the number of classes
+    return jnp.where(y < 0, num_classes, y)  # not the last class, but out of range
 
 
 def _check(logits: ArrayLike, y: ArrayLike, ranks: tuple[int, ...] = (2,)) -> tuple[Array, Array]:

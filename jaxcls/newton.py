@@ -168,7 +168,11 @@ def _solve(problem: Problem, W: Array, reg: Array, *, tol: float, max_iterations
 
 def _loss(problem: Problem, W: Array, S: Array, reg: Array) -> Float[Array, "K"]:
     data_loss, _ = cross_entropy_and_grad(S, problem.y, problem.weights)
-    return data_loss + jnp.sum(_curvature(problem, reg) / 2 * W * W, (0, 1))
+    return data_loss + _penalty(W, _curvature(problem, reg))
+
+
+def _penalty(W: Array, curvature: Array) -> Float[Array, "K"]:
+    return jnp.sum(curvature / 2 * W * W, (0, 1))
 
 
 def _curvature(problem: Problem, reg: Array) -> Float[Array, "D 1 K"]:
@@ -196,8 +200,7 @@ def _expansion(
         V = einsum("de,ec->dc", vectors, einsum("ed,dc->ec", vectors.T, R) / scale)
         return V - jnp.mean(V, 1, keepdims=True)  # so W's mean stays 0
 
-    loss = data_loss + jnp.sum(curvature / 2 * W * W, (0, 1))
-    return loss, einsum("dn,nc->dc", XT, dS) + curvature * W, hessian, inverse
+    return data_loss + _penalty(W, curvature), einsum("dn,nc->dc", XT, dS) + curvature * W, hessian, inverse
 
 
 def _conjugate_gradients(

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -205,9 +205,9 @@ def save(folder: str | Path, result: SweepResult, splits: Splits) -> list[Path]:
     result has a history; and, unless every cell diverged, ``weights.png``.
     """
     if result.grid.lr:
-        figures = {"heatmap.png": _heat_maps(result), "loss.png": _losses(result)}
+        figures = {"heatmap.png": _heat_maps(result), "loss.png": _curves(loss_curves, result)}
     else:
-        figures = {"path.png": _path(result)}
+        figures = {"path.png": _curves(path_curves, result)}
     if result.history is not None:
         figures["history.png"] = _histories(result)
     if isinstance(result.params, two_layer.Params):
@@ -246,15 +246,9 @@ def _histories(result: SweepResult) -> Figure:
     return figure
 
 
-def _path(result: SweepResult) -> Figure:
+def _curves(draw: Callable[[Axes, SweepResult], Axes], result: SweepResult) -> Figure:
     figure = Figure(figsize=(8, 5), layout="constrained")
-    path_curves(figure.subplots(), result)
-    return figure
-
-
-def _losses(result: SweepResult) -> Figure:
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    loss_curves(figure.subplots(), result)
+    draw(figure.subplots(), result)
     return figure
 
 

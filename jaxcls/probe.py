@@ -6,13 +6,15 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 from numpy.typing import NDArray
 
 from jaxcls import newton, outcome, softmax, train
 from jaxcls.classifier import LINEAR
-from jaxcls.data.splits import Split, Splits
+from jaxcls.data.splits import Splits
 from jaxcls.grid import Grid
 from jaxcls.outcome import SweepResult, Timings
+from jaxcls.train import Score
 
 STRENGTHS = tuple(np.logspace(1, -9, 96).tolist())
 
@@ -64,9 +66,10 @@ def run(
     table = outcome.empty(grid, gradient="f8", iterations="i8", converged="?")
     for name in ("gradient", "iterations", "converged"):
         table[name] = getattr(optimum, name)
-    for role, split in (("train", splits.train), ("val", splits.val)):
-        table[f"{role}_loss"], table[f"{role}_accuracy"] = _scores(optimum.W, split)
-    table["train_loss"] = optimum.loss
+    on_train, on_val = (_scores(optimum.W, split.X, split.y) for split in (splits.train, splits.val))
+    table["train_loss"], table["val_loss"] = optimum.loss, on_val.loss
+    table["train_accuracy"] = np.asarray(on_train.num_correct) / len(splits.train.y)
+    table["val_accuracy"] = np.asarray(on_val.num_correct) / len(splits.val.y)
     outcome.rank(table)
     best = int(np.argmax(table["rank"] == 1))
     test_accuracy = train.accuracy(LINEAR, optimum.W[..., best], splits.test.X, splits.test.y)
@@ -76,9 +79,8 @@ def run(
     return SweepResult(grid, table, losses, None, optimum.W[..., best], test_accuracy, timings)
 
 
-def _scores(W: NDArray[np.floating], split: Split) -> tuple[NDArray, NDArray]:
-    """The loss without penalty and the accuracy of each cell of a stack."""
+@jax.jit  # here, with W an argument: a function made in `run` would be compiled anew for every fold
+def _scores(W: Array, X: Array, y: Array) -> Score:
+    """The loss without penalty of each cell of a stack, and what it predicts right."""
     cells = jax.vmap(functools.partial(train.score, LINEAR), in_axes=(-1, None, None, None))
-    score = jax.jit(functools.partial(train.evaluate, functools.partial(cells, jnp.asarray(W), jnp.zeros(()))))
-    loss, num_correct = score(softmax.append_ones(split.X), split.y)
-    return np.asarray(loss), np.asarray(num_correct) / len(split.y)
+    return train.evaluate(functools.partial(cells, W, jnp.zeros(())), softmax.append_ones(X), y)

@@ -9,7 +9,6 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -185,7 +184,7 @@ def _row(rank: str, texts: Iterable[str]) -> str:
 def _predict(run: Run) -> str:
     if run.best is None:
         return ""
-    arrays = {name: jnp.asarray(array) for name, array in run.best.items() if name not in ("mean", "scale")}
+    arrays: dict[str, Any] = {name: array for name, array in run.best.items() if name not in ("mean", "scale")}
     params = arrays["W"] if "W" in arrays else two_layer.Params(**arrays)
     lines = results.reload_lines("best.safetensors", "jax", params)
     note = "In the run's folder, for raw features <code>X [N, d]</code>; in torch, from <code>safetensors.torch</code>."

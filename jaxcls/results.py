@@ -5,6 +5,8 @@ import hashlib
 import io
 import json
 import platform
+import shlex
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -132,6 +134,27 @@ def reload_lines(path: str | Path, framework: str, params: Params) -> str:
     return "\n".join(load + predict)
 
 
+def command(config: Any, defaults: Mapping[str, Any]) -> str:
+    """The line that asks for this run again: this program, and each flag that is not at its default.
+
+    Args:
+      config: the flags, fields of a dataclass.
+      defaults: what each is when not given; what is to be left out, as it is.
+
+    Example:
+      >>> from dataclasses import make_dataclass
+      >>> config = make_dataclass("Config", ["lr", "batch_size", "out"])((0.1, 1.0), 20, "here")
+      >>> command(config, {"lr": (), "batch_size": 200, "out": "here"}).split()[2:]
+      ['--lr', '0.1', '1.0', '--batch-size', '20']
+    """
+    flags = []
+    for name, value in vars(config).items():
+        if value != defaults[name]:
+            values = () if value is True else value if isinstance(value, tuple) else (value,)
+            flags += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return shlex.join(["python", sys.argv[0], *flags])
+
+
 def versions() -> dict[str, str]:
     """The versions that numbers may depend on."""
     return {"python": platform.python_version()} | {
@@ -173,11 +196,10 @@ _READERS: Mapping[str, Callable[[bytes], Any]] = {
 
 
 def _results(result: SweepResult) -> Iterator[dict[str, Any]]:
-    names = [name for name in result.table.dtype.names or () if name not in ("diverged_at", "converged")]
-    solved = "converged" in (result.table.dtype.names or ())
     for row in result.table:
-        status = "diverged" if row["diverged_at"] >= 0 else "stopped" if solved and not row["converged"] else "ok"
-        yield {name: row[name].item() for name in names} | {"status": status}
+        numbers = dict(zip(row.dtype.names, row.item(), strict=True))
+        diverged, solved = numbers.pop("diverged_at") >= 0, numbers.pop("converged", True)
+        yield numbers | {"status": "diverged" if diverged else "ok" if solved else "stopped"}
 
 
 def _along(result: SweepResult, history: History) -> Iterator[dict[str, Any]]:

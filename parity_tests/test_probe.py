@@ -170,6 +170,7 @@ def test_the_command_does_the_whole_job(files: Path, source: Source) -> None:
     assert "96 of 96 converged" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
     record = json.loads((files / "run" / "run.json").read_text())
+    assert record["command"].split()[2:] == given  # without the folder, which is taken now
     exact = probe.run(data.standard(source))
     assert record["best"]["test_accuracy"] == pytest.approx(exact.test_accuracy)
     again = run("--train", "ready.npz", "--out", "again", cwd=files)

@@ -1,6 +1,8 @@
 """What holds for any logits at all, searched by hypothesis."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,19 +58,20 @@ def test_a_step_against_the_gradient_lowers_the_loss(logits: np.ndarray, y: np.n
     assert float(after) <= float(loss) * (1 + 1e-6)
 
 
+@pytest.mark.parametrize("loss_and_grad", [losses.cross_entropy_and_grad, losses.hinge_and_grad])
 @pytest.mark.parametrize("y_dtype", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32])
 @pytest.mark.parametrize("cells", [(), (2,)], ids=["one model", "a stack"])
 @pytest.mark.parametrize("num_classes", [2, 130, 300])  # an int8 cannot hold the last two
 def test_a_label_out_of_range_makes_its_loss_and_its_gradient_nan(
-    num_classes: int, cells: tuple[int, ...], y_dtype: type[np.integer]
+    num_classes: int, cells: tuple[int, ...], y_dtype: type[np.integer], loss_and_grad: Callable[..., Any]
 ) -> None:
     logits = np.linspace(-1, 1, 3 * num_classes * math.prod(cells), dtype=np.float32).reshape(3, num_classes, *cells)
     limits = np.iinfo(y_dtype)
     for label in {limits.min, -1, 0, min(num_classes - 1, limits.max), num_classes, limits.max}:
         if not limits.min <= label <= limits.max:
             continue
-        loss, dlogits = losses.cross_entropy_and_grad(logits, np.array([0, label, 1], y_dtype))
+        loss, dlogits = loss_and_grad(logits, np.array([0, label, 1], y_dtype))
         wrong = not 0 <= label < num_classes
-        assert np.isnan(loss).all() == wrong, label
+        assert np.isnan(loss).all() == np.isnan(loss).any() == wrong, label
         np.testing.assert_array_equal(np.isnan(dlogits).reshape(3, -1).all(axis=1), [False, wrong, False])
         np.testing.assert_array_equal(np.isnan(dlogits).reshape(3, -1).any(axis=1), [False, wrong, False])

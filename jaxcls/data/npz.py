@@ -73,7 +73,7 @@ def _read(path: Path) -> dict[str, NDArray]:
     except Exception as error:  # a damaged file can raise anything
         raise ValueError(f"{path} cannot be read as an .npz of plain arrays: {one_line(error)}") from None
     if not ({"X", "y"} <= arrays.keys() or set(READY) <= arrays.keys()):
-        found = one_line(ValueError(", ".join(held) or "nothing"))  # a name can be anything
+        found = one_line(", ".join(held) or "nothing")  # a name can be anything
         raise ValueError(f"{path} must hold X and y, or {', '.join(READY)}; it holds {found}")
     return arrays
 
