@@ -230,10 +230,10 @@ def jaxcls_wide(problem: Problem, cells: Sequence[int]) -> Trainer:
     filled = [*cells, *[cells[-1]] * (-len(cells) % on.size)]
     model, *_, params = _jax(problem)
     sizes = (problem.X.shape[1], *(array.shape[-1] for array in problem.params[::2]))
-    common = wide.Problem(model, optax.sgd, (sizes,), jnp.dtype("float32"))
+    common = wide.Problem(model, optax.sgd, (sizes,), jnp.dtype("float32"), (len(problem.y),))
     by_cell, of_state = PartitionSpec(CELLS), wide.specs(common)
     hyper = Hyper(*(put(on, array[filled], by_cell) for array in (problem.lr, problem.reg)))
-    X, y = put(on, problem.X), put(on, problem.y)
+    examples, held_out = wide.Examples(put(on, problem.X), put(on, problem.y)), put(on, np.ones(1, np.int32))
     # One replicate, [1, ..., G]; plain SGD keeps no state of its own.
     state = train.init(optax.sgd, params, Hyper(jnp.float32(0), jnp.float32(0)))
     state = jax.tree.map(lambda a: np.stack([a] * len(filled), axis=-1)[None], state)
@@ -248,7 +248,7 @@ def jaxcls_wide(problem: Problem, cells: Sequence[int]) -> Trainer:
 
     def run(batches: NDArray[np.integer]) -> None:
         nonlocal state
-        state, _ = jax.block_until_ready(scan(state, hyper, X, y, put(on, batches[:, None])))
+        state, _ = jax.block_until_ready(scan(state, hyper, held_out, examples, put(on, batches[:, None])))
 
     return Trainer(run, lambda: [_leaves(wide.take(common, state.params, 0, k, 0)) for k in range(len(cells))])
 

@@ -6,9 +6,9 @@ python examples/linear_probe.py --train a.npz --folds 5 --class-weight balanced
 python examples/linear_probe.py --train a.npz --solver adam --lr 1e-3 1e-2
 """
 
+import functools
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
@@ -128,26 +128,21 @@ def hyperparameters(config: Config) -> Grid:
 def choose(config: Config, source: Source, splits: Splits, grid: Grid) -> SweepResult:
     """Train all cells and choose the best: on val, or by cross-validation on train."""
 
-    def search(splits: Splits, grid: Grid) -> SweepResult:
-        weights = None
-        if config.class_weight == "balanced":
-            weights = data.balanced(splits.train.y, splits.num_classes)
-        if config.solver == "newton":
-            return probe.run(splits, grid, class_weights=weights)
-        options = {"steps": config.steps, "batch_size": config.batch_size}
-        linear, optimizer = classifier.linear(class_weights=weights), train.OPTIMIZERS[config.solver]
-        return sweep.run(splits, grid, classifier=linear, optimizer=optimizer, **options)
-
+    weights = data.balanced(splits.train.y, splits.num_classes) if config.class_weight == "balanced" else None
+    search = functools.partial(probe.run, class_weights=weights)
+    if config.solver != "newton":
+        search = functools.partial(
+            sweep.run,
+            steps=config.steps,
+            batch_size=config.batch_size,
+            classifier=classifier.linear(class_weights=weights),
+            optimizer=train.OPTIMIZERS[config.solver],
+        )
     if not config.folds:
         return search(splits, grid)
-    return crossval.run(search, grid, folds(config, source), splits).result
-
-
-def folds(config: Config, source: Source) -> Iterator[Splits]:
-    """Train without each fold in turn, and the fold to validate on; standardised anew each time."""
     rows, parts = source.train, StratifiedKFold(config.folds, shuffle=True, random_state=config.seed)
-    for kept, out in parts.split(rows, source.y[rows]):
-        yield data.standard(replace(source, train=rows[kept], val=rows[out], test=rows[out]))
+    folds = data.standard_folds(source, [rows[out] for _, out in parts.split(rows, source.y[rows])])
+    return crossval.run(search, grid, folds, splits).result
 
 
 def record(config: Config) -> dict[str, object]:

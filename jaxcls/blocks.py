@@ -55,12 +55,12 @@ def blocks(grid: Grid, group: Sequence[int], fits: int, *, num_devices: int = 1)
     rows = np.arange(len(grid)).reshape([len(values) for values in grid.axes.values()])
     if group:
         rows = rows[:, :, np.isin(grid.hidden, group)]
-    rows = rows.reshape(-1, len(grid.seed)).T
-    num_seeds, num_cells = rows.shape
+    rows = rows.reshape(-1, len(grid.seed) * max(len(grid.fold), 1)).T
+    num_replicates, num_cells = rows.shape
     per_device = -(-num_cells // num_devices)
-    seeds = _even_parts(num_seeds, max(1, fits // per_device))
+    replicates = _even_parts(num_replicates, max(1, fits // per_device))
     cells = _even_parts(num_cells, fits * num_devices, multiple=num_devices)
-    return [rows[np.ix_(s, c)] for s in seeds for c in cells]
+    return [rows[np.ix_(r, c)] for r in replicates for c in cells]
 
 
 def _even_parts(count: int, limit: int, *, multiple: int = 1) -> NDArray[np.integer]:

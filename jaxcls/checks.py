@@ -70,6 +70,19 @@ def labels(y: ArrayLike, num_examples: int) -> jax.Array:
     return y
 
 
+def folds(fold: Sequence[int], num_folds: int) -> None:
+    """Raise unless a grid's folds are those of the data, which have 0 where they are split once.
+
+    Example:
+      >>> folds([0, 1, 2], 2)
+      Traceback (most recent call last):
+      ...
+      ValueError: grid.fold must be given for folds alone, each below 2, got [0, 1, 2]
+    """
+    if bool(fold) != bool(num_folds) or max(fold, default=-1) >= num_folds > 0:
+        raise ValueError(f"grid.fold must be given for folds alone, each below {num_folds}, got {fold}")
+
+
 def one_line(said: Exception | str) -> str:
     """What an exception or a file of somebody else's says, fit to stand in a sentence of ours: one printable line.
 

@@ -1,4 +1,4 @@
-"""The grid of hyperparameters: every combination of learning rate, regularisation strength, hidden size and seed."""
+"""The grid: every combination of learning rate, regularisation strength, hidden size, seed and fold."""
 
 import itertools
 import math
@@ -18,10 +18,11 @@ class Grid:
       reg: strengths of the L2 penalty.
       seed: one replicate each, with its own initial weights and its own minibatches; none where nothing is drawn.
       hidden: numbers of hidden units, for a net; none for the linear classifier, whose grid lacks this axis.
+      fold: which parts of `jaxcls.data.Folds` to hold out, one at a time; none for data that are split once.
 
     Raises:
       ValueError: there is no strength, or an axis holds a value twice, or one that is negative, infinite or NaN.
-      TypeError: a value is no number, or a seed or a hidden size no integer.
+      TypeError: a value is no number, or a seed, a hidden size or a fold no integer.
 
     Example:
       >>> len(Grid(lr=[0.1, 1.0], reg=[0.0, 1e-3, 1e-2]))
@@ -36,9 +37,10 @@ class Grid:
     reg: Sequence[float]
     seed: Sequence[int] = (0,)
     hidden: Sequence[int] = ()
+    fold: Sequence[int] = ()
 
     def __post_init__(self) -> None:
-        for axis, dtype in (("lr", float), ("reg", float), ("seed", int), ("hidden", int)):
+        for axis, dtype in (("lr", float), ("reg", float), ("seed", int), ("hidden", int), ("fold", int)):
             object.__setattr__(self, axis, _axis(axis, getattr(self, axis), dtype))
         if max(self.seed, default=0) >= 2**32:
             raise ValueError(f"seed must hold values below 2**32, got {max(self.seed)}")
@@ -54,7 +56,7 @@ class Grid:
           >>> Grid(lr=[0.1, 1.0], reg=[0.0], hidden=[20]).axes
           {'lr': (0.1, 1.0), 'reg': (0.0,), 'hidden': (20,), 'seed': (0,)}
         """
-        axes = {name: tuple(getattr(self, name)) for name in ("lr", "reg", "hidden", "seed")}
+        axes = {name: tuple(getattr(self, name)) for name in ("lr", "reg", "hidden", "seed", "fold")}
         return {name: values for name, values in axes.items() if values}
 
     def cells(self) -> list[dict[str, int | float]]:
@@ -70,7 +72,7 @@ class Grid:
     def beyond(self, row: int) -> dict[str, tuple[int | float, ...]]:
         """Where the cell at ``row`` lies on the grid's edge: the axis, and the values to try next on it.
 
-        An axis of one value has no edge, seeds have none, and nothing lies beyond a value of 0.
+        An axis of one value has no edge, seeds and folds have none, and nothing lies beyond a value of 0.
 
         Example:
           >>> grid = Grid(lr=[0.01, 0.1, 1.0], reg=[0.0, 1e-3, 1e-2])
@@ -80,7 +82,7 @@ class Grid:
           {}
         """
         cell = self.cells()[row]
-        found = {axis: _beyond(cell[axis], sorted(self.axes[axis])) for axis in cell if axis != "seed"}
+        found = {axis: _beyond(cell[axis], sorted(self.axes[axis])) for axis in cell if axis not in ("seed", "fold")}
         return {axis: values for axis, values in found.items() if values}
 
 

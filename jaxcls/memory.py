@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxcls import host, train, wide
-from jaxcls.data.splits import Splits
 from jaxcls.wide import Problem
 
 
@@ -32,19 +31,17 @@ class Memory(NamedTuple):
         return cells
 
 
-def estimate(splits: Splits, problem: Problem, *, batch_size: int) -> Memory:
-    """What training on ``splits`` takes: a cell needs its state, a gradient and an update, and some activations.
+def estimate(problem: Problem, *, batch_size: int) -> Memory:
+    """What training takes: the data; of each cell its state, a gradient, an update, and some activations.
 
     Example:
       >>> from jaxcls import data, wide
-      >>> splits = data.standard(data.load_digits())
-      >>> estimate(splits, wide.problem(splits), batch_size=200)
+      >>> estimate(wide.problem(data.standard(data.load_digits())), batch_size=200)
       Memory(data=403128, cell=167800)
     """
     cell = wide.cell(problem)
     num_features, *activations = problem.sizes[-1]
-    examples = sum(len(split.y) for split in (splits.train, splits.val))
-    data = examples * (num_features * problem.dtype.itemsize + splits.train.y.itemsize)
+    data = sum(problem.parts) * (num_features * problem.dtype.itemsize + 4)
     outputs = max(batch_size, train.EVALUATION_BATCH) * sum(activations) * problem.dtype.itemsize
     return Memory(data, _nbytes(cell) + 2 * _nbytes(cell.params) + 4 * outputs)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas
 
 SCORES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
-AXES = {"lr": "f8", "reg": "f8", "hidden": "i8", "seed": "i8"}
+AXES = {"lr": "f8", "reg": "f8", "hidden": "i8", "seed": "i8", "fold": "i8"}
 
 
 class Timings(NamedTuple):
@@ -47,7 +47,7 @@ class SweepResult:
       grid: the grid.
       table: a structured array, one row per cell in grid order, with the columns
 
-        - ``lr``, ``reg``, ``hidden`` if the grid has it, ``seed``: the cell;
+        - ``lr``, ``reg``, ``hidden``, ``seed``, ``fold``, those that the grid has: the cell;
         - ``train_loss``: over all of train after the last step, penalty included;
         - ``val_loss``: the cross-entropy over val, without penalty;
         - ``train_accuracy``, ``val_accuracy``: fractions;

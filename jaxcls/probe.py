@@ -1,7 +1,10 @@
 """The best linear probe for some features: every strength to its optimum, the best one by validation."""
 
 import functools
+import math
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -9,18 +12,19 @@ import numpy as np
 from jaxtyping import Array
 from numpy.typing import NDArray
 
-from jaxcls import newton, outcome, softmax, train
+from jaxcls import checks, newton, outcome, softmax, train
 from jaxcls.classifier import LINEAR
-from jaxcls.data.splits import Splits
+from jaxcls.data.splits import Folds, Splits
 from jaxcls.grid import Grid
-from jaxcls.outcome import SweepResult, Timings
+from jaxcls.outcome import SCORES, SweepResult, Timings
 from jaxcls.train import Score
 
+MORE = {"gradient": "f8", "iterations": "i8", "converged": "?"}  # columns, beside those of any sweep
 STRENGTHS = tuple(np.logspace(1, -9, 96).tolist())
 
 
 def run(
-    splits: Splits,
+    splits: Splits | Folds,
     grid: Grid | None = None,
     *,
     class_weights: NDArray[np.floating] | None = None,
@@ -30,17 +34,18 @@ def run(
     """Train the softmax classifier to its optimum at every strength: what `jaxcls.sweep.run` is for a solver.
 
     Args:
-      splits: the data, prepared by a protocol of `jaxcls.data`.
+      splits: the data, prepared by a protocol of `jaxcls.data`; or in parts, for a grid with the axis ``fold``.
       grid: strengths and nothing else, ``Grid(lr=(), reg=..., seed=())``; 96 from 10 to 1e-9 when not given.
       class_weights: what an example of each class counts, ``[C]``, as `jaxcls.data.balanced` has it.
       tol, max_iterations: as in `jaxcls.newton.path`.
 
     Returns:
       A `SweepResult` whose table has three more columns, as `jaxcls.newton.Optimum` has them: ``gradient``,
-      ``iterations`` and ``converged``. It has no losses along the way, and counts compilation as running.
+      ``iterations`` and ``converged``. It has no losses along the way, and counts compilation as running. Of folds,
+      solved one after another, it has no params and no test accuracy.
 
     Raises:
-      ValueError: the grid has other axes than ``reg``, or a strength is not above 0.
+      ValueError: the grid has other axes than ``reg``, and ``fold`` for folds, or a strength is not above 0.
 
     Example:
       >>> from jaxcls import data
@@ -50,6 +55,10 @@ def run(
     """
     started = time.perf_counter()
     grid = Grid(lr=(), reg=STRENGTHS, seed=()) if grid is None else grid
+    checks.folds(grid.fold, len(splits.parts) if isinstance(splits, Folds) else 0)
+    if isinstance(splits, Folds):
+        search = functools.partial(run, class_weights=class_weights, tol=tol, max_iterations=max_iterations)
+        return _each_fold(search, splits, grid)
     if list(grid.axes) != ["reg"]:
         raise ValueError(f"grid must have the axis reg alone for a solver, got {', '.join(grid.axes)}")
     weights = None if class_weights is None else class_weights[splits.train.y]
@@ -63,8 +72,8 @@ def run(
         max_iterations=max_iterations,
     )
     solved = time.perf_counter()
-    table = outcome.empty(grid, gradient="f8", iterations="i8", converged="?")
-    for name in ("gradient", "iterations", "converged"):
+    table = outcome.empty(grid, **MORE)
+    for name in MORE:
         table[name] = getattr(optimum, name)
     on_train, on_val = (_scores(optimum.W, split.X, split.y) for split in (splits.train, splits.val))
     table["train_loss"], table["val_loss"] = optimum.loss, on_val.loss
@@ -77,6 +86,18 @@ def run(
     timings = Timings(compile_s=0.0, run_s=solved - started, evaluate_s=now - solved, total_s=now - started)
     losses = np.zeros((len(grid), 0), optimum.W.dtype)
     return SweepResult(grid, table, losses, None, optimum.W[..., best], test_accuracy, timings)
+
+
+def _each_fold(search: Callable[[Splits, Grid], SweepResult], folds: Folds, grid: Grid) -> SweepResult:
+    found = [search(folds.split(fold), replace(grid, fold=())) for fold in grid.fold]
+    table = outcome.empty(grid, **MORE)
+    for column, each in zip(table.reshape(-1, len(found)).T, found, strict=True):  # fold is the last axis
+        for name in (*SCORES, *MORE):
+            column[name] = each.table[name]
+    outcome.rank(table)
+    timings = Timings(*(sum(spent) for spent in zip(*(each.timings for each in found), strict=True)))
+    losses = np.zeros((len(grid), 0), found[0].losses.dtype)
+    return SweepResult(grid, table, losses, None, None, math.nan, timings)
 
 
 @jax.jit  # here, with W an argument: a function made in `run` would be compiled anew for every fold

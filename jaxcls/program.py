@@ -15,19 +15,18 @@ from jaxcls import wide
 from jaxcls.classifier import Params
 from jaxcls.devices import CELLS, EVERYWHERE, on_each, put
 from jaxcls.train import Hyper, Score, State
-from jaxcls.wide import Problem
+from jaxcls.wide import Examples, Problem, Replicates
 
-Cells = tuple[Hyper, Array, Array]  # hyperparameters [G] each, which size each cell has [G], replicates' keys [S]
-Sets = tuple[tuple[Array, Array], tuple[Array, Array]]  # X and y of train and of val
+Cells = tuple[Hyper, Array, Replicates]  # hyperparameters [G] each, which size each cell has [G], replicates [S]
 
 
 class Program(NamedTuple):
     """The compiled functions; a state is that of all cells."""
 
     init: Callable[..., State]  # (*cells) -> state
-    chunk: Mapping[int, Callable[..., Any]]  # by its steps T; (state, hyper, keys, step, *train) -> (state, losses)
-    record: Any  # None without history; (params, reg, keys, step, train, val) -> right on the minibatch, on val
-    evaluate: Callable[..., tuple[Score, Score]]  # (params, reg, train, val) -> of train and of val
+    chunk: Mapping[int, Callable[..., Any]]  # by steps; (state, hyper, replicates, step, examples) -> (state, losses)
+    record: Any  # None without history; (params, reg, replicates, step, examples) -> right on the minibatch, on val
+    evaluate: Callable[..., tuple[Score, Score]]  # (params, reg, held_out, examples) -> of train, of val
     state: State  # shapes, dtypes and where on the devices they lie
 
 
@@ -35,7 +34,7 @@ def build(
     on: Mesh,
     problem: Problem,
     cells: Cells,
-    sets: Sets,
+    examples: Examples,
     *,
     lengths: Collection[int],
     batch_size: int,
@@ -43,19 +42,14 @@ def build(
 ) -> Program:
     """Compile for a block of cells of this shape: chunks of each of these lengths, ``record`` if there is a history."""
 
-    def record(params: Params, reg: Array, keys: Array, step: Array, train_set: Any, val_set: Any) -> Any:
-        on_batch = wide.evaluate_minibatch(problem, params, reg, keys, step, *train_set, batch_size=batch_size)
-        return on_batch.num_correct, wide.evaluate(problem, params, reg, *val_set).num_correct
-
-    def evaluate(params: Params, reg: Array, train_set: Any, val_set: Any) -> tuple[Score, Score]:
-        no_penalty = jnp.zeros_like(reg)
-        return (
-            wide.evaluate(problem, params, reg, *train_set),
-            wide.evaluate(problem, params, no_penalty, *val_set),
-        )
+    def record(params: Params, reg: Array, replicates: Replicates, step: Array, examples: Examples) -> Any:
+        on_batch = wide.evaluate_minibatch(problem, params, reg, replicates, step, examples, batch_size=batch_size)
+        penalty, val = jnp.broadcast_to(reg, on_batch.loss.shape), len(problem.parts) - 1
+        on_val = wide.evaluate_part(problem, params, penalty, replicates.held_out, examples, val)
+        return on_batch.num_correct, on_val.num_correct
 
     by_cell, of_state = PartitionSpec(CELLS), wide.specs(problem)
-    hyper, _, keys = cells
+    hyper, _, replicates = cells
     init = on_each(on, functools.partial(wide.init, problem), (by_cell, by_cell, EVERYWHERE), of_state)
     state = jax.tree.map(
         lambda leaf, spec: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(on, spec)),
@@ -63,19 +57,20 @@ def build(
         of_state,
     )
     step = put(on, np.int32(0))
-    scores, of_sets = PartitionSpec(None, CELLS), (EVERYWHERE, EVERYWHERE)
-    recording = on_each(on, record, (of_state.params, by_cell, EVERYWHERE, EVERYWHERE, *of_sets), scores)
-    evaluation = on_each(on, evaluate, (of_state.params, by_cell, *of_sets), scores)
+    scores = PartitionSpec(None, CELLS)
+    recording = on_each(on, record, (of_state.params, by_cell, EVERYWHERE, EVERYWHERE, EVERYWHERE), scores)
+    evaluate = functools.partial(wide.evaluate, problem)
+    evaluation = on_each(on, evaluate, (of_state.params, by_cell, EVERYWHERE, EVERYWHERE), scores)
     return Program(
         init.lower(*cells).compile(),
         {
             steps: chunk(on, problem, steps=steps, batch_size=batch_size)
-            .lower(state, hyper, keys, step, *sets[0])
+            .lower(state, hyper, replicates, step, examples)
             .compile()
             for steps in set(lengths)
         },
-        recording.lower(state.params, hyper.reg, keys, step, *sets).compile() if history else None,
-        evaluation.lower(state.params, hyper.reg, *sets).compile(),
+        recording.lower(state.params, hyper.reg, replicates, step, examples).compile() if history else None,
+        evaluation.lower(state.params, hyper.reg, replicates.held_out, examples).compile(),
         state,
     )
 
@@ -99,7 +94,7 @@ def chunk(on: Mesh, problem: Problem, *, steps: int, batch_size: int) -> Any:
     return on_each(
         on,
         functools.partial(wide.chunk, problem, steps=steps, batch_size=batch_size),
-        (of_state, by_cell, EVERYWHERE, EVERYWHERE, EVERYWHERE, EVERYWHERE),
+        (of_state, by_cell, EVERYWHERE, EVERYWHERE, EVERYWHERE),
         (of_state, PartitionSpec(None, None, CELLS)),
         donate_argnums=0,
     )

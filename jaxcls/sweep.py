@@ -11,20 +11,19 @@ import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array
 from numpy.typing import NDArray
 
-from jaxcls import outcome, program, train, wide
+from jaxcls import checks, outcome, program, train, wide
 from jaxcls.blocks import blocks, groups
 from jaxcls.classifier import LINEAR, Classifier
-from jaxcls.data.splits import Split, Splits
+from jaxcls.data.splits import Folds, Splits
 from jaxcls.devices import CELLS, fetch, mesh, put
 from jaxcls.grid import Grid
 from jaxcls.memory import Memory, available, estimate
 from jaxcls.outcome import AXES, SCORES, History, SweepResult, Timings
 from jaxcls.program import Cells
 from jaxcls.train import Hyper, Optimizer, Score
-from jaxcls.wide import Problem
+from jaxcls.wide import Examples, Problem, Replicates
 
 Figures = dict[str, int | float]
 
@@ -38,7 +37,7 @@ class Part(NamedTuple):
 
 
 def plan(
-    splits: Splits,
+    splits: Splits | Folds,
     grid: Grid,
     *,
     steps: int,
@@ -64,9 +63,10 @@ def plan(
             raise ValueError(f"{name} must hold at least one value, got ()")
     if bool(grid.hidden) != bool(classifier.num_hidden_layers):
         raise ValueError(f"grid.hidden must be given for a net and for nothing else, got {grid.hidden}")
+    checks.folds(grid.fold, len(splits.parts) if isinstance(splits, Folds) else 0)
     budget = available() if memory is None else memory
     common = functools.partial(wide.problem, splits, classifier=classifier, optimizer=optimizer)
-    need = functools.partial(estimate, splits, batch_size=batch_size)
+    need = functools.partial(estimate, batch_size=batch_size)
     if grid.hidden:
         (data, one), (_, two) = need(common((1,))), need(common((2,)))
         largest = (budget - data - one) // (two - one) + 1
@@ -109,7 +109,7 @@ class Snapshot(NamedTuple):
 
 
 def run(
-    splits: Splits,
+    splits: Splits | Folds,
     grid: Grid,
     *,
     steps: int,
@@ -127,7 +127,8 @@ def run(
     """Train every cell of ``grid`` on ``splits``.
 
     Args:
-      splits: the data, prepared by a protocol of `jaxcls.data`.
+      splits: the data, prepared by a protocol of `jaxcls.data`; or in parts, for a grid with the axis ``fold``, which
+        `jaxcls.crossval` sums up.
       grid: the cells.
       steps: how many minibatches each cell is trained on.
       batch_size: examples in a minibatch, drawn with replacement.
@@ -146,12 +147,12 @@ def run(
       resume: a snapshot of this very sweep, to go on from, to the same result bit for bit.
 
     Returns:
-      A `SweepResult`. A cell that diverges is a result, not an error.
+      A `SweepResult`. A cell that diverges is a result, not an error. Of folds there is no test accuracy.
 
     Raises:
       ValueError: ``steps``, ``batch_size`` or ``chunk_steps`` is below 1, the grid has no lr or no seed, or hidden
-        sizes and the model none or the other way about, a single cell does not fit in memory, or the snapshot is of
-        another sweep.
+        sizes and the model none or the other way about, or folds and the data none, or the data folds and a history
+        is asked for, a single cell does not fit in memory, or the snapshot is of another sweep.
 
     Example:
       >>> from jaxcls import data, grid, sweep
@@ -164,6 +165,8 @@ def run(
     """
     if chunk_steps < 1:
         raise ValueError(f"chunk_steps must be at least 1, got {chunk_steps}")
+    if history and isinstance(splits, Folds):
+        raise ValueError("history must be of data that are split once, got folds")
     parts = plan(
         splits,
         grid,
@@ -197,13 +200,13 @@ def run(
             callback(_figures(steps * len(blocks), steps * block + step, losses[blocks[block][1], :step]))
 
     with _timed(spent, "compile_s"):
-        sets = _set(on, classifier, splits.train), _set(on, classifier, splits.val)
+        examples = _examples(on, classifier, splits)
         programs = {
             k: program.build(
                 on,
                 parts[k].problem,
                 _cells(on, table, parts[k].blocks[0], parts[k].problem),  # all blocks of a part are of one shape
-                sets,
+                examples,
                 lengths={len(chunk) for chunk in chunks},
                 batch_size=batch_size,
                 history=history,
@@ -214,23 +217,26 @@ def run(
     for block in range(begin.block, len(blocks)):
         k, rows = blocks[block]
         runs, problem = programs[k], parts[k].problem
-        hyper, size, keys = _cells(on, table, rows, problem)
+        hyper, size, replicates = _cells(on, table, rows, problem)
         behind = begin.step if block == begin.block else 0
         with _timed(spent, "run_s"):
-            state = program.restore(runs, begin.state) if behind else runs.init(hyper, size, keys)
+            state = program.restore(runs, begin.state) if behind else runs.init(hyper, size, replicates)
         for chunk in (chunk for chunk in chunks if chunk.start >= behind):
             with _timed(spent, "run_s"):
-                state, found = runs.chunk[len(chunk)](state, hyper, keys, put(on, np.int32(chunk.start)), *sets[0])
+                step = put(on, np.int32(chunk.start))
+                state, found = runs.chunk[len(chunk)](state, hyper, replicates, step, examples)
                 losses[rows, chunk.start : chunk.stop] = np.moveaxis(fetch(on, found), 0, -1)
             last = chunk.stop - 1
             if epoch and last % epoch == 0:
                 with _timed(spent, "evaluate_s"):
-                    num_correct = fetch(on, runs.record(state.params, hyper.reg, keys, put(on, np.int32(last)), *sets))
+                    step = put(on, np.int32(last))
+                    num_correct = fetch(on, runs.record(state.params, hyper.reg, replicates, step, examples))
                     train_accuracy[rows, last // epoch] = num_correct[0] / batch_size
-                    val_accuracy[rows, last // epoch] = num_correct[1] / len(splits.val.y)
+                    val_accuracy[rows, last // epoch] = num_correct[1] / problem.parts[-1]
             look(block, chunk.stop, functools.partial(_leaves, on, state))
         with _timed(spent, "evaluate_s"):
-            _enter_scores(table, rows, losses, fetch(on, runs.evaluate(state.params, hyper.reg, *sets)), splits)
+            scores = fetch(on, runs.evaluate(state.params, hyper.reg, replicates.held_out, examples))
+            _enter_scores(table, rows, losses, scores, problem)
             outcome.rank(table)
             if first := np.argwhere(table["rank"][rows] == 1).tolist():
                 replicate, index = first[0]
@@ -239,7 +245,9 @@ def run(
     with _timed(spent, "evaluate_s"):
         tree = jax.tree.structure(wide.cell(parts[0].problem).params)
         params = jax.tree.unflatten(tree, best) if best else None
-        test_accuracy = math.nan if params is None else train.accuracy(classifier, params, splits.test.X, splits.test.y)
+        test_accuracy = math.nan
+        if params is not None and isinstance(splits, Splits):
+            test_accuracy = train.accuracy(classifier, params, splits.test.X, splits.test.y)
     diverged_at = table["diverged_at"][:, None]
     for accuracy in (train_accuracy, val_accuracy):
         # The step before the one whose loss was not finite is the one that spoilt the params.
@@ -269,8 +277,11 @@ def _resumed(resume: Snapshot, begin: Snapshot, num_blocks: int, chunks: list[ra
     return resume._replace(table=table, losses=losses, train_accuracy=train_accuracy, val_accuracy=val_accuracy)
 
 
-def _set(on: Mesh, classifier: Classifier, split: Split) -> tuple[Array, Array]:
-    return classifier.features(put(on, split.X)), put(on, split.y)
+def _examples(on: Mesh, classifier: Classifier, data: Splits | Folds) -> Examples:
+    if isinstance(data, Folds):
+        return Examples(*(put(on, array) for array in (data.train.X, data.train.y, data.mean, data.scale)))
+    X, y = (np.concatenate([getattr(split, name) for split in (data.train, data.val)]) for name in ("X", "y"))
+    return Examples(classifier.features(put(on, X)), put(on, y))
 
 
 def _leaves(on: Mesh, tree: Any) -> list[NDArray]:
@@ -287,12 +298,20 @@ def _chunks(steps: int, chunk_steps: int, epoch: int | None) -> list[range]:
 
 
 def _cells(on: Mesh, table: NDArray, rows: NDArray[np.integer], problem: Problem) -> Cells:
-    """A block's hyperparameters, ``[G]`` each, which size each cell has, ``[G]``, its replicates' keys, ``[S]``."""
+    """A block's hyperparameters, ``[G]`` each, which size each cell has, ``[G]``, and its replicates, ``[S]``."""
     cells = table[rows[0]]
     by_cell = PartitionSpec(CELLS)
     lr, reg = (put(on, cells[name].astype(problem.dtype), by_cell) for name in ("lr", "reg"))
     seeds = put(on, table["seed"][rows[:, 0]].astype(np.uint32))
-    return Hyper(lr, reg), put(on, _sizes(cells, problem), by_cell), jax.vmap(jax.random.key)(seeds)
+    replicates = Replicates(jax.vmap(jax.random.key)(seeds), put(on, _held_out(table, rows, problem)))
+    return Hyper(lr, reg), put(on, _sizes(cells, problem), by_cell), replicates
+
+
+def _held_out(table: NDArray, rows: NDArray[np.integer], problem: Problem) -> NDArray[np.int32]:
+    """The part that each replicate validates on: its fold; without folds val, the last one."""
+    if "fold" not in (table.dtype.names or ()):
+        return np.full(len(rows), len(problem.parts) - 1, np.int32)
+    return table["fold"][rows[:, 0]].astype(np.int32)
 
 
 def _sizes(cells: NDArray, problem: Problem) -> NDArray[np.int32]:
@@ -307,12 +326,13 @@ def _enter_scores(
     rows: NDArray[np.integer],
     losses: NDArray[np.floating],
     scores: tuple[Score, Score],
-    splits: Splits,
+    problem: Problem,
 ) -> None:
     steps = losses.shape[1]
-    for name, score, split in (("train", scores[0], splits.train), ("val", scores[1], splits.val)):
+    num_val = np.array(problem.parts)[_held_out(table, rows, problem)]
+    for name, score, count in zip(("train", "val"), scores, (sum(problem.parts) - num_val, num_val), strict=True):
         table[f"{name}_loss"][rows] = score.loss
-        table[f"{name}_accuracy"][rows] = np.asarray(score.num_correct) / len(split.y)
+        table[f"{name}_accuracy"][rows] = np.asarray(score.num_correct) / count[:, None]
     finite = np.isfinite(losses[rows])
     outcome = np.isfinite(table["train_loss"][rows] + table["val_loss"][rows])
     diverged_at = np.where(finite.all(axis=-1), np.where(outcome, -1, steps), np.argmin(finite, axis=-1))

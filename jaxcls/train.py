@@ -149,7 +149,7 @@ def run(
 
 
 def minibatches(
-    key: Key[Array, ""], first_step: int | Array, steps: int, *, batch_size: int, num_examples: int
+    key: Key[Array, ""], first_step: int | Array, steps: int, *, batch_size: int, num_examples: int | Array
 ) -> Int[Array, "T B"]:
     """The examples of each step, drawn with replacement as both courses draw them.
 
@@ -191,12 +191,14 @@ def evaluate(
     X: Float[Array, "N D"],
     y: Integer[Array, "N"],
     *,
+    first: int = 0,
+    count: int | None = None,
     batch_size: int = EVALUATION_BATCH,
 ) -> Score:
-    """Mean loss and accuracy of all examples, ``batch_size`` at a time to bound the memory the logits take.
+    """Mean loss and accuracy of ``count`` examples, ``batch_size`` at a time to bound the memory the logits take.
 
     Returns:
-      A `Score` whose ``num_correct`` counts over all N.
+      A `Score` whose ``num_correct`` counts over all of them: from ``first`` on to the end, if no count is given.
 
     Example:
       >>> import functools, jax.numpy as jnp
@@ -206,10 +208,10 @@ def evaluate(
       >>> evaluate(functools.partial(score, classifier.linear(), W, 0.0), X, y).num_correct.item()
       2
     """
-    n = X.shape[0]
+    n = X.shape[0] - first if count is None else count
 
     def weighted(start: int | Array, size: int) -> Score:
-        batch = score(jax.lax.dynamic_slice_in_dim(X, start, size), jax.lax.dynamic_slice_in_dim(y, start, size))
+        batch = score(*(jax.lax.dynamic_slice_in_dim(array, first + start, size) for array in (X, y)))
         return batch._replace(loss=batch.loss * (size / n))
 
     size = min(batch_size, n)

@@ -4,6 +4,9 @@ Every cell sees the same minibatch, so the scores of all G cells are one product
 the cells lie last in each array, as `jaxcls.stack` has them. Replicates (seeds) differ in their minibatches too, so
 they are a batch of S such products, and come first: W is ``[S, D, C, G]``.
 
+Folds are replicates too. The examples lie on the device once, part by part, and a replicate draws from all parts but
+the one that it holds out. Data that are split once have two parts, train and val, and all replicates hold out val.
+
 Nets of several hidden sizes are all as wide as the widest, ``W1[D, H, G]``, and begin with zeros where they have
 no units. A unit whose weights in and out are zero has a gradient of exactly zero, so they stay zeros.
 
@@ -22,7 +25,7 @@ from jaxtyping import Array, Float, Int, Integer, Key
 
 from jaxcls import train
 from jaxcls.classifier import LINEAR, Classifier, Params
-from jaxcls.data.splits import Splits
+from jaxcls.data.splits import Folds, Splits
 from jaxcls.devices import CELLS
 from jaxcls.train import Hyper, Optimizer, Score, State
 
@@ -34,26 +37,43 @@ class Problem(NamedTuple):
     optimizer: Optimizer
     sizes: tuple[tuple[int, ...], ...]  # (num_features, *num_hidden, num_classes); a cell has one of these, rising
     dtype: jnp.dtype
+    parts: tuple[int, ...]  # how many examples each part has
+
+
+class Replicates(NamedTuple):
+    """What each replicate has of its own."""
+
+    key: Key[Array, "S"]  # draws its initial weights and its minibatches
+    held_out: Int[Array, "S"]  # the part that it is not trained on, but validated
+
+
+class Examples(NamedTuple):
+    """All examples, part by part."""
+
+    X: Float[Array, "N D"]
+    y: Integer[Array, "N"]
+    mean: Float[Array, "P D"] | None = None  # how to prepare them where a part is held out; None if they are prepared
+    scale: Float[Array, "P D"] | None = None
 
 
 def problem(
-    splits: Splits,
+    data: Splits | Folds,
     hidden: Sequence[int] = (),
     *,
     classifier: Classifier = LINEAR,
     optimizer: Optimizer = optax.sgd,
 ) -> Problem:
-    """What the cells of a sweep over ``splits`` have in common, those of the ``hidden`` sizes if there are any.
+    """What the cells of a sweep over ``data`` have in common, those of the ``hidden`` sizes if there are any.
 
     Example:
       >>> from jaxcls import data
       >>> problem(data.standard(data.load_digits())).sizes
       ((65, 10),)
     """
-    num_features = jax.eval_shape(classifier.features, splits.train.X).shape[1]
+    num_features = jax.eval_shape(classifier.features, data.train.X).shape[1]
     layers = [(num_hidden,) * classifier.num_hidden_layers for num_hidden in sorted(hidden)] or [()]
-    sizes = tuple((num_features, *layer, splits.num_classes) for layer in layers)
-    return Problem(classifier, optimizer, sizes, splits.train.X.dtype)
+    sizes = tuple((num_features, *layer, data.num_classes) for layer in layers)
+    return Problem(classifier, optimizer, sizes, data.train.X.dtype, data.parts)
 
 
 def cell(problem: Problem) -> State:
@@ -68,7 +88,7 @@ def specs(problem: Problem) -> State:
     return jax.tree.map(lambda leaf: PartitionSpec(*[None] * (leaf.ndim + 1), CELLS), cell(problem))
 
 
-def init(problem: Problem, hyper: Hyper, size: Int[Array, "G"], keys: Key[Array, "S"]) -> State:
+def init(problem: Problem, hyper: Hyper, size: Int[Array, "G"], replicates: Replicates) -> State:
     """The states of all cells before the first step; ``size`` says which of the problem's sizes each cell has.
 
     Cells of one replicate and one size begin with the same weights.
@@ -83,66 +103,94 @@ def init(problem: Problem, hyper: Hyper, size: Int[Array, "G"], keys: Key[Array,
         drawn = jax.tree.map(lambda *leaves: jnp.stack(leaves), *drawn)
         return jax.vmap(start, in_axes=(None, 0, 0), out_axes=-1)(drawn, hyper, size)
 
-    return jax.vmap(replicate)(keys)
+    return jax.vmap(replicate)(replicates.key)
 
 
 def chunk(
     problem: Problem,
     state: State,
     hyper: Hyper,
-    keys: Key[Array, "S"],
+    replicates: Replicates,
     first_step: Int[Array, ""],
-    X: Float[Array, "N D"],
-    y: Integer[Array, "N"],
+    examples: Examples,
     *,
     steps: int,
     batch_size: int,
 ) -> tuple[State, Float[Array, "T S G"]]:
     """Train all cells for ``steps`` more steps: the states after, and every step's minibatch losses."""
-    return run(problem, state, hyper, X, y, _minibatches(keys, first_step, steps, batch_size, X.shape[0]))
+    batches = _minibatches(problem, replicates, first_step, steps, batch_size)
+    return run(problem, state, hyper, replicates.held_out, examples, batches)
 
 
 def run(
     problem: Problem,
     state: State,
     hyper: Hyper,
-    X: Float[Array, "N D"],
-    y: Integer[Array, "N"],
+    held_out: Int[Array, "S"],
+    examples: Examples,
     batches: Int[Array, "T S B"],
 ) -> tuple[State, Float[Array, "T S G"]]:
     """As `chunk`, on minibatches given."""
     step = functools.partial(train.step, problem.classifier, problem.optimizer)
     cells = jax.vmap(step, in_axes=(-1, 0, None, None), out_axes=(-1, 0))
+
+    def replicate(held_out: Array, state: State, hyper: Hyper, X: Array, y: Array) -> Any:
+        return cells(state, hyper, _features(problem, examples, held_out, X), y)
+
     if batches.shape[1] > 1:
-        replicates = jax.vmap(cells, in_axes=(0, None, 0, 0))
-        return train.run(replicates, state, hyper, X, y, batches)
+        replicates = jax.vmap(replicate, in_axes=(0, 0, None, 0, 0))
+        return train.run(functools.partial(replicates, held_out), state, hyper, examples.X, examples.y, batches)
     # A batch of one product is slower than the product: XLA turns the minibatch over for it.
-    state, losses = train.run(cells, jax.tree.map(lambda leaf: leaf[0], state), hyper, X, y, batches[:, 0])
+    one, state = functools.partial(replicate, held_out[0]), jax.tree.map(lambda leaf: leaf[0], state)
+    state, losses = train.run(one, state, hyper, examples.X, examples.y, batches[:, 0])
     return jax.tree.map(lambda leaf: leaf[None], state), losses[:, None]
 
 
 def evaluate(
-    problem: Problem, params: Params, reg: Float[Array, "G"], X: Float[Array, "N D"], y: Integer[Array, "N"]
+    problem: Problem, params: Params, reg: Float[Array, "G"], held_out: Int[Array, "S"], examples: Examples
+) -> tuple[Score, Score]:
+    """Losses and numbers of right predictions of all cells, ``[S, G]`` each: of train, penalty included, and of val."""
+    is_val = [(held_out == part)[:, None] for part in range(len(problem.parts))]
+    size = jnp.asarray(problem.parts)
+    num_train = (sum(problem.parts) - size[held_out])[:, None]
+    on_train, on_val = [], []
+    for part, out in enumerate(is_val):
+        score = evaluate_part(problem, params, jnp.where(out, 0, reg[None]), held_out, examples, part)
+        share = (size[part] / num_train).astype(problem.dtype)
+        on_train.append(Score(jnp.where(out, 0, share * score.loss), jnp.where(out, 0, score.num_correct)))
+        on_val.append(jax.tree.map(lambda leaf, out=out: jnp.where(out, leaf, 0), score))
+    return tuple(jax.tree.map(lambda *parts: sum(parts), *scores) for scores in (on_train, on_val))
+
+
+def evaluate_part(
+    problem: Problem,
+    params: Params,
+    reg: Float[Array, "S G"],
+    held_out: Int[Array, "S"],
+    examples: Examples,
+    part: int,
 ) -> Score:
-    """Loss and number of right predictions of all cells, ``[S, G]`` each."""
-    replicates = jax.vmap(_score(problem), in_axes=(0, None, None, None))
-    return train.evaluate(functools.partial(replicates, params, reg), X, y)
+    """Loss and number of right predictions of all cells over one part, ``[S, G]`` each."""
+    replicates = jax.vmap(functools.partial(_score, problem, examples), in_axes=(0, 0, 0, None, None))
+    first, count = sum(problem.parts[:part]), problem.parts[part]
+    score = functools.partial(replicates, held_out, params, reg)
+    return train.evaluate(score, examples.X, examples.y, first=first, count=count)
 
 
 def evaluate_minibatch(
     problem: Problem,
     params: Params,
     reg: Float[Array, "G"],
-    keys: Key[Array, "S"],
+    replicates: Replicates,
     step: Int[Array, ""],
-    X: Float[Array, "N D"],
-    y: Integer[Array, "N"],
+    examples: Examples,
     *,
     batch_size: int,
 ) -> Score:
-    """As `evaluate`, on the minibatch that each replicate is trained on in ``step``."""
-    (batches,) = _minibatches(keys, step, 1, batch_size, X.shape[0])
-    return jax.vmap(_score(problem), in_axes=(0, None, 0, 0))(params, reg, X[batches], y[batches])
+    """As `evaluate_part`, on the minibatch that each replicate is trained on in ``step``."""
+    (batches,) = _minibatches(problem, replicates, step, 1, batch_size)
+    score = jax.vmap(functools.partial(_score, problem, examples), in_axes=(0, 0, None, 0, 0))
+    return score(replicates.held_out, params, reg, examples.X[batches], examples.y[batches])
 
 
 def take(problem: Problem, params: Params, replicate: int, index: int, size: int) -> Params:
@@ -164,17 +212,36 @@ def _draw(problem: Problem, sizes: tuple[int, ...], key: Array) -> Params:
     return problem.classifier.init(*sizes, key=key, dtype=problem.dtype)
 
 
-def _minibatches(keys: Array, first_step: Array, steps: int, batch_size: int, num_examples: int) -> Int[Array, "T S B"]:
-    def draw(key: Array) -> Array:
-        _, key = jax.random.split(key)
-        return train.minibatches(key, first_step, steps, batch_size=batch_size, num_examples=num_examples)
+def _minibatches(
+    problem: Problem, replicates: Replicates, first_step: Array, steps: int, batch_size: int
+) -> Int[Array, "T S B"]:
+    """Drawn from what a replicate does not hold out."""
+    size = jnp.asarray(problem.parts)
+    first = jnp.cumsum(size) - size
 
-    return jax.vmap(draw, out_axes=1)(keys)
+    def draw(replicate: Replicates) -> Array:
+        _, key = jax.random.split(replicate.key)
+        num_out = size[replicate.held_out]
+        num_examples = sum(problem.parts) - num_out
+        drawn = train.minibatches(key, first_step, steps, batch_size=batch_size, num_examples=num_examples)
+        return drawn + jnp.where(drawn >= first[replicate.held_out], num_out, 0)
+
+    return jax.vmap(draw, out_axes=1)(replicates)
 
 
-def _score(problem: Problem) -> Any:
+def _features(problem: Problem, examples: Examples, held_out: Int[Array, ""], X: Float[Array, "B d"]) -> Array:
+    """What the classifier takes, of some examples."""
+    if examples.mean is None or examples.scale is None:
+        return X
+    return problem.classifier.features((X - examples.mean[held_out][None]) / examples.scale[held_out][None])
+
+
+def _score(
+    problem: Problem, examples: Examples, held_out: Array, params: Params, reg: Array, X: Array, y: Array
+) -> Score:
     """`train.score` of all cells of one replicate."""
-    return jax.vmap(functools.partial(train.score, problem.classifier), in_axes=(-1, 0, None, None))
+    cells = jax.vmap(functools.partial(train.score, problem.classifier), in_axes=(-1, 0, None, None))
+    return cells(params, reg, _features(problem, examples, held_out, X), y)
 
 
 def _widen(leaf: Array, wide: Any) -> Array:

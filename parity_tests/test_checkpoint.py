@@ -46,7 +46,7 @@ def test_a_sweep_resumed_from_any_chunk_writes_the_same_bytes(name: str, digits:
     options = options | {"steps": 35, "chunk_steps": 15}
     if "blocks" in name:
         problem = wide.problem(digits, classifier=linear(), optimizer=optax.adam)
-        need = estimate(digits, problem, batch_size=200)
+        need = estimate(problem, batch_size=200)
         options["memory"] = need.data + 4 * need.cell
     saved: list[Path] = []
 

@@ -62,13 +62,14 @@ def test_jitted_numbers_are_right_where_the_cpu_compiler_is_known_to_err(
 def compiled_chunk(classifier: Classifier, optimizer: wide.Optimizer, replicates: int, cells: int) -> str:
     """The optimised HLO of a chunk of training, CS231n's sizes."""
     layers = (HIDDEN,) * classifier.num_hidden_layers
-    problem = wide.Problem(classifier, optimizer, ((FEATURES, *layers, CLASSES),), jnp.dtype("float32"))
+    problem = wide.Problem(classifier, optimizer, ((FEATURES, *layers, CLASSES),), jnp.dtype("float32"), (400, 100))
     hyper = Hyper(jnp.linspace(1e-7, 5e-7, cells), jnp.linspace(2.5e4, 5e4, cells))
     keys = jax.vmap(jax.random.key)(jnp.arange(replicates, dtype=jnp.uint32))
-    state = jax.eval_shape(functools.partial(wide.init, problem), hyper, jnp.zeros(cells, int), keys)
+    of_all = wide.Replicates(keys, jnp.ones(replicates, int))
+    state = jax.eval_shape(functools.partial(wide.init, problem), hyper, jnp.zeros(cells, int), of_all)
     X, y = jax.ShapeDtypeStruct((500, FEATURES), jnp.float32), jax.ShapeDtypeStruct((500,), jnp.int32)
     chunk = program.chunk(mesh(jax.devices()[:1]), problem, steps=20, batch_size=200)
-    compiled = chunk.lower(state, hyper, keys, jnp.int32(0), X, y).compile()
+    compiled = chunk.lower(state, hyper, of_all, jnp.int32(0), wide.Examples(X, y)).compile()
     return compiled.as_text()
 
 

@@ -282,7 +282,7 @@ BAD_NPZ = {
     "too large": ({"X": X * 1e300, "y": Y}, ValueError, "must be finite"),
     "text": ({"X": X.astype(str), "y": Y}, TypeError, "X must hold real numbers, got <U"),
     "complex": ({"X": X * 1j, "y": Y}, TypeError, "X must hold real numbers, got complex128"),
-    "float labels": ({"X": X, "y": Y * 1.0}, TypeError, "y must hold integer labels, got float64"),
+    "float labels": ({"X": X, "y": Y * 1.0}, TypeError, "integer labels, got float64: y.astype"),
     "negative label": ({"X": X, "y": Y - 1}, ValueError, r"labels must lie in \[0, 3\), got -1 at row"),
     "one class": ({"X": X, "y": Y * 0}, ValueError, "train must hold at least two classes, got only class 0"),
     "unseen label": (READY | {"y_val": Y + 1}, ValueError, r"labels must lie in \[0, 4\), got 4 at row 3 of val"),

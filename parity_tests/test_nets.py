@@ -67,13 +67,14 @@ def test_every_net_is_what_it_would_be_alone(optimizer: train.Optimizer, digits:
 @each_optimizer
 def test_units_of_zeros_stay_exactly_zero(optimizer: train.Optimizer, digits: Splits) -> None:
     sizes = ((64, 3, 10), (64, 7, 10), (64, 20, 10))
-    problem = wide.Problem(NET, optimizer, sizes, jnp.dtype("float32"))
+    problem = wide.Problem(NET, optimizer, sizes, jnp.dtype("float32"), digits.parts)
     hyper, which = Hyper(jnp.full(3, 0.5), jnp.array([0.0, 1e-2, 0.1])), jnp.arange(3)
-    keys = jax.vmap(jax.random.key)(jnp.arange(2, dtype=jnp.uint32))
-    X, y = jnp.asarray(digits.train.X), jnp.asarray(digits.train.y)
-    state = wide.init(problem, hyper, which, keys)
+    replicates = wide.Replicates(jax.vmap(jax.random.key)(jnp.arange(2, dtype=jnp.uint32)), jnp.ones(2, int))
+    X, y = (np.concatenate([getattr(split, name) for split in (digits.train, digits.val)]) for name in ("X", "y"))
+    examples = wide.Examples(jnp.asarray(X), jnp.asarray(y))
+    state = wide.init(problem, hyper, which, replicates)
     chunk = jax.jit(functools.partial(wide.chunk, problem, steps=STEPS, batch_size=BATCH))
-    state, losses = chunk(state, hyper, keys, jnp.int32(0), X, y)
+    state, losses = chunk(state, hyper, replicates, jnp.int32(0), examples)
     assert (losses[-1] < losses[0]).all()
 
     def live_units(params: two_layer.Params) -> None:
@@ -200,7 +201,7 @@ def test_a_hidden_size_too_large_for_memory_is_refused_with_the_largest_that_fit
     largest = int(str(refused.value).split()[5])
     for hidden in (largest, largest + 1):
         problem = wide.problem(digits, (hidden,), classifier=NET)
-        data, cell = sweep.estimate(digits, problem, batch_size=BATCH)
+        data, cell = sweep.estimate(problem, batch_size=BATCH)
         assert (data + cell <= 10**8) == (hidden == largest)
 
 

@@ -3,10 +3,12 @@
 import csv
 import functools
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,9 +19,9 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from jaxcls import classifier, crossval, data, probe, results, softmax, sweep
+from jaxcls import classifier, crossval, data, outcome, probe, results, softmax, sweep
 from jaxcls.classifier import linear, two_layer_net
-from jaxcls.data import Source, Splits
+from jaxcls.data import Folds, Source, Splits
 from jaxcls.grid import Grid
 
 PROGRAM = Path(__file__).parents[1] / "examples" / "linear_probe.py"
@@ -111,8 +113,7 @@ def test_a_sweep_with_balanced_weights_comes_to_the_solver_s_optimum(source: Sou
 def test_cross_validation_is_scikit_learn_s_search(source: Source) -> None:
     rows = np.concatenate([source.train, source.val])
     of = np.arange(len(rows)) % 4
-    held = [(rows[of != k], rows[of == k]) for k in range(4)]
-    folds = [data.standard(replace(source, train=kept, val=out, test=out)) for kept, out in held]
+    folds = data.standard_folds(source, [rows[of == k] for k in range(4)])
     whole = data.standard(replace(source, train=rows, val=rows))
     found = crossval.run(probe.run, PATH, folds, whole)
     size = len(rows) * 3 / 4
@@ -125,16 +126,50 @@ def test_cross_validation_is_scikit_learn_s_search(source: Source) -> None:
     alone = probe.run(whole, Grid(lr=(), reg=[PATH.reg[found.result.best]], seed=()))
     np.testing.assert_array_equal(found.result.params, alone.params)
     assert found.result.test_accuracy == alone.test_accuracy
-    assert len(found.folds) == 4
+    assert found.folds.table["converged"].all()
+    assert (found.result.table["gradient"] == found.folds.table["gradient"].reshape(-1, 4).max(axis=1)).all()
 
 
-def test_cross_validation_of_a_sweep_marks_what_diverged(digits: Splits) -> None:
-    search = functools.partial(sweep.run, steps=50)
-    found = crossval.run(search, Grid(lr=[0.1, 1e30], reg=[1e-3]), [digits, digits], digits)
+@pytest.fixture(scope="module")
+def folds() -> Folds:
+    return data.standard_folds(data.load_digits(), np.split(np.arange(1000), [300, 650]))
+
+
+@pytest.mark.parametrize(
+    ("hidden", "memory"), [((), None), ((), 1_500_000), ((5, 8), None)], ids=["linear", "in blocks", "nets"]
+)
+def test_folds_on_one_axis_are_what_each_is_alone(hidden: tuple[int, ...], memory: int | None, folds: Folds) -> None:
+    model = two_layer_net(init_scale=0.1) if hidden else linear()
+    grid, steps = Grid(lr=[0.05, 0.2, 1e30], reg=[1e-3, 1e-1], seed=[0, 7], hidden=hidden), 60
+    found = sweep.run(folds, replace(grid, fold=[0, 1, 2]), steps=steps, classifier=model, memory=memory)
+    assert math.isnan(found.test_accuracy)
+    for fold in [2] if hidden or memory else range(3):
+        alone, rows = sweep.run(folds.split(fold), grid, steps=steps, classifier=model), found.table["fold"] == fold
+        np.testing.assert_array_equal(found.table["diverged_at"][rows], alone.table["diverged_at"])
+        np.testing.assert_allclose(found.losses[rows], alone.losses, rtol=1e-4)
+        for name in outcome.SCORES:
+            np.testing.assert_allclose(found.table[name][rows], alone.table[name], rtol=1e-4, err_msg=name)
+
+
+def test_examples_that_are_held_out_are_never_drawn(folds: Folds) -> None:
+    """Those of one fold are huge: its own cells are what they would be, and all others diverge."""
+    spoilt = np.repeat([False, True, False], folds.parts)
+    without = functools.partial(sweep.run, grid=Grid(lr=[0.1], reg=[0.0], fold=[0, 1, 2]), steps=30)
+    X = np.where(spoilt[:, None], np.float32(1e38), folds.train.X)
+    found = without(replace(folds, train=replace(folds.train, X=X)))
+    np.testing.assert_array_equal(found.losses[1], without(folds).losses[1])
+    assert found.table["diverged_at"][0] >= 0
+    assert found.table["diverged_at"][2] >= 0
+
+
+def test_cross_validation_of_a_sweep_marks_what_diverged(folds: Folds) -> None:
+    search, whole = functools.partial(sweep.run, steps=50), folds.split(0)
+    found = crossval.run(search, Grid(lr=[0.1, 1e30], reg=[1e-3]), folds, whole)
     assert found.result.table["rank"].tolist() == [1, 0]
     assert found.result.table["diverged_at"][1] >= 0
+    assert found.result.losses.shape == (2, 50)
     assert found.result.params is not None
-    nothing = crossval.run(search, Grid(lr=[1e30], reg=[1e-3]), [digits], digits).result
+    nothing = crossval.run(search, Grid(lr=[1e30], reg=[1e-3]), folds, whole).result
     assert nothing.params is None
     assert np.isnan(nothing.test_accuracy)
 
@@ -142,6 +177,31 @@ def test_cross_validation_of_a_sweep_marks_what_diverged(digits: Splits) -> None
 def test_a_grid_with_learning_rates_is_refused_by_the_solver(digits: Splits) -> None:
     with pytest.raises(ValueError, match=r"^grid must have the axis reg alone for a solver, got lr, reg, seed$"):
         probe.run(digits, Grid(lr=[0.1], reg=[0.1]))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({}, r"grid.fold must be given for folds alone, each below 3, got \(\)"),
+        ({"fold": [3]}, r"grid.fold must be given for folds alone, each below 3, got \(3,\)"),
+        ({"fold": [0], "history": True}, "history must be of data that are split once, got folds"),
+    ],
+)
+def test_folds_and_grid_must_fit(options: dict[str, Any], sentence: str, folds: Folds) -> None:
+    history = options.pop("history", False)
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        sweep.run(folds, Grid(lr=[0.1], reg=[0.1], **options), steps=1, history=history)
+
+
+def test_folds_are_of_the_axis_s_own_data(digits: Splits, folds: Folds) -> None:
+    with pytest.raises(ValueError, match=r"^grid.fold must be given for folds alone, each below 0, got"):
+        sweep.run(digits, Grid(lr=[0.1], reg=[0.1], fold=[0]), steps=1)
+    with pytest.raises(ValueError, match=r"^grid.fold must be given for folds alone, each below 3, got"):
+        probe.run(folds, Grid(lr=(), reg=[0.1], seed=()))
+    with pytest.raises(ValueError, match=r"^parts must be two or more, of 1000 examples in all, got \(1000,\)$"):
+        replace(folds, parts=(1000,))
+    with pytest.raises(ValueError, match=r"^labels must lie in \[0, 3\), got 3 at row 3 of train$"):
+        replace(folds, class_names=("0", "1", "2"))
 
 
 def run(*args: object, cwd: Path) -> subprocess.CompletedProcess:

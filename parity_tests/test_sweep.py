@@ -118,7 +118,7 @@ def test_test_accuracy_is_the_best_cell_s(result: outcome.SweepResult, digits: S
 
 
 def test_table_is_the_same_in_blocks_of_any_size(result: outcome.SweepResult, digits: Splits) -> None:
-    need = memory.estimate(digits, wide.problem(digits), batch_size=50)
+    need = memory.estimate(wide.problem(digits), batch_size=50)
     for cells in (1, 4, 5, 7, 12):
         found = sweep.run(digits, GRID, steps=150, batch_size=50, memory=need.data + cells * need.cell)
         np.testing.assert_array_equal(found.table[["lr", "reg", "seed"]], result.table[["lr", "reg", "seed"]])

@@ -4,13 +4,14 @@ from jaxcls.data.cifar10 import CLASS_NAMES as CIFAR10_CLASSES
 from jaxcls.data.cifar10 import load_cifar10
 from jaxcls.data.digits import load_digits
 from jaxcls.data.npz import load_npz
-from jaxcls.data.protocols import PROTOCOLS, cs231n, eecs498, standard
+from jaxcls.data.protocols import PROTOCOLS, cs231n, eecs498, standard, standard_folds
 from jaxcls.data.source import Source
-from jaxcls.data.splits import Split, Splits, balanced, prepare
+from jaxcls.data.splits import Folds, Split, Splits, balanced, prepare
 
 __all__ = [
     "CIFAR10_CLASSES",
     "PROTOCOLS",
+    "Folds",
     "Source",
     "Split",
     "Splits",
@@ -22,4 +23,5 @@ __all__ = [
     "load_npz",
     "prepare",
     "standard",
+    "standard_folds",
 ]

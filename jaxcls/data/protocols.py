@@ -1,13 +1,13 @@
 """From raw examples to splits: the two courses' ways with CIFAR-10, and standardisation for everything else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jaxcls.data.source import Source
-from jaxcls.data.splits import Split, Splits, prepare
+from jaxcls.data.splits import Folds, Split, Splits, prepare
 
 
 def standard(source: Source) -> Splits:
@@ -19,10 +19,30 @@ def standard(source: Source) -> Splits:
       >>> splits.train.X.shape, splits.num_classes
       ((1257, 64), 10)
     """
-    train = source.X[source.train]
-    with np.errstate(over="ignore", invalid="ignore"):  # `Split` says where a feature is too large
-        mean, scale = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
-    return _split(source, "standard", mean, np.where(scale > 0, scale, 1.0))
+    return _split(source, "standard", *_moments(source.X[source.train]))
+
+
+def standard_folds(source: Source, parts: Sequence[NDArray[np.integer]]) -> Folds:
+    """The same for each fold: mean 0 and standard deviation 1 over all parts but the one that it holds out.
+
+    Args:
+      source: the examples; its own splits are not looked at.
+      parts: rows of each part.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxcls import data
+      >>> folds = standard_folds(data.load_digits(), np.array_split(np.arange(1797), 4))
+      >>> folds.parts, folds.split(3).parts
+      ((450, 449, 449, 449), (1348, 449))
+    """
+    rows = np.concatenate(parts)
+    moments = [_moments(source.X[np.setdiff1d(rows, part, assume_unique=True)]) for part in parts]
+    mean, scale = (np.stack(each) for each in zip(*moments, strict=True))
+    raw = prepare(source.X[rows], np.zeros(1), np.ones(1))
+    train, sizes = Split(raw, source.y[rows].astype(np.int32)), tuple(len(part) for part in parts)
+    mean, scale = mean.astype(raw.dtype), scale.astype(raw.dtype)
+    return Folds(train, sizes, mean, scale, source.class_names, f"{source.name}/standard, {len(sizes)} folds")
 
 
 def cs231n(source: Source) -> Splits:
@@ -59,6 +79,13 @@ def eecs498(source: Source) -> Splits:
 
 
 PROTOCOLS: dict[str, Callable[[Source], Splits]] = {"standard": standard, "cs231n": cs231n, "eecs498": eecs498}
+
+
+def _moments(X: NDArray) -> tuple[NDArray, NDArray]:
+    """Each feature's mean and standard deviation, 1 where that is 0."""
+    with np.errstate(over="ignore", invalid="ignore"):  # `Split` says where a feature is too large
+        mean, scale = X.mean(axis=0, dtype=np.float64), X.std(axis=0, dtype=np.float64)
+    return mean, np.where(scale > 0, scale, 1.0)
 
 
 def _split(source: Source, protocol: str, mean: NDArray, scale: NDArray) -> Splits:

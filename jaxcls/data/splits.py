@@ -8,6 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+_TO_INTEGERS = dict.fromkeys("US", ": np.unique(y, return_inverse=True)[1] makes them")
+_TO_INTEGERS["f"] = ": y.astype(int) makes them of whole numbers"
+
 
 def check_examples(X: NDArray, y: NDArray, X_name: str = "X", y_name: str = "y") -> None:
     """Say in one sentence why these are not N examples and their N integer labels, N at least 1.
@@ -30,8 +33,7 @@ def check_examples(X: NDArray, y: NDArray, X_name: str = "X", y_name: str = "y")
     if not (np.issubdtype(X.dtype, np.integer) or np.issubdtype(X.dtype, np.floating)):
         raise TypeError(f"{X_name} must hold real numbers, got {X.dtype}")
     if not np.issubdtype(y.dtype, np.integer):
-        hint = ": np.unique(y, return_inverse=True)[1] makes them" if y.dtype.kind in "US" else ""
-        raise TypeError(f"{y_name} must hold integer labels, got {y.dtype}{hint}")
+        raise TypeError(f"{y_name} must hold integer labels, got {y.dtype}{_TO_INTEGERS.get(y.dtype.kind, '')}")
     if not (finite := np.isfinite(X)).all():
         row, column = np.argwhere(~finite)[0]
         raise ValueError(f"{X_name} must be finite, got {X[row, column]} at row {row}, column {column}")
@@ -93,18 +95,18 @@ class Splits:
                 raise ValueError(
                     f"all splits must have the {self.num_features} features of train, {role} has {split.X.shape[1]}"
                 )
-            outside = (split.y < 0) | (split.y >= self.num_classes)
-            if outside.any():
-                row = int(np.argmax(outside))
-                raise ValueError(
-                    f"labels must lie in [0, {self.num_classes}), got {split.y[row]} at row {row} of {role}"
-                )
+            _check_labels(split.y, self.num_classes, role)
         if (self.train.y == self.train.y[0]).all():
             raise ValueError(f"train must hold at least two classes, got only class {self.train.y[0]}")
 
     def items(self) -> tuple[tuple[str, Split], ...]:
         """The three splits with their names, train first."""
         return ("train", self.train), ("val", self.val), ("test", self.test)
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """How many examples train and val have."""
+        return len(self.train.y), len(self.val.y)
 
     @property
     def num_features(self) -> int:
@@ -124,6 +126,51 @@ class Splits:
                 digest.update(f"{array.dtype.str}{array.shape}".encode())
                 digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Folds:
+    """Examples in parts, each of which is held out in turn: fold k trains on all but the k-th, and validates on that.
+
+    Attributes:
+      train: all examples, part by part, their features raw.
+      parts: how many examples each part has.
+      mean, scale: ``[K, D]``, how each fold prepares its examples: ``X = (raw - mean) / scale``.
+      class_names: a name for each of the C classes.
+      name: source and protocol, for the record.
+
+    Raises:
+      ValueError: the parts are not at least two, or are not those of train; a label is outside ``[0, C)``.
+    """
+
+    train: Split
+    parts: tuple[int, ...]
+    mean: NDArray[np.floating]
+    scale: NDArray[np.floating]
+    class_names: tuple[str, ...]
+    name: str
+
+    def __post_init__(self) -> None:
+        if len(self.parts) < 2 or sum(self.parts) != len(self.train.y):
+            raise ValueError(f"parts must be two or more, of {len(self.train.y)} examples in all, got {self.parts}")
+        _check_labels(self.train.y, self.num_classes, "train")
+
+    def split(self, fold: int) -> Splits:
+        """This fold's examples, prepared; what it holds out is both val and test."""
+        held_out = np.repeat(np.arange(len(self.parts)), self.parts) == fold
+        mean, scale = self.mean[fold], self.scale[fold]
+        train, val = (Split(prepare(self.train.X[r], mean, scale), self.train.y[r]) for r in (~held_out, held_out))
+        return Splits(train, val, val, self.class_names, mean, scale, None, self.name)
+
+    @property
+    def num_features(self) -> int:
+        """D."""
+        return self.train.X.shape[1]
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.class_names)
 
 
 def balanced(y: NDArray[np.integer], num_classes: int) -> NDArray[np.floating]:
@@ -156,3 +203,10 @@ def prepare(X: NDArray, mean: NDArray, scale: NDArray) -> NDArray[np.floating]:
     with np.errstate(over="ignore", invalid="ignore"):  # `Split` says where a feature is too large for the dtype
         prepared = np.subtract(X, mean.astype(dtype), dtype=dtype, casting="unsafe")
         return np.divide(prepared, scale.astype(dtype), out=prepared)
+
+
+def _check_labels(y: NDArray[np.integer], num_classes: int, role: str) -> None:
+    outside = (y < 0) | (y >= num_classes)
+    if outside.any():
+        row = int(np.argmax(outside))
+        raise ValueError(f"labels must lie in [0, {num_classes}), got {y[row]} at row {row} of {role}")
