@@ -1,6 +1,7 @@
 """Strict settings for every test: shapes checked at every call, no silent rank promotion, warnings as errors."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,14 @@ with install_import_hook("jaxcls", "beartype.beartype"):
     from jaxcls.data.cifar10 import MIRRORS
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# What one test has compiled, the next need not compile again, nor a process that it starts: that is most of the time.
+# Each worker has a cache of its own, for JAX does not lock them; it goes when the worker does.
+CACHE = tempfile.TemporaryDirectory(prefix="jaxcls-tests-")
+Path(CACHE.name).chmod(0o777)  # some tests give up their rights
+jax.config.update("jax_compilation_cache_dir", CACHE.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+os.environ |= {"JAX_COMPILATION_CACHE_DIR": CACHE.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
 
 @pytest.fixture(params=["float32", "float64"])

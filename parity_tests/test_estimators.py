@@ -4,7 +4,7 @@ import importlib
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import numpy as np
 import optax
 import pytest
 import scipy.sparse
-from jax.experimental.compilation_cache import compilation_cache
 from sklearn.base import BaseEstimator, clone
 from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning
@@ -38,18 +37,6 @@ ALL = [
     TwoLayerClassifier(steps=200),
     TwoLayerClassifierCV(lr=(3e-3, 1e-2), reg=(1e-4,), cv=2, steps=200),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Hundreds of sweeps over a few dozen shapes: each is compiled once."""
-    before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
-    for folder, seconds in ((str(tmp_path_factory.mktemp("programs")), 0.0), before):
-        jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
-        compilation_cache.reset_cache()
-        if folder != before[0]:
-            yield
 
 
 @pytest.fixture(scope="module")

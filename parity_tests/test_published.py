@@ -29,23 +29,18 @@ def mean_absolute(table: np.ndarray) -> tuple[float, float]:
 
 
 def test_cs231n_s_hundred_cells(cifar10_dir: str | None, tmp_path: Path) -> None:
-    table, record = sweep("cs231n", tmp_path / "run", cifar10_dir)
-    train, val = mean_absolute(table)
-    assert train <= 0.008
-    assert val <= 0.010
-    assert record["best"]["val_accuracy"] >= 0.345
-
-
-def test_cs231n_s_table_is_the_mean_over_seeds(cifar10_dir: str | None, tmp_path: Path) -> None:
     """One seed moves the whole table, as all its cells see the same minibatches; the published one drew anew for each.
 
-    So the test above says that a seed comes near; this one that nothing but the seed is between them.
+    So a seed comes near, and the mean over seeds no less.
     """
     table, _ = sweep("cs231n", tmp_path / "run", cifar10_dir, "--seeds", "0", "1", "2", "3")
     assert len(table) == 400
-    train, val = mean_absolute(table)
-    assert train <= 0.008
-    assert val <= 0.010
+    first = table[table["seed"] == 0]
+    assert np.nanmax(first["val_accuracy"]) >= 0.345
+    for of_seeds in (first, table):
+        train, val = mean_absolute(of_seeds)
+        assert train <= 0.008
+        assert val <= 0.010
 
 
 def test_cs231n_s_default_net(cifar10_dir: str | None, tmp_path: Path) -> None:

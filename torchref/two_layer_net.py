@@ -109,7 +109,7 @@ def nn_train(
     Example:
       >>> import torch
       >>> X, y, params = get_toy_data(dtype=torch.float64)
-      >>> history = nn_train(params, nn_forward_backward, nn_predict, X, y, X, y, 1.0, 1.0, 1e-5, 200)
+      >>> history = nn_train(params, nn_forward_backward, nn_predict, X, y, X, y, 0.1, 1.0, 1e-5, 200)
       >>> history["loss_history"][-1] < history["loss_history"][0]
       True
     """
