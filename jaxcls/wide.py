@@ -150,16 +150,16 @@ def evaluate(
     problem: Problem, params: Params, reg: Float[Array, "G"], held_out: Int[Array, "S"], examples: Examples
 ) -> tuple[Score, Score]:
     """Losses and numbers of right predictions of all cells, ``[S, G]`` each: of train, penalty included, and of val."""
-    is_val = [(held_out == part)[:, None] for part in range(len(problem.parts))]
-    size = jnp.asarray(problem.parts)
-    num_train = (sum(problem.parts) - size[held_out])[:, None]
-    on_train, on_val = [], []
-    for part, out in enumerate(is_val):
-        score = evaluate_part(problem, params, jnp.where(out, 0, reg[None]), held_out, examples, part)
-        share = (size[part] / num_train).astype(problem.dtype)
-        on_train.append(Score(jnp.where(out, 0, share * score.loss), jnp.where(out, 0, score.num_correct)))
-        on_val.append(jax.tree.map(lambda leaf, out=out: jnp.where(out, leaf, 0), score))
-    return tuple(jax.tree.map(lambda *parts: sum(parts), *scores) for scores in (on_train, on_val))
+    size = jnp.asarray(problem.parts)[:, None, None]
+    is_val = (jnp.arange(len(problem.parts))[:, None] == held_out[None])[..., None]
+    penalty = jnp.where(is_val, 0, reg[None, None])
+    scores = [
+        evaluate_part(problem, params, penalty[part], held_out, examples, part) for part in range(len(problem.parts))
+    ]
+    loss, num_correct = jax.tree.map(lambda *parts: jnp.stack(parts), *scores)
+    share = size / jnp.sum(size, 0, where=~is_val, keepdims=True)
+    on_train = Score(jnp.sum(share.astype(loss.dtype) * loss, 0, where=~is_val), jnp.sum(num_correct, 0, where=~is_val))
+    return on_train, Score(jnp.sum(loss, 0, where=is_val), jnp.sum(num_correct, 0, where=is_val))
 
 
 def evaluate_part(

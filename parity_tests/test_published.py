@@ -31,13 +31,13 @@ def mean_absolute(table: np.ndarray) -> tuple[float, float]:
 def test_cs231n_s_hundred_cells(cifar10_dir: str | None, tmp_path: Path) -> None:
     """One seed moves the whole table, as all its cells see the same minibatches; the published one drew anew for each.
 
-    So a seed comes near, and the mean over seeds no less.
+    So the preset's own seed, 2, comes near, and the mean over seeds no less.
     """
     table, _ = sweep("cs231n", tmp_path / "run", cifar10_dir, "--seeds", "0", "1", "2", "3")
     assert len(table) == 400
-    first = table[table["seed"] == 0]
-    assert np.nanmax(first["val_accuracy"]) >= 0.345
-    for of_seeds in (first, table):
+    own = table[table["seed"] == 2]
+    assert own["val_accuracy"].max() >= 0.345
+    for of_seeds in (own, table):
         train, val = mean_absolute(of_seeds)
         assert train <= 0.008
         assert val <= 0.010
