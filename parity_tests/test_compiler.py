@@ -109,3 +109,13 @@ def test_scores_of_all_cells_are_one_product() -> None:
     shapes = sorted(tuple(int(n) for n in product.split(",") if n != "1") for product in products)
     assert (200, cells * CLASSES) in shapes, shapes
     assert (FEATURES, cells * CLASSES) in shapes, shapes
+
+
+@cpu_only
+def test_the_scores_of_one_model_are_not_turned_over() -> None:
+    """The product would be: the formula's sums run over transposed scores."""
+    W, X = jax.ShapeDtypeStruct((FEATURES, CLASSES), jnp.float32), jax.ShapeDtypeStruct((500, FEATURES), jnp.float32)
+    y = jax.ShapeDtypeStruct((500,), jnp.int32)
+    text = jax.jit(softmax.loss_and_grad).lower(W, X, y, 0.1).compile().as_text()
+    products = re.findall(r"= f32\[([\d,]+)\]\S* dot\(", text)
+    assert sorted(products) == [f"{FEATURES},{CLASSES}", f"500,{CLASSES}"]
