@@ -33,10 +33,11 @@ def test_cs231n_s_hundred_cells(cifar10_dir: str | None, tmp_path: Path) -> None
 
     So the preset's own seed, 2, comes near, and the mean over seeds no less.
     """
-    table, _ = sweep("cs231n", tmp_path / "run", cifar10_dir, "--seeds", "0", "1", "2", "3")
+    table, record = sweep("cs231n", tmp_path / "run", cifar10_dir, "--seeds", "0", "1", "2", "3")
     assert len(table) == 400
     own = table[table["seed"] == 2]
     assert own["val_accuracy"].max() >= 0.345
+    assert record["best"]["val_accuracy"] >= 0.345
     for of_seeds in (own, table):
         train, val = mean_absolute(of_seeds)
         assert train <= 0.008
@@ -48,29 +49,29 @@ def test_cs231n_s_default_net(cifar10_dir: str | None, tmp_path: Path) -> None:
     assert table["val_accuracy"] == pytest.approx(0.287, abs=0.01)
 
 
-# The three experiments in a sixth of the published steps; the README has all of them.
-SIXTH = ["--steps", "500"]
+# The three experiments in a third of the published steps; the README has all of them.
+THIRD = ["--steps", "1000"]
 
 
 def test_eecs498_s_larger_nets_are_better(cifar10_dir: str | None, tmp_path: Path) -> None:
-    table, _ = sweep("eecs498-net-hidden", tmp_path / "run", cifar10_dir, *SIXTH)
+    table, _ = sweep("eecs498-net-hidden", tmp_path / "run", cifar10_dir, *THIRD)
     two, eight, thirty_two, all_ = table["val_accuracy"]
-    assert 0.19 < two < eight - 0.03 < thirty_two - 0.04 < all_ - 0.04
+    assert 0.2 < two < eight - 0.04 < thirty_two - 0.05 < all_
 
 
 def test_eecs498_s_strongest_penalty_is_far_below_the_rest(cifar10_dir: str | None, tmp_path: Path) -> None:
-    table, _ = sweep("eecs498-net-reg", tmp_path / "run", cifar10_dir, *SIXTH)
+    table, _ = sweep("eecs498-net-reg", tmp_path / "run", cifar10_dir, *THIRD)
     *rest, strongest = table["val_accuracy"]
-    assert min(rest) > 0.45
+    assert min(rest) > 0.48
     assert strongest < 0.35
 
 
 def test_eecs498_s_learning_rates(cifar10_dir: str | None, tmp_path: Path) -> None:
-    table, record = sweep("eecs498-net-lr", tmp_path / "run", cifar10_dir, *SIXTH)
+    table, record = sweep("eecs498-net-lr", tmp_path / "run", cifar10_dir, *THIRD)
     lowest, low, one, hundred = table["val_accuracy"]
     assert lowest < 0.12
     assert low < 0.2
-    assert one > 0.45
+    assert one > 0.48
     assert np.isnan(hundred)
     assert [cell["lr"] for cell in record["diverged"]] == [100.0]
 
