@@ -127,7 +127,6 @@ def hyperparameters(config: Config) -> Grid:
 
 def choose(config: Config, source: Source, splits: Splits, grid: Grid) -> SweepResult:
     """Train all cells and choose the best: on val, or by cross-validation on train."""
-
     weights = data.balanced(splits.train.y, splits.num_classes) if config.class_weight == "balanced" else None
     search = functools.partial(probe.run, class_weights=weights)
     if config.solver != "newton":

@@ -48,10 +48,10 @@ def run(search: Callable[[Any, Grid], SweepResult], grid: Grid, folds: Folds, wh
       >>> bool(found.result.test_accuracy > 0.95), len(found.folds.table)
       (True, 9)
     """
-    found = search(folds, replace(grid, fold=range(len(folds.parts))))
+    found = search(folds, replace(grid, fold=range(folds.num_folds)))
     table = _over_folds(found.table.reshape(len(grid), -1))
     outcome.rank(table)
-    losses = found.losses.reshape(len(grid), len(folds.parts), found.losses.shape[1]).mean(axis=1)
+    losses = found.losses.reshape(len(grid), folds.num_folds, found.losses.shape[1]).mean(axis=1)
     result = replace(found, grid=grid, table=table, losses=losses, history=None, params=None, test_accuracy=math.nan)
     if result.best is not None:
         cell = grid.cells()[result.best]

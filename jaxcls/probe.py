@@ -55,7 +55,7 @@ def run(
     """
     started = time.perf_counter()
     grid = Grid(lr=(), reg=STRENGTHS, seed=()) if grid is None else grid
-    checks.folds(grid.fold, len(splits.parts) if isinstance(splits, Folds) else 0)
+    checks.folds(grid.fold, splits.num_folds)
     if isinstance(splits, Folds):
         search = functools.partial(run, class_weights=class_weights, tol=tol, max_iterations=max_iterations)
         return _each_fold(search, splits, grid)

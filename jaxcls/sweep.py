@@ -63,7 +63,7 @@ def plan(
             raise ValueError(f"{name} must hold at least one value, got ()")
     if bool(grid.hidden) != bool(classifier.num_hidden_layers):
         raise ValueError(f"grid.hidden must be given for a net and for nothing else, got {grid.hidden}")
-    checks.folds(grid.fold, len(splits.parts) if isinstance(splits, Folds) else 0)
+    checks.folds(grid.fold, splits.num_folds)
     budget = available() if memory is None else memory
     common = functools.partial(wide.problem, splits, classifier=classifier, optimizer=optimizer)
     need = functools.partial(estimate, batch_size=batch_size)

@@ -64,8 +64,30 @@ class Split:
             raise TypeError(f"X must be floating point, got {self.X.dtype}")
 
 
+class _Sizes:
+    """What splits and folds have in common."""
+
+    train: Split
+    class_names: tuple[str, ...]
+
+    @property
+    def num_features(self) -> int:
+        """D."""
+        return self.train.X.shape[1]
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.class_names)
+
+    @property
+    def num_folds(self) -> int:
+        """K; 0 where the data are split once."""
+        return 0
+
+
 @dataclass(frozen=True, eq=False)
-class Splits:
+class Splits(_Sizes):
     """Train, validation and test examples, prepared alike: ``X = (raw - mean) / scale``.
 
     Attributes:
@@ -108,16 +130,6 @@ class Splits:
         """How many examples train and val have."""
         return len(self.train.y), len(self.val.y)
 
-    @property
-    def num_features(self) -> int:
-        """D."""
-        return self.train.X.shape[1]
-
-    @property
-    def num_classes(self) -> int:
-        """C."""
-        return len(self.class_names)
-
     def fingerprint(self) -> str:
         """SHA-256 over every prepared example and label: equal only if the data are, byte for byte."""
         digest = hashlib.sha256()
@@ -129,7 +141,7 @@ class Splits:
 
 
 @dataclass(frozen=True, eq=False)
-class Folds:
+class Folds(_Sizes):
     """Examples in parts, each of which is held out in turn: fold k trains on all but the k-th, and validates on that.
 
     Attributes:
@@ -155,22 +167,17 @@ class Folds:
             raise ValueError(f"parts must be two or more, of {len(self.train.y)} examples in all, got {self.parts}")
         _check_labels(self.train.y, self.num_classes, "train")
 
+    @property
+    def num_folds(self) -> int:
+        """K."""
+        return len(self.parts)
+
     def split(self, fold: int) -> Splits:
         """This fold's examples, prepared; what it holds out is both val and test."""
-        held_out = np.repeat(np.arange(len(self.parts)), self.parts) == fold
+        held_out = np.repeat(np.arange(self.num_folds), self.parts) == fold
         mean, scale = self.mean[fold], self.scale[fold]
         train, val = (Split(prepare(self.train.X[r], mean, scale), self.train.y[r]) for r in (~held_out, held_out))
         return Splits(train, val, val, self.class_names, mean, scale, None, self.name)
-
-    @property
-    def num_features(self) -> int:
-        """D."""
-        return self.train.X.shape[1]
-
-    @property
-    def num_classes(self) -> int:
-        """C."""
-        return len(self.class_names)
 
 
 def balanced(y: NDArray[np.integer], num_classes: int) -> NDArray[np.floating]:
