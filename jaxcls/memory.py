@@ -1,11 +1,10 @@
-"""How much memory a sweep takes, and how much there is."""
+"""How much memory there is, and how many cells fit into it."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
-from jaxcls import host, train, wide
-from jaxcls.wide import Problem
+from jaxcls import host
 
 
 class Memory(NamedTuple):
@@ -31,28 +30,9 @@ class Memory(NamedTuple):
         return cells
 
 
-def estimate(problem: Problem, *, batch_size: int) -> Memory:
-    """What training takes: the data; of each cell its state, a gradient, an update, and some activations.
-
-    Example:
-      >>> from jaxcls import data, wide
-      >>> estimate(wide.problem(data.standard(data.load_digits())), batch_size=200)
-      Memory(data=403128, cell=167800)
-    """
-    cell = wide.cell(problem)
-    num_features, *activations = problem.sizes[-1]
-    data = sum(problem.parts) * (num_features * problem.dtype.itemsize + 4)
-    outputs = max(batch_size, train.EVALUATION_BATCH) * sum(activations) * problem.dtype.itemsize
-    return Memory(data, _nbytes(cell) + 2 * _nbytes(cell.params) + 4 * outputs)
-
-
 def available() -> int:
-    """Bytes a sweep may fill on each device: nine tenths of its memory; of the host's, half, shared by its devices."""
+    """Bytes to fill on each device: nine tenths of its memory; of the host's, half, shared by its devices."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(0.9 * stats["bytes_limit"])
     return host.memory() // (2 * jax.local_device_count())
-
-
-def _nbytes(tree: Any) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

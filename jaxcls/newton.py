@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from jaxcls import checks, softmax
 from jaxcls.losses import cross_entropy_and_grad
+from jaxcls.memory import Memory, available
 from jaxcls.precision import full_precision
 from jaxcls.stack import einsum
 
@@ -63,6 +64,7 @@ class Problem(NamedTuple):
     """What all strengths have in common: the examples, centred if the bias is free, and the eigenvectors of XᵀX."""
 
     X: Float[Array, "N D"]
+    XT: Float[Array, "D N"]  # a product that has to turn X over takes twice as long
     y: Integer[Array, "N"]
     weights: Float[Array, "N"]
     mean: Float[Array, "D"]
@@ -82,7 +84,7 @@ def path(
     start: Float[ArrayLike, "D C K"] | None = None,
     tol: float | None = None,
     max_iterations: int = 50,
-    block: int | None = None,
+    memory: int | None = None,
 ) -> Optimum:
     """The optimum for every strength, neighbours side by side, the strongest first: each block begins where one ended.
 
@@ -96,10 +98,12 @@ def path(
       start: weights to begin with for each strength, instead of its neighbours' optimum.
       tol: see `Optimum.converged`; the dtype's epsilon to the power 3/4 when not given, 2e-12 in float64.
       max_iterations: the most Newton steps.
-      block: how many strengths side by side.
+      memory: bytes to stay within, with fewer strengths side by side if need be; `jaxcls.memory.available` when not
+        given.
 
     Raises:
-      ValueError: a shape does not fit, a label or a strength is out of range, or a weight is negative or not finite.
+      ValueError: a shape does not fit, a label or a strength is out of range, a weight is negative or not finite, or
+        a single strength does not fit in memory.
       TypeError: something is no array of numbers.
 
     Example:
@@ -111,14 +115,18 @@ def path(
       ((65, 10, 7), np.True_)
     """
     strengths = _strengths(reg)
-    problem, num_classes = _problem(X, y, weights, num_classes, penalise_bias)
-    shape, dtype = (problem.X.shape[1], num_classes, len(strengths)), problem.X.dtype
+    X, y, num_classes = _examples(X, y, num_classes)
+    (num_examples, num_features), dtype = X.shape, X.dtype
+    shape = num_features + 1, num_classes, len(strengths)
     start = None if start is None else checks.real(start, "start").astype(dtype)
     if start is not None and start.shape != shape:
         raise ValueError(f"start must have shape {list(shape)}, got {list(start.shape)}")
     tol = float(jnp.finfo(dtype).eps) ** 0.75 if tol is None else tol
     run = functools.partial(_solve, tol=tol, max_iterations=max_iterations)
-    block = min(len(strengths), block or max(1, COLUMNS // num_classes))
+    budget = available() if memory is None else memory
+    fitting = estimate(num_examples, num_features, num_classes, dtype=dtype).fits(budget)
+    block = min(len(strengths), fitting, max(1, COLUMNS // num_classes))
+    problem = _problem(X, y, _shares(weights, len(X)), penalise_bias=penalise_bias)
     rows = np.argsort(-strengths, kind="stable")
     found: list[NDArray] = [np.zeros(shape, dtype), *(np.zeros(len(rows), kind) for kind in (dtype, dtype, int, bool))]
     W = jnp.zeros((*shape[:2], block), dtype)
@@ -131,12 +139,23 @@ def path(
     return Optimum(*found)
 
 
+def estimate(num_examples: int, num_features: int, num_classes: int, *, dtype: jnp.dtype) -> Memory:
+    """What `path` takes: X as given, centred, turned over, weighted; of each strength 13 times its scores and weights.
+
+    Example:
+      >>> estimate(1000, 20, 10, dtype=jnp.dtype("float32"))
+      Memory(data=341292, cell=530920)
+    """
+    data = 4 * num_examples * (num_features + 1) + 3 * (num_features + 1) ** 2
+    cell = 13 * (num_examples + num_features + 1) * num_classes  # 12 on a CPU, by what its processes held
+    return Memory(data * dtype.itemsize, cell * dtype.itemsize)
+
+
 @functools.partial(jax.jit, static_argnames=("tol", "max_iterations"))
 @full_precision
 def _solve(problem: Problem, W: Array, reg: Array, *, tol: float, max_iterations: int) -> tuple[Array, ...]:
     """The fields of `Optimum` for a stack of strengths, from ``W`` on."""
     X, mean = problem.X, problem.mean
-    XT = jax.lax.optimization_barrier(X.T)  # once: a product that has to turn X over takes twice as long
     W = W.at[-1].add(_along(mean, W))
     W -= jnp.mean(W, 1, keepdims=True)  # the same taken from all classes leaves p as it is: this penalty is the least
 
@@ -146,7 +165,7 @@ def _solve(problem: Problem, W: Array, reg: Array, *, tol: float, max_iterations
 
     def step(state: Any) -> Any:
         W, S, iteration, iterations, converged = state
-        loss, gradient, hessian, inverse = _expansion(problem, XT, W, S, reg)
+        loss, gradient, hessian, inverse = _expansion(problem, W, S, reg)
         d = _conjugate_gradients(hessian, inverse, -gradient, loss, ~converged)
         dS = einsum("nd,dc->nc", X, d)
         slope = _dot(gradient, d)
@@ -161,7 +180,7 @@ def _solve(problem: Problem, W: Array, reg: Array, *, tol: float, max_iterations
     nothing = jnp.zeros(reg.shape, int)
     state = W, einsum("nd,dc->nc", X, W), 0, nothing, nothing > 0
     W, _, _, iterations, converged = jax.lax.while_loop(going, step, state)
-    loss, gradient, *_ = _expansion(problem, XT, W, einsum("nd,dc->nc", X, W), reg)
+    loss, gradient, *_ = _expansion(problem, W, einsum("nd,dc->nc", X, W), reg)
     gradient += mean[:, None, None] * gradient[-1:]  # of the bias as it is with X not centred
     return W.at[-1].add(-_along(mean, W)), loss, jnp.max(jnp.abs(gradient), (0, 1)), iterations, converged
 
@@ -181,10 +200,10 @@ def _curvature(problem: Problem, reg: Array) -> Float[Array, "D 1 K"]:
 
 
 def _expansion(
-    problem: Problem, XT: Array, W: Array, S: Array, reg: Array
+    problem: Problem, W: Array, S: Array, reg: Array
 ) -> tuple[Array, Array, Callable[[Array], Array], Callable[[Array], Array]]:
     """L around ``W``, where the scores are ``S``: its value, its gradient, its Hessian, and roughly that's inverse."""
-    X, w, vectors = problem.X, problem.weights[:, None, None], problem.vectors
+    X, XT, w, vectors = problem.X, problem.XT, problem.weights[:, None, None], problem.vectors
     onehot = (problem.y[:, None] == jnp.arange(S.shape[1])[None])[..., None]
     curvature = _curvature(problem, reg)
     data_loss, dS = cross_entropy_and_grad(S, problem.y, problem.weights)
@@ -246,9 +265,7 @@ def _step_size(loss_at: Callable[[Array], Array], loss: Array, slope: Array, act
     return jnp.where(active, size, 0)
 
 
-def _problem(
-    X: ArrayLike, y: ArrayLike, weights: ArrayLike | None, num_classes: int | None, penalise_bias: bool
-) -> tuple[Problem, int]:
+def _examples(X: ArrayLike, y: ArrayLike, num_classes: int | None) -> tuple[Array, Array, int]:
     X = checks.real(X, "X").astype(jnp.result_type(float))
     if X.ndim != 2 or 0 in X.shape:
         raise ValueError(f"X must have shape [N, d] with N, d >= 1, got {list(X.shape)}")
@@ -256,20 +273,34 @@ def _problem(
     num_classes = int(labels.max()) + 1 if num_classes is None else num_classes
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(f"labels must lie in [0, {num_classes}), got {labels.min()} to {labels.max()}")
-    w = jnp.asarray(_shares(weights, len(X)), X.dtype)
-    free = 0.0 if penalise_bias else 1.0
-    with jax.default_matmul_precision("highest"):
-        mean = free * w @ X
-        X = softmax.append_ones(X - mean[None])
-        return Problem(X, labels, w, jnp.append(mean, 0), *_eigen(X, w, penalise_bias=penalise_bias)), num_classes
+    return X, labels, num_classes
 
 
-def _eigen(X: Array, weights: Array, *, penalise_bias: bool) -> tuple[Array, Array, Array]:
+def _problem(X: Array, y: Array, weights: NDArray[np.floating], *, penalise_bias: bool) -> Problem:
+    w = jnp.asarray(weights, X.dtype)
+    X, XT, mean = _centred(X, w, penalise_bias=penalise_bias)
+    return Problem(X, XT, y, w, mean, *_eigen(X, XT, w, penalise_bias=penalise_bias))
+
+
+@functools.partial(jax.jit, static_argnames="penalise_bias")
+@full_precision
+def _centred(X: Array, weights: Array, *, penalise_bias: bool) -> tuple[Array, Array, Array]:
+    """X with a column of ones, X turned over, and the mean that was subtracted: 0 where the bias is penalised."""
+    mean = jnp.zeros(X.shape[1], X.dtype) if penalise_bias else weights @ X
+    X = softmax.append_ones(X - mean[None])
+    return X, X.T, jnp.append(mean, 0)
+
+
+@functools.partial(jax.jit, static_argnames="penalise_bias")
+@full_precision
+def _eigen(X: Array, XT: Array, weights: Array, *, penalise_bias: bool) -> tuple[Array, Array, Array]:
     """Which rows of W are penalised, and the eigenvectors and eigenvalues of XᵀX, a free bias by itself."""
-    penalised = jnp.ones(X.shape[1], X.dtype).at[-1].set(1 if penalise_bias else 0)
-    own = X if penalise_bias else X[:, :-1]
-    values, vectors = jnp.linalg.eigh(own.T @ (weights[:, None] * own))
-    if not penalise_bias:  # against which X is centred
+    penalised = jnp.ones(len(XT), X.dtype).at[-1].set(1 if penalise_bias else 0)
+    squares = XT @ (weights[:, None] * X)
+    if penalise_bias:
+        values, vectors = jnp.linalg.eigh(squares)
+    else:  # against which X is centred
+        values, vectors = jnp.linalg.eigh(squares[:-1, :-1])
         values, vectors = jnp.append(values, 1), jax.scipy.linalg.block_diag(vectors, jnp.ones((1, 1), X.dtype))
     return penalised, vectors, jnp.maximum(values, 0)
 

@@ -19,7 +19,7 @@ from jaxcls.classifier import LINEAR, Classifier
 from jaxcls.data.splits import Folds, Splits
 from jaxcls.devices import CELLS, fetch, mesh, put
 from jaxcls.grid import Grid
-from jaxcls.memory import Memory, available, estimate
+from jaxcls.memory import Memory, available
 from jaxcls.outcome import AXES, SCORES, History, SweepResult, Timings
 from jaxcls.program import Cells
 from jaxcls.train import Hyper, Optimizer, Score
@@ -66,7 +66,7 @@ def plan(
     checks.folds(grid.fold, splits.num_folds)
     budget = available() if memory is None else memory
     common = functools.partial(wide.problem, splits, classifier=classifier, optimizer=optimizer)
-    need = functools.partial(estimate, batch_size=batch_size)
+    need = functools.partial(wide.estimate, batch_size=batch_size)
     if grid.hidden:
         (data, one), (_, two) = need(common((1,))), need(common((2,)))
         largest = (budget - data - one) // (two - one) + 1

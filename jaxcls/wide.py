@@ -27,6 +27,7 @@ from jaxcls import train
 from jaxcls.classifier import LINEAR, Classifier, Params
 from jaxcls.data.splits import Folds, Splits
 from jaxcls.devices import CELLS
+from jaxcls.memory import Memory
 from jaxcls.train import Hyper, Optimizer, Score, State
 
 
@@ -81,6 +82,21 @@ def cell(problem: Problem) -> State:
     number = jnp.zeros((), problem.dtype)
     params = _params(problem, problem.sizes[-1])
     return jax.eval_shape(functools.partial(train.init, problem.optimizer), params, Hyper(number, number))
+
+
+def estimate(problem: Problem, *, batch_size: int) -> Memory:
+    """What training takes: the data; of each cell its state, a gradient, an update, and some activations.
+
+    Example:
+      >>> from jaxcls import data
+      >>> estimate(problem(data.standard(data.load_digits())), batch_size=200)
+      Memory(data=403128, cell=167800)
+    """
+    state = cell(problem)
+    num_features, *activations = problem.sizes[-1]
+    data = sum(problem.parts) * (num_features * problem.dtype.itemsize + 4)
+    outputs = max(batch_size, train.EVALUATION_BATCH) * sum(activations) * problem.dtype.itemsize
+    return Memory(data, _nbytes(state) + 2 * _nbytes(state.params) + 4 * outputs)
 
 
 def specs(problem: Problem) -> State:
@@ -242,6 +258,10 @@ def _score(
     """`train.score` of all cells of one replicate."""
     cells = jax.vmap(functools.partial(train.score, problem.classifier), in_axes=(-1, 0, None, None))
     return cells(params, reg, _features(problem, examples, held_out, X), y)
+
+
+def _nbytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _widen(leaf: Array, wide: Any) -> Array:

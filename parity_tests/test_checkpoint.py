@@ -21,7 +21,6 @@ from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Splits
 from jaxcls.folder import claim
 from jaxcls.grid import Grid
-from jaxcls.memory import estimate
 
 PROGRAM = str(Path(__file__).parents[1] / "examples" / "sweep.py")
 LR, REG = [0.1, 1e30, 1.0], [0.0, 1e-2]
@@ -46,7 +45,7 @@ def test_a_sweep_resumed_from_any_chunk_writes_the_same_bytes(name: str, digits:
     options = options | {"steps": 35, "chunk_steps": 15}
     if "blocks" in name:
         problem = wide.problem(digits, classifier=linear(), optimizer=optax.adam)
-        need = estimate(problem, batch_size=200)
+        need = wide.estimate(problem, batch_size=200)
         options["memory"] = need.data + 4 * need.cell
     saved: list[Path] = []
 

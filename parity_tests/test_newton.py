@@ -104,8 +104,9 @@ def test_weights_are_repetitions_and_weight_0_is_absence(examples: tuple) -> Non
 def test_the_order_of_strengths_their_blocks_and_the_start_do_not_matter(examples: tuple) -> None:
     X, y = examples
     whole = newton.path(X, y, STRENGTHS)
+    data, cell = newton.estimate(N, D, C, dtype=np.dtype(float))
     for other in (
-        newton.path(X, y, STRENGTHS, block=3),
+        newton.path(X, y, STRENGTHS, memory=data + 3 * cell),
         newton.path(X, y, STRENGTHS, start=np.ones((D + 1, C, len(STRENGTHS)))),
     ):
         np.testing.assert_allclose(other.loss, whole.loss, rtol=1e-12)
@@ -159,6 +160,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "weights of others": ({"weights": [1.0]}, r"weights must hold one for each of the 400 examples, got \[1\]"),
     "negative weights": ({"weights": -np.ones(N)}, "weights must be finite, not below 0, and not all 0"),
     "no weight": ({"weights": np.zeros(N)}, "weights must be finite, not below 0, and not all 0"),
+    "memory": ({"memory": 10_000}, r"memory must hold the data and at least one cell, \d+ \+ \d+ bytes, got 10000"),
     "start": ({"start": np.zeros((2, 2, 2))}, r"start must have shape \[7, 4, 1\], got \[2, 2, 2\]"),
 }
 

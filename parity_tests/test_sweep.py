@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcls import memory, outcome, softmax, sweep, train, wide
+from jaxcls import outcome, softmax, sweep, train, wide
 from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Split, Splits
 from jaxcls.grid import Grid
@@ -118,7 +118,7 @@ def test_test_accuracy_is_the_best_cell_s(result: outcome.SweepResult, digits: S
 
 
 def test_table_is_the_same_in_blocks_of_any_size(result: outcome.SweepResult, digits: Splits) -> None:
-    need = memory.estimate(wide.problem(digits), batch_size=50)
+    need = wide.estimate(wide.problem(digits), batch_size=50)
     for cells in (1, 4, 5, 7, 12):
         found = sweep.run(digits, GRID, steps=150, batch_size=50, memory=need.data + cells * need.cell)
         np.testing.assert_array_equal(found.table[["lr", "reg", "seed"]], result.table[["lr", "reg", "seed"]])
