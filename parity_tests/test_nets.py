@@ -201,7 +201,7 @@ def test_a_hidden_size_too_large_for_memory_is_refused_with_the_largest_that_fit
     largest = int(str(refused.value).split()[5])
     for hidden in (largest, largest + 1):
         problem = wide.problem(digits, (hidden,), classifier=NET)
-        data, cell = sweep.estimate(problem, batch_size=BATCH)
+        data, cell = wide.estimate(problem, batch_size=BATCH)
         assert (data + cell <= 10**8) == (hidden == largest)
 
 
