@@ -128,9 +128,8 @@ def path(
     block = min(len(strengths), fitting, max(1, COLUMNS // num_classes))
     w = jnp.asarray(_shares(weights, num_examples), dtype)
     features, mean = _centred(features, w, penalise_bias=penalise_bias)  # the same name: the first copy can go
-    turned = features.T
-    eigen = _eigen(features, turned, w, penalise_bias=penalise_bias)
-    problem = Problem(features, turned, labels, w, mean, *eigen)
+    eigen = _eigen(features, w, penalise_bias=penalise_bias)
+    problem = Problem(features, features.T, labels, w, mean, *eigen)
     rows = np.argsort(-strengths, kind="stable")
     found: list[NDArray] = [np.zeros(shape, dtype), *(np.zeros(len(rows), kind) for kind in (dtype, dtype, int, bool))]
     W = jnp.zeros((*shape[:2], block), dtype)
@@ -290,14 +289,12 @@ def _centred(X: Array, weights: Array, *, penalise_bias: bool) -> tuple[Array, A
 
 @functools.partial(jax.jit, static_argnames="penalise_bias")
 @full_precision
-def _eigen(X: Array, XT: Array, weights: Array, *, penalise_bias: bool) -> tuple[Array, Array, Array]:
+def _eigen(X: Array, weights: Array, *, penalise_bias: bool) -> tuple[Array, Array, Array]:
     """Which rows of W are penalised, and the eigenvectors and eigenvalues of XᵀX, a free bias by itself."""
-    penalised = jnp.ones(len(XT), X.dtype).at[-1].set(1 if penalise_bias else 0)
-    squares = XT @ (weights[:, None] * X)
-    if penalise_bias:
-        values, vectors = jnp.linalg.eigh(squares)
-    else:  # against which X is centred
-        values, vectors = jnp.linalg.eigh(squares[:-1, :-1])
+    penalised = jnp.ones(X.shape[1], X.dtype).at[-1].set(1 if penalise_bias else 0)
+    own = X if penalise_bias else X[:, :-1]
+    values, vectors = jnp.linalg.eigh(own.T @ (weights[:, None] * own))
+    if not penalise_bias:  # against which X is centred
         values, vectors = jnp.append(values, 1), jax.scipy.linalg.block_diag(vectors, jnp.ones((1, 1), X.dtype))
     return penalised, vectors, jnp.maximum(values, 0)
 
