@@ -142,10 +142,11 @@ def run(
       0.69 -> 0.02
     """
 
-    def body(state: State, batch: Array) -> tuple[State, Any]:
-        return step(state, hyper, X[batch], y[batch])
+    def body(state: State, batch: tuple[Array, Array]) -> tuple[State, Any]:
+        examples, labels = batch
+        return step(state, hyper, X[examples], labels)
 
-    return jax.lax.scan(body, state, batches)
+    return jax.lax.scan(body, state, (batches, y[batches]))
 
 
 def minibatches(
