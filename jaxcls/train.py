@@ -105,14 +105,22 @@ def step(
 ) -> tuple[State, Float[Array, ""]]:
     """One step of gradient descent on one minibatch: the new state, and the loss before it.
 
-    Where that loss is not finite the model has diverged, and its learning rate is 0 from there on.
+    Where that loss is not finite the model has diverged, and its params mean nothing from there on.
     """
     loss, grads = classifier.loss_and_grad(state.params, X, y, hyper.reg)
-    # This also tells the compiler that the loss is read from the params before they are overwritten: where
-    # nothing says so, XLA copies all of them at every step.
-    lr = jnp.where(jnp.isfinite(loss), hyper.lr, 0)
+    lr = jax.lax.platform_dependent(hyper.lr, loss, cpu=_unless_diverged, default=lambda lr, loss: lr)
     updates, opt_state = optimizer(lr).update(grads, state.opt_state, state.params)
     return State(optax.apply_updates(state.params, updates), opt_state), loss
+
+
+def _unless_diverged(lr: Array, loss: Array) -> Array:
+    """The learning rate; 0 where the loss is not finite.
+
+    This tells the compiler that the loss is read from the params before they are overwritten: where nothing says so,
+    XLA copies all of them at every step on a CPU. On a GPU it does not, and reads them once for the penalty and the
+    update, which one that waits for the loss could not share.
+    """
+    return jnp.where(jnp.isfinite(loss), lr, 0)
 
 
 def run(
