@@ -21,7 +21,7 @@ from workloads import Problem, step_numpy
 
 import torchref
 from jaxcls import classifier, train, two_layer, wide
-from jaxcls.devices import CELLS, EVERYWHERE, mesh, on_each, put
+from jaxcls.devices import CELLS, EVERYWHERE, alignment, mesh, on_each, put
 from jaxcls.train import Hyper
 
 CellParams = tuple[NDArray, ...]
@@ -227,6 +227,12 @@ def jax_vmap(problem: Problem, cells: Sequence[int]) -> Trainer:
 def jaxcls_wide(problem: Problem, cells: Sequence[int]) -> Trainer:
     """Ours: what `jaxcls.sweep` runs between two looks of the host, on all devices that this process sees."""
     on = mesh(jax.devices())
+    num_features = problem.X.shape[1]
+    if zeros := -num_features % alignment(jax.devices()):  # as a sweep has them
+        first, *others = problem.params
+        problem = problem._replace(
+            X=np.pad(problem.X, [(0, 0), (0, zeros)]), params=(np.pad(first, [(0, zeros), (0, 0)]), *others)
+        )
     filled = [*cells, *[cells[-1]] * (-len(cells) % on.size)]
     model, *_, params = _jax(problem)
     sizes = (problem.X.shape[1], *(array.shape[-1] for array in problem.params[::2]))
@@ -250,7 +256,11 @@ def jaxcls_wide(problem: Problem, cells: Sequence[int]) -> Trainer:
         nonlocal state
         state, _ = jax.block_until_ready(scan(state, hyper, held_out, examples, put(on, batches[:, None])))
 
-    return Trainer(run, lambda: [_leaves(wide.take(common, state.params, 0, k, 0)) for k in range(len(cells))])
+    def own(cell: int) -> CellParams:
+        first, *others = _leaves(wide.take(common, state.params, 0, cell, 0))
+        return first[:num_features], *others
+
+    return Trainer(run, lambda: [own(cell) for cell in range(len(cells))])
 
 
 PEERS: dict[str, Peer] = {

@@ -15,7 +15,10 @@ Params = Any  # an array or a NamedTuple of arrays
 
 
 class Classifier(NamedTuple):
-    """The pure functions of one model. Any model that supplies them trains and sweeps."""
+    """The pure functions of one model. Any model that supplies them trains and sweeps.
+
+    A product with X must come first: in a sweep, columns of zeros may follow the features, and must change nothing.
+    """
 
     init: Callable[..., Params]  # (num_features, *num_hidden, num_classes, *, key, dtype) -> params
     logits: Callable[[Params, Array], Float[Array, "N C"]]  # (params, X)

@@ -28,6 +28,20 @@ def mesh(devices: Sequence[jax.Device]) -> Mesh:
     return Mesh(np.asarray(devices), (CELLS,))
 
 
+def alignment(devices: Sequence[jax.Device]) -> int:
+    """How many columns, or a multiple, features should have on these devices, the last of them zeros.
+
+    On a GPU, rows of whole cache lines: matrix products read them fastest, and where XLA cuts a product into equal
+    parts, it does not copy all weights first for a part that is shorter.
+
+    Example:
+      >>> import jax
+      >>> alignment(jax.devices("cpu"))
+      1
+    """
+    return 32 if devices[0].platform == "gpu" else 1
+
+
 def put(mesh: Mesh, array: ArrayLike, spec: PartitionSpec = EVERYWHERE) -> jax.Array:
     """Put onto the devices an array that every process holds whole.
 

@@ -17,7 +17,7 @@ from jaxcls import checks, outcome, program, train, wide
 from jaxcls.blocks import blocks, groups
 from jaxcls.classifier import LINEAR, Classifier
 from jaxcls.data.splits import Folds, Splits
-from jaxcls.devices import CELLS, fetch, mesh, put
+from jaxcls.devices import CELLS, alignment, fetch, mesh, put
 from jaxcls.grid import Grid
 from jaxcls.memory import Memory, available
 from jaxcls.outcome import AXES, SCORES, History, SweepResult, Timings
@@ -65,7 +65,8 @@ def plan(
         raise ValueError(f"grid.hidden must be given for a net and for nothing else, got {grid.hidden}")
     checks.folds(grid.fold, splits.num_folds)
     budget = available() if memory is None else memory
-    common = functools.partial(wide.problem, splits, classifier=classifier, optimizer=optimizer)
+    align = alignment(devices or jax.local_devices()[:1])
+    common = functools.partial(wide.problem, splits, classifier=classifier, optimizer=optimizer, alignment=align)
     need = functools.partial(wide.estimate, batch_size=batch_size)
     if grid.hidden:
         (data, one), (_, two) = need(common((1,))), need(common((2,)))
@@ -200,7 +201,7 @@ def run(
             callback(_figures(steps * len(blocks), steps * block + step, losses[blocks[block][1], :step]))
 
     with _timed(spent, "compile_s"):
-        examples = _examples(on, classifier, splits)
+        examples = _examples(on, parts[0].problem, splits)
         programs = {
             k: program.build(
                 on,
@@ -277,11 +278,11 @@ def _resumed(resume: Snapshot, begin: Snapshot, num_blocks: int, chunks: list[ra
     return resume._replace(table=table, losses=losses, train_accuracy=train_accuracy, val_accuracy=val_accuracy)
 
 
-def _examples(on: Mesh, classifier: Classifier, data: Splits | Folds) -> Examples:
+def _examples(on: Mesh, problem: Problem, data: Splits | Folds) -> Examples:
     if isinstance(data, Folds):
         return Examples(*(put(on, array) for array in (data.train.X, data.train.y, data.mean, data.scale)))
     X, y = (np.concatenate([getattr(split, name) for split in (data.train, data.val)]) for name in ("X", "y"))
-    return Examples(classifier.features(put(on, X)), put(on, y))
+    return Examples(wide.features(problem, put(on, X)), put(on, y))
 
 
 def _leaves(on: Mesh, tree: Any) -> list[NDArray]:

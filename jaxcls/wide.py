@@ -10,6 +10,9 @@ the one that it holds out. Data that are split once have two parts, train and va
 Nets of several hidden sizes are all as wide as the widest, ``W1[D, H, G]``, and begin with zeros where they have
 no units. A unit whose weights in and out are zero has a gradient of exactly zero, so they stay zeros.
 
+On a GPU the features end in columns of zeros, as `jaxcls.devices.alignment` says. What is multiplied by them begins
+with zeros, and has a gradient of exactly zero, too.
+
 Cells share nothing but their data: one that overflows leaves the others as they were, bit for bit.
 """
 
@@ -21,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Integer, Key
 
 from jaxcls import train
@@ -39,6 +43,7 @@ class Problem(NamedTuple):
     sizes: tuple[tuple[int, ...], ...]  # (num_features, *num_hidden, num_classes); a cell has one of these, rising
     dtype: jnp.dtype
     parts: tuple[int, ...]  # how many examples each part has
+    alignment: int = 1  # X has a multiple of so many columns
 
 
 class Replicates(NamedTuple):
@@ -63,6 +68,7 @@ def problem(
     *,
     classifier: Classifier = LINEAR,
     optimizer: Optimizer = optax.sgd,
+    alignment: int = 1,
 ) -> Problem:
     """What the cells of a sweep over ``data`` have in common, those of the ``hidden`` sizes if there are any.
 
@@ -74,13 +80,13 @@ def problem(
     num_features = jax.eval_shape(classifier.features, data.train.X).shape[1]
     layers = [(num_hidden,) * classifier.num_hidden_layers for num_hidden in sorted(hidden)] or [()]
     sizes = tuple((num_features, *layer, data.num_classes) for layer in layers)
-    return Problem(classifier, optimizer, sizes, data.train.X.dtype, data.parts)
+    return Problem(classifier, optimizer, sizes, data.train.X.dtype, data.parts, alignment)
 
 
 def cell(problem: Problem) -> State:
     """The shapes and dtypes of one cell's state; nothing is computed."""
     number = jnp.zeros((), problem.dtype)
-    params = _params(problem, problem.sizes[-1])
+    params = _params(problem, _widest(problem))
     return jax.eval_shape(functools.partial(train.init, problem.optimizer), params, Hyper(number, number))
 
 
@@ -93,10 +99,24 @@ def estimate(problem: Problem, *, batch_size: int) -> Memory:
       Memory(data=403128, cell=167800)
     """
     state = cell(problem)
-    num_features, *activations = problem.sizes[-1]
-    data = sum(problem.parts) * (num_features * problem.dtype.itemsize + 4)
+    num_columns, *activations = _widest(problem)
+    data = sum(problem.parts) * (num_columns * problem.dtype.itemsize + 4)
     outputs = max(batch_size, train.EVALUATION_BATCH) * sum(activations) * problem.dtype.itemsize
     return Memory(data, _nbytes(state) + 2 * _nbytes(state.params) + 4 * outputs)
+
+
+def features(problem: Problem, X: Float[ArrayLike, "B d"]) -> Float[Array, "B D"]:
+    """What the classifier takes, of examples as a protocol prepared them: with the zeros behind.
+
+    Example:
+      >>> from jaxcls import data
+      >>> splits = data.standard(data.load_digits())
+      >>> features(problem(splits, alignment=32), splits.val.X).shape
+      (270, 96)
+    """
+    X = problem.classifier.features(X)
+    zeros = _widest(problem)[0] - X.shape[1]
+    return jnp.pad(X, [(0, 0), (0, zeros)]) if zeros else X
 
 
 def specs(problem: Problem) -> State:
@@ -249,7 +269,7 @@ def _features(problem: Problem, examples: Examples, held_out: Int[Array, ""], X:
     """What the classifier takes, of some examples."""
     if examples.mean is None or examples.scale is None:
         return X
-    return problem.classifier.features((X - examples.mean[held_out][None]) / examples.scale[held_out][None])
+    return features(problem, (X - examples.mean[held_out][None]) / examples.scale[held_out][None])
 
 
 def _score(
@@ -262,6 +282,12 @@ def _score(
 
 def _nbytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _widest(problem: Problem) -> tuple[int, ...]:
+    """The widest of the sizes, and its features with the zeros behind."""
+    num_features, *layers = problem.sizes[-1]
+    return (num_features + -num_features % problem.alignment, *layers)
 
 
 def _widen(leaf: Array, wide: Any) -> Array:

@@ -1,5 +1,6 @@
 """The sweep: the same as one at a time, cells apart from each other, selection, blocks."""
 
+import dataclasses
 import functools
 import json
 
@@ -11,7 +12,7 @@ import pytest
 
 from jaxcls import outcome, softmax, sweep, train, wide
 from jaxcls.classifier import linear, two_layer_net
-from jaxcls.data import Split, Splits
+from jaxcls.data import Split, Splits, load_digits, standard_folds
 from jaxcls.grid import Grid
 from jaxcls.train import Hyper
 
@@ -125,6 +126,29 @@ def test_table_is_the_same_in_blocks_of_any_size(result: outcome.SweepResult, di
         np.testing.assert_allclose(found.losses, result.losses, rtol=1e-4)
         np.testing.assert_allclose(found.table["val_loss"], result.table["val_loss"], rtol=1e-4)
         np.testing.assert_allclose(found.params, result.params, atol=1e-4)
+
+
+@pytest.mark.parametrize("nets_on_folds", [False, True], ids=["linear", "nets, folds"])
+def test_columns_of_zeros_as_on_a_gpu_change_nothing(
+    nets_on_folds: bool, digits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits, model = digits, linear()
+    grid = Grid(lr=[0.1, 1e30], reg=[0.0, 1e-2])
+    if nets_on_folds:
+        splits, model = standard_folds(load_digits(), np.split(np.arange(400), [200])), two_layer_net(init_scale=0.1)
+        grid = dataclasses.replace(grid, hidden=(5, 8), fold=(0, 1))
+    history = not nets_on_folds
+    run = functools.partial(sweep.run, splits, grid, steps=60, classifier=model, optimizer=optax.adam, history=history)
+    plain = run()
+    monkeypatch.setattr(sweep, "alignment", lambda devices: 48)
+    zeros = run()
+    np.testing.assert_array_equal(zeros.table["diverged_at"], plain.table["diverged_at"])
+    np.testing.assert_allclose(zeros.losses, plain.losses, rtol=1e-4)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), zeros.params, plain.params)
+    np.testing.assert_allclose(zeros.table["val_loss"], plain.table["val_loss"], rtol=1e-4)
+    np.testing.assert_allclose(zeros.test_accuracy, plain.test_accuracy, atol=1.1 / 270)
+    if history:
+        np.testing.assert_allclose(zeros.history.val_accuracy, plain.history.val_accuracy, atol=1.1 / 270)
 
 
 @pytest.mark.parametrize("chunk_steps", [1, 7, 50, 1000])
