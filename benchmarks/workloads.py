@@ -26,10 +26,15 @@ class Workload(NamedTuple):
         return 4 * self.batch_size * self.num_features * self.num_classes
 
     @property
+    def weight_bytes(self) -> int:
+        """The weights of all cells in float32."""
+        weights = self.num_features * (self.num_hidden or self.num_classes) + self.num_hidden * self.num_classes
+        return 4 * self.cells * weights
+
+    @property
     def bytes(self) -> int:
         """Least traffic of one step of all cells in float32: weights read twice and written once, a minibatch read."""
-        weights = self.num_features * (self.num_hidden or self.num_classes) + self.num_hidden * self.num_classes
-        return 4 * (3 * self.cells * weights + self.batch_size * self.num_features)
+        return 3 * self.weight_bytes + 4 * self.batch_size * self.num_features
 
 
 WORKLOADS = {

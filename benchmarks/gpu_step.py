@@ -1,0 +1,167 @@
+"""Count what a training step is on a GPU that is not there: its kernels, and the bytes that each reads and writes.
+
+pip install jax-cuda13-plugin      # XLA's compiler for NVIDIA GPUs; needs no driver and no CUDA
+python benchmarks/gpu_step.py
+python benchmarks/gpu_step.py --workloads grid-1000 --alignment 1
+
+XLA compiles the loop that a sweep runs for an NVIDIA H200, and this reads what came out. These are counts, not
+times: nothing is run. With a GPU at hand XLA would try several kernels for each product; here it takes the first.
+
+The plugin wants an environment of its own: where it is installed, JAX looks for a GPU at every start.
+"""
+
+import functools
+import math
+import os
+import re
+import sys
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+os.environ |= {"JAX_PLATFORMS": "cpu", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1"}
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_autotune_level=0"
+
+import jax
+import jax.numpy as jnp
+import optax
+import tyro
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from workloads import WORKLOADS, Workload
+
+from jaxcls import classifier, devices, wide
+from jaxcls.devices import CELLS, EVERYWHERE
+from jaxcls.train import Hyper
+
+STEPS = 100
+H200 = """
+platform_name: "CUDA"
+device_description_str: "NVIDIA H200"
+runtime_version { major: 13 }
+dnn_version_info { major: 9 }
+gpu_device_info {
+  cuda_compute_capability { major: 9 }
+  core_count: 132
+  fpus_per_core: 128
+  clock_rate_ghz: 1.98
+  memory_bandwidth: 4800000000000
+  device_memory_size: 150000000000
+  l2_cache_size: 52428800
+  shared_memory_per_block: 49152
+  shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472
+  registers_per_block_limit: 65536
+  registers_per_core_limit: 65536
+  threads_per_block_limit: 1024
+  threads_per_core_limit: 2048
+  threads_per_warp: 32
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+}
+"""
+BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "pred": 1}  # a product's workspace, s8, is not counted
+NO_KERNEL = ("parameter", "constant", "bitcast", "tuple", "get-tuple-element")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Count a step's kernels and bytes."""
+
+    workloads: tuple[str, ...] = ("cs231n", "grid-1000", "two-layer", "probe", "digits")
+    """Which sweeps, of those that run.py times."""
+    precision: str = "highest"
+    """Of matrix products: highest, tensorfloat32, BF16_BF16_F32_X3."""
+    alignment: int = 0
+    """Features are padded with zeros to a multiple of this; 0: as a sweep pads them on a GPU."""
+
+
+class Kernel(NamedTuple):
+    """One kernel, and the bytes of its arrays."""
+
+    name: str
+    read: int
+    written: int
+
+
+def main(config: Config) -> int:
+    """Print every workload's kernels; the exit code."""
+    if unknown := [name for name in config.workloads if name not in WORKLOADS]:
+        raise ValueError(f"workloads must be among {[*WORKLOADS]}, got {unknown}")
+    try:
+        (device,) = topologies.get_topology_desc(platform="cuda", target_config=H200, topology="1x1x1").devices
+    except NotImplementedError:
+        raise ValueError("XLA's compiler for NVIDIA GPUs must be installed: pip install jax-cuda13-plugin") from None
+    print(f"jax {jax.__version__}, {device.device_kind}, {config.precision} precision")
+    alignment = config.alignment or devices.alignment([device])
+    for name in config.workloads:
+        workload = WORKLOADS[name]
+        with jax.default_matmul_precision(config.precision):
+            found = kernels(compiled(workload, device, alignment))
+        weights = workload.weight_bytes
+        print(f"\n{name}: a step of {workload.cells:,} cells, whose weights are {weights / 1e6:.4g} MB")
+        print(f"{'MB':>45} {'read':>9} {'written':>9}")
+        for kernel in found:
+            print(f"{kernel.name:>45} {kernel.read / 1e6:9.2f} {kernel.written / 1e6:9.2f}")
+        total = sum(kernel.read + kernel.written for kernel in found)
+        print(f"{len(found)} kernels, {total / 1e6:.4g} MB, {total / weights:.1f} times the weights")
+    return 0
+
+
+def compiled(workload: Workload, device: Any, alignment: int) -> str:
+    """The HLO of a sweep's training loop, optimised for this device."""
+    on = Mesh([device], (CELLS,))
+    model, hidden = classifier.LINEAR, ()
+    if workload.num_hidden:
+        model, hidden = classifier.two_layer_net(), (workload.num_hidden,)
+    sizes = (workload.num_features, *hidden, workload.num_classes)
+    # As many examples as a minibatch has: so the bytes there are those that are gathered.
+    problem = wide.Problem(model, optax.sgd, (sizes,), jnp.dtype("float32"), (workload.batch_size,), alignment)
+
+    def array(shape: tuple[int, ...], spec: PartitionSpec = EVERYWHERE, dtype: Any = jnp.float32) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(on, spec))
+
+    by_cell, of_state = PartitionSpec(CELLS), wide.specs(problem)
+    state = jax.tree.map(
+        lambda leaf, spec: array((1, *leaf.shape, workload.cells), spec, leaf.dtype), wide.cell(problem), of_state
+    )
+    hyper = Hyper(*[array((workload.cells,), by_cell)] * 2)
+    columns = workload.num_features + -workload.num_features % alignment
+    examples = wide.Examples(array((workload.batch_size, columns)), array((workload.batch_size,), dtype=jnp.int32))
+    batches = array((STEPS, 1, workload.batch_size), dtype=jnp.int32)
+    loop = devices.on_each(
+        on,
+        functools.partial(wide.run, problem),
+        (of_state, by_cell, EVERYWHERE, EVERYWHERE, EVERYWHERE),
+        (of_state, PartitionSpec(None, None, CELLS)),
+        donate_argnums=0,
+    )
+    return loop.lower(state, hyper, array((1,), dtype=jnp.int32), examples, batches).compile().as_text()
+
+
+def kernels(hlo: str) -> list[Kernel]:
+    """What the body of the loop runs."""
+    (body,) = re.findall(r" while\(.*body=%([\w.-]+)", hlo)
+    types: dict[str, str] = {}
+    found = []
+    for line in hlo[hlo.index(f"\n%{body} (") :].split("\n}")[0].splitlines():
+        if instruction := re.match(r"\s+(?:ROOT )?%(\S+) = (\(.*?\)|\S+) ([\w-]+)\((.*?)\)", line):
+            name, types[name], operation, operands = instruction.groups()
+            if operation not in NO_KERNEL:
+                read = sum(nbytes(types[operand]) for operand in re.findall(r"%([\w.-]+)", operands))
+                found.append(Kernel(name, read, nbytes(types[name])))
+    return found
+
+
+def nbytes(types: str) -> int:
+    """Of all arrays in an instruction's type, as HLO writes it."""
+    arrays = re.findall(r"(\w+)\[([\d,]*)\]", types)
+    return sum(BYTES.get(dtype, 0) * math.prod(map(int, filter(None, shape.split(",")))) for dtype, shape in arrays)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(tyro.cli(Config, description=__doc__)))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
