@@ -46,7 +46,7 @@ gpu_device_info {
   clock_rate_ghz: 1.98
   memory_bandwidth: 4800000000000
   device_memory_size: 150000000000
-  l2_cache_size: 52428800
+  l2_cache_size: 62914560
   shared_memory_per_block: 49152
   shared_memory_per_block_optin: 232448
   shared_memory_per_core: 233472

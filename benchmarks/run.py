@@ -79,9 +79,10 @@ def main(config: Config) -> int:
         "workloads": {},
     }
     print(f"{record['device']}, {record['processor']}, {record['precision']} precision")
+    path = config.out or HERE / "results" / f"{slug()}-{record['date']}.json"
     for name in config.workloads:
         record["workloads"][name] = compare(name, config)
-    write(record, config.out or HERE / "results" / f"{slug()}-{record['date']}.json")
+        write(record, path)  # after each: a run cut short keeps what it has
     return 0
 
 
