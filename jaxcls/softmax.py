@@ -38,7 +38,9 @@ def init(
       >>> init(65, 10, key=jax.random.key(0)).shape
       (65, 10)
     """
-    return scale * jax.random.normal(key, (num_features, num_classes), dtype or jnp.result_type(float))
+    # Drawn as one row: the same numbers, but a small matrix of them takes XLA's CPU compiler a second.
+    row = jax.random.normal(key, (num_features * num_classes,), dtype or jnp.result_type(float))
+    return scale * row.reshape(num_features, num_classes)
 
 
 def append_ones(X: Real[ArrayLike, "N d"]) -> Real[Array, "N D"]:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Integer, Key, Real
 
-from jaxcls import checks
+from jaxcls import checks, softmax
 from jaxcls.losses import cross_entropy, cross_entropy_and_grad, hand_derived, sum_of_squares
 from jaxcls.precision import full_precision
 from jaxcls.stack import einsum
@@ -63,9 +63,9 @@ def init(
     dtype = dtype or jnp.result_type(float)
     key1, key2 = jax.random.split(key)
     return Params(
-        scale * jax.random.normal(key1, (num_features, num_hidden), dtype),
+        softmax.init(num_features, num_hidden, key=key1, scale=scale, dtype=dtype),
         jnp.zeros(num_hidden, dtype),
-        scale * jax.random.normal(key2, (num_hidden, num_classes), dtype),
+        softmax.init(num_hidden, num_classes, key=key2, scale=scale, dtype=dtype),
         jnp.zeros(num_classes, dtype),
     )
 
