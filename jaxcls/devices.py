@@ -29,10 +29,10 @@ def mesh(devices: Sequence[jax.Device]) -> Mesh:
 
 
 def alignment(devices: Sequence[jax.Device]) -> int:
-    """How many columns, or a multiple, features should have on these devices, the last of them zeros.
+    """The number that the columns of X should be a multiple of on these devices, zeros behind the features.
 
-    On a GPU, rows of whole cache lines: matrix products read them fastest, and where XLA cuts a product into equal
-    parts, it does not copy all weights first for a part that is shorter.
+    On a GPU, rows of whole cache lines: matrix products read those fastest. And where XLA cuts a product into equal
+    parts, it need not copy all weights first to make them longer.
 
     Example:
       >>> import jax

@@ -117,8 +117,8 @@ def _unless_diverged(lr: Array, loss: Array) -> Array:
     """The learning rate; 0 where the loss is not finite.
 
     This tells the compiler that the loss is read from the params before they are overwritten: where nothing says so,
-    XLA copies all of them at every step on a CPU. On a GPU it does not, and reads them once for the penalty and the
-    update, which one that waits for the loss could not share.
+    XLA copies all of them at every step on a CPU. On a GPU it does not, and reads them once for both the penalty and
+    the update, unless the update waits for the loss.
     """
     return jnp.where(jnp.isfinite(loss), lr, 0)
 
