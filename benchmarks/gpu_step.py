@@ -10,7 +10,6 @@ times: nothing is run. With a GPU at hand XLA would try several kernels for each
 The plugin wants an environment of its own: where it is installed, JAX looks for a GPU at every start.
 """
 
-import functools
 import math
 import os
 import re
@@ -24,12 +23,12 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_autotune
 import jax
 import jax.numpy as jnp
 import optax
-import tyro
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from run import command
 from workloads import WORKLOADS, Workload
 
-from jaxcls import classifier, devices, wide
+from jaxcls import classifier, devices, program, wide
 from jaxcls.devices import CELLS, EVERYWHERE
 from jaxcls.train import Hyper
 
@@ -109,14 +108,15 @@ def main(config: Config) -> int:
 
 
 def compiled(workload: Workload, device: Any, alignment: int) -> str:
-    """The HLO of a sweep's training loop, optimised for this device."""
+    """The HLO of a sweep's chunk of training, optimised for this device."""
     on = Mesh([device], (CELLS,))
     model, hidden = classifier.LINEAR, ()
     if workload.num_hidden:
         model, hidden = classifier.two_layer_net(), (workload.num_hidden,)
     sizes = (workload.num_features, *hidden, workload.num_classes)
-    # As many examples as a minibatch has: so the bytes there are those that are gathered.
-    problem = wide.Problem(model, optax.sgd, (sizes,), jnp.dtype("float32"), (workload.batch_size,), alignment)
+    # As many examples as a minibatch has, and none held out: so the bytes there are those that are gathered.
+    parts = (workload.batch_size, 0)
+    problem = wide.Problem(model, optax.sgd, (sizes,), jnp.dtype("float32"), parts, alignment)
 
     def array(shape: tuple[int, ...], spec: PartitionSpec = EVERYWHERE, dtype: Any = jnp.float32) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(on, spec))
@@ -126,17 +126,11 @@ def compiled(workload: Workload, device: Any, alignment: int) -> str:
         lambda leaf, spec: array((1, *leaf.shape, workload.cells), spec, leaf.dtype), wide.cell(problem), of_state
     )
     hyper = Hyper(*[array((workload.cells,), by_cell)] * 2)
-    columns = workload.num_features + -workload.num_features % alignment
-    examples = wide.Examples(array((workload.batch_size, columns)), array((workload.batch_size,), dtype=jnp.int32))
-    batches = array((STEPS, 1, workload.batch_size), dtype=jnp.int32)
-    loop = devices.on_each(
-        on,
-        functools.partial(wide.run, problem),
-        (of_state, by_cell, EVERYWHERE, EVERYWHERE, EVERYWHERE),
-        (of_state, PartitionSpec(None, None, CELLS)),
-        donate_argnums=0,
-    )
-    return loop.lower(state, hyper, array((1,), dtype=jnp.int32), examples, batches).compile().as_text()
+    replicates = wide.Replicates(array((1,), dtype=jax.random.key(0).dtype), array((1,), dtype=jnp.int32))
+    num_columns = jax.tree.leaves(state.params)[0].shape[1]
+    examples = wide.Examples(array((workload.batch_size, num_columns)), array((workload.batch_size,), dtype=jnp.int32))
+    chunk = program.chunk(on, problem, steps=STEPS, batch_size=workload.batch_size)
+    return chunk.lower(state, hyper, replicates, array((), dtype=jnp.int32), examples).compile().as_text()
 
 
 def kernels(hlo: str) -> list[Kernel]:
@@ -160,8 +154,4 @@ def nbytes(types: str) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(tyro.cli(Config, description=__doc__)))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(command(main, Config, __doc__))

@@ -227,20 +227,18 @@ def jax_vmap(problem: Problem, cells: Sequence[int]) -> Trainer:
 def jaxcls_wide(problem: Problem, cells: Sequence[int]) -> Trainer:
     """Ours: what `jaxcls.sweep` runs between two looks of the host, on all devices that this process sees."""
     on = mesh(jax.devices())
-    num_features = problem.X.shape[1]
-    if zeros := -num_features % alignment(jax.devices()):  # as a sweep has them
-        first, *others = problem.params
-        problem = problem._replace(
-            X=np.pad(problem.X, [(0, 0), (0, zeros)]), params=(np.pad(first, [(0, zeros), (0, 0)]), *others)
-        )
     filled = [*cells, *[cells[-1]] * (-len(cells) % on.size)]
     model, *_, params = _jax(problem)
     sizes = (problem.X.shape[1], *(array.shape[-1] for array in problem.params[::2]))
-    common = wide.Problem(model, optax.sgd, (sizes,), jnp.dtype("float32"), (len(problem.y),))
+    model = model._replace(features=jnp.asarray)  # the column of ones is there
+    parts, align = (len(problem.y),), alignment(jax.devices())
+    common = wide.Problem(model, optax.sgd, (sizes,), jnp.dtype("float32"), parts, align)
     by_cell, of_state = PartitionSpec(CELLS), wide.specs(common)
     hyper = Hyper(*(put(on, array[filled], by_cell) for array in (problem.lr, problem.reg)))
-    examples, held_out = wide.Examples(put(on, problem.X), put(on, problem.y)), put(on, np.ones(1, np.int32))
+    examples = wide.Examples(wide.features(common, put(on, problem.X)), put(on, problem.y))
+    held_out = put(on, np.ones(1, np.int32))
     # One replicate, [1, ..., G]; plain SGD keeps no state of its own.
+    params = jax.tree.map(wide.widen, params, wide.cell(common).params)
     state = train.init(optax.sgd, params, Hyper(jnp.float32(0), jnp.float32(0)))
     state = jax.tree.map(lambda a: np.stack([a] * len(filled), axis=-1)[None], state)
     state = jax.tree.map(functools.partial(put, on), state, of_state)
@@ -256,11 +254,7 @@ def jaxcls_wide(problem: Problem, cells: Sequence[int]) -> Trainer:
         nonlocal state
         state, _ = jax.block_until_ready(scan(state, hyper, held_out, examples, put(on, batches[:, None])))
 
-    def own(cell: int) -> CellParams:
-        first, *others = _leaves(wide.take(common, state.params, 0, cell, 0))
-        return first[:num_features], *others
-
-    return Trainer(run, lambda: [own(cell) for cell in range(len(cells))])
+    return Trainer(run, lambda: [_leaves(wide.take(common, state.params, 0, k, 0)) for k in range(len(cells))])
 
 
 PEERS: dict[str, Peer] = {

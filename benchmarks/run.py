@@ -15,6 +15,7 @@ import platform
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from importlib import metadata
@@ -156,9 +157,14 @@ def processor() -> str:
         return platform.processor()
 
 
-if __name__ == "__main__":
+def command(main: Callable[[Any], int], config: type, description: str | None) -> int:
+    """Run ``main`` with what the command line says; the exit code."""
     try:
-        sys.exit(main(tyro.cli(Config, description=__doc__)))
+        return main(tyro.cli(config, description=description))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(command(main, Config, __doc__))

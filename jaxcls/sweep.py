@@ -65,20 +65,22 @@ def plan(
         raise ValueError(f"grid.hidden must be given for a net and for nothing else, got {grid.hidden}")
     checks.folds(grid.fold, splits.num_folds)
     budget = available() if memory is None else memory
-    align = alignment(devices or jax.local_devices()[:1])
-    common = functools.partial(wide.problem, splits, classifier=classifier, optimizer=optimizer, alignment=align)
+    devices = devices or jax.local_devices()[:1]
+    common = functools.partial(
+        wide.problem, splits, classifier=classifier, optimizer=optimizer, alignment=alignment(devices)
+    )
     need = functools.partial(wide.estimate, batch_size=batch_size)
     if grid.hidden:
         (data, one), (_, two) = need(common((1,))), need(common((2,)))
         largest = (budget - data - one) // (two - one) + 1
         if 1 <= largest < max(grid.hidden):
             raise ValueError(f"hidden must be at most {largest} for a net to fit in memory, got {max(grid.hidden)}")
-    parts, num_devices = [], len(devices or [None])
+    parts = []
     work = 2 * batch_size * splits.num_features * steps * len(grid) / max(len(grid.hidden), 1)
     for group in groups(grid.hidden, work) or [()]:
         problem = common(group)
         memory_need = need(problem)
-        rows = blocks(grid, group, memory_need.fits(budget), num_devices=num_devices)
+        rows = blocks(grid, group, memory_need.fits(budget), num_devices=len(devices))
         parts.append(Part(problem, memory_need, rows))
     return parts
 

@@ -135,7 +135,7 @@ def init(problem: Problem, hyper: Hyper, size: Int[Array, "G"], replicates: Repl
         return train.init(problem.optimizer, jax.tree.map(lambda leaf: leaf[size], drawn), hyper)
 
     def replicate(key: Array) -> State:
-        drawn = [jax.tree.map(_widen, _draw(problem, sizes, key), one.params) for sizes in problem.sizes]
+        drawn = [jax.tree.map(widen, _draw(problem, sizes, key), one.params) for sizes in problem.sizes]
         drawn = jax.tree.map(lambda *leaves: jnp.stack(leaves), *drawn)
         return jax.vmap(start, in_axes=(None, 0, 0), out_axes=-1)(drawn, hyper, size)
 
@@ -238,6 +238,16 @@ def take(problem: Problem, params: Params, replicate: int, index: int, size: int
     return jax.tree.map(own, params, _params(problem, problem.sizes[size]))
 
 
+def widen(leaf: Array, wide: Any) -> Array:
+    """Zeros after the end of each axis, up to the shape of ``wide``.
+
+    Example:
+      >>> print(widen(jnp.ones(2), jnp.ones(3)))
+      [1. 1. 0.]
+    """
+    return jnp.pad(leaf, [(0, to - length) for length, to in zip(leaf.shape, wide.shape, strict=True)])
+
+
 def _params(problem: Problem, sizes: tuple[int, ...]) -> Params:
     """The shapes and dtypes of the params of a model of these sizes."""
     return jax.eval_shape(functools.partial(_draw, problem, sizes), jax.random.key(0))
@@ -288,8 +298,3 @@ def _widest(problem: Problem) -> tuple[int, ...]:
     """The widest of the sizes, and its features with the zeros behind."""
     num_features, *layers = problem.sizes[-1]
     return (num_features + -num_features % problem.alignment, *layers)
-
-
-def _widen(leaf: Array, wide: Any) -> Array:
-    """Zeros after the end of each axis, up to the shape of ``wide``."""
-    return jnp.pad(leaf, [(0, to - length) for length, to in zip(leaf.shape, wide.shape, strict=True)])
