@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from numpy.typing import NDArray
 
 
 def array(x: ArrayLike | Sequence, name: str) -> jax.Array:
@@ -68,6 +69,30 @@ def labels(y: ArrayLike, num_examples: int) -> jax.Array:
     if not jnp.issubdtype(y.dtype, jnp.integer):
         raise TypeError(f"y must hold integer class labels, got {y.dtype}")
     return y
+
+
+def example_weights(weights: ArrayLike | Sequence, num_examples: int) -> jax.Array:
+    """Return ``weights`` as an array, or say why it is not ``[num_examples]`` real numbers."""
+    weights = real(weights, "weights")
+    if weights.shape != (num_examples,):
+        raise ValueError(f"weights must hold one for each of the {num_examples} examples, got {list(weights.shape)}")
+    return weights
+
+
+def class_weights(weights: NDArray | Sequence[float], num_classes: int) -> None:
+    """Raise unless these say what an example of each class counts.
+
+    Example:
+      >>> class_weights([1.0, -1.0], 2)
+      Traceback (most recent call last):
+      ...
+      ValueError: class_weights must hold 2 finite values not below 0, one above it, got [1.0, -1.0]
+    """
+    given = np.asarray(weights, float)  # on the host: JAX may be tracing
+    if given.shape != (num_classes,) or not (np.isfinite(given) & (given >= 0)).all() or not given.any():
+        raise ValueError(
+            f"class_weights must hold {num_classes} finite values not below 0, one above it, got {given.tolist()}"
+        )
 
 
 def folds(fold: Sequence[int], num_folds: int) -> None:

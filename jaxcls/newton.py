@@ -244,10 +244,12 @@ def _conjugate_gradients(
         d, r = d + size[None, None] * v, r - size[None, None] * Hv
         z = inverse(r)
         rz, before = _dot(r, z), rz
-        v = z + (rz / before)[None, None] * v
-        return d, r, v, rz, count + 1, active & (rz > enough)
+        active &= rz > enough
+        v = z + jnp.where(active, rz / before, 0)[None, None] * v
+        return d, r, v, rz, count + 1, active
 
-    d, *_ = jax.lax.while_loop(going, product, (jnp.zeros_like(b), b, z, above, 0, active))
+    # Where b is 0 there is nothing to solve, and nothing to divide by.
+    d, *_ = jax.lax.while_loop(going, product, (jnp.zeros_like(b), b, z, above, 0, active & (above > 0)))
     return d
 
 
@@ -312,9 +314,7 @@ def _strengths(reg: ArrayLike | Sequence[float]) -> Float[NDArray, "K"]:
 def _shares(weights: ArrayLike | None, num_examples: int) -> Float[NDArray, "N"]:
     if weights is None:
         return np.full(num_examples, 1 / num_examples)
-    shares = np.asarray(checks.real(weights, "weights"), np.float64)
-    if shares.shape != (num_examples,):
-        raise ValueError(f"weights must hold one for each of the {num_examples} examples, got {list(shares.shape)}")
+    shares = np.asarray(checks.example_weights(weights, num_examples), np.float64)
     if not (np.isfinite(shares) & (shares >= 0)).all() or not shares.any():
         raise ValueError("weights must be finite, not below 0, and not all 0")
     return shares / shares.sum()

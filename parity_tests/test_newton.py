@@ -150,6 +150,25 @@ def test_a_class_without_examples_is_never_predicted(examples: tuple) -> None:
     assert C not in np.argmax(X @ found.W[:-1, :, 0] + found.W[-1, :, 0], axis=1)
 
 
+CORNERS = np.array([[1.0, 1.0], [-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0]])
+NOTHING_TO_LEARN: dict[str, tuple[np.ndarray, np.ndarray]] = {
+    "exclusive or": (CORNERS, np.array([0, 0, 1, 1])),
+    "constant features": (np.full((6, 2), 0.1), np.arange(6) % 3),
+    "one class": (CORNERS, np.zeros(4, int)),
+    "every example with either label": (np.repeat(np.random.default_rng(4).standard_normal((50, 3)), 2, axis=0), None),
+}
+
+
+@pytest.mark.parametrize("case", NOTHING_TO_LEARN)
+def test_where_nothing_can_be_learnt_the_weights_are_0(case: str, dtype: np.dtype) -> None:
+    X, y = NOTHING_TO_LEARN[case]
+    y = np.arange(len(X)) % 2 if y is None else y
+    found = newton.path(X, y, [1e-1, 1e-2])
+    assert found.converged.all()
+    np.testing.assert_allclose(found.W, 0, atol=10 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(found.loss, np.log(len(np.unique(y))), rtol=1e-6)
+
+
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no strength": ({"reg": []}, r"reg must hold at least one strength, got shape \[0\]"),
     "one number": ({"reg": 0.1}, r"reg must hold at least one strength, got shape \[\]"),
