@@ -1,6 +1,7 @@
 """What the trainer needs of a model: its pure functions, as one value."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
-from jaxcls import softmax, two_layer
+from jaxcls import checks, softmax, two_layer
 from jaxcls.stack import stacked
 
 Params = Any  # an array or a NamedTuple of arrays
@@ -31,7 +32,8 @@ class Classifier(NamedTuple):
 def linear(*, init_scale: float = 1e-3, class_weights: Float[NDArray, "C"] | None = None) -> Classifier:
     """The linear softmax classifier, its weights drawn with standard deviation ``init_scale``.
 
-    With ``class_weights``, an example counts as much as its class does, as `jaxcls.data.balanced` has it.
+    With ``class_weights``, ``[C]``, an example counts in the mean as much as its class does: those of
+    `jaxcls.data.balanced` are 1 on average over all examples. They are checked when weights are first drawn.
 
     Example:
       >>> import jax
@@ -39,7 +41,7 @@ def linear(*, init_scale: float = 1e-3, class_weights: Float[NDArray, "C"] | Non
       >>> W.shape
       (65, 10)
     """
-    init = functools.partial(softmax.init, scale=init_scale)
+    init = _drawn(softmax.init, init_scale, class_weights)
     losses = _weighted(softmax.loss, softmax.loss_and_grad, class_weights)
     return Classifier(init, softmax.logits, *losses, softmax.append_ones)
 
@@ -53,9 +55,24 @@ def two_layer_net(*, init_scale: float = 1e-4, class_weights: Float[NDArray, "C"
       >>> params.W1.shape
       (64, 20)
     """
-    init = functools.partial(two_layer.init, scale=init_scale)
+    init = _drawn(two_layer.init, init_scale, class_weights)
     losses = _weighted(two_layer.loss, two_layer.loss_and_grad, class_weights)
     return Classifier(init, two_layer.logits, *losses, num_hidden_layers=1)
+
+
+def _drawn(init: Callable[..., Params], scale: float, class_weights: NDArray | None) -> Callable[..., Params]:
+    """``init`` at this scale; told how many classes there are, it checks that the class weights are theirs."""
+    if not 0 <= scale < math.inf:
+        raise ValueError(f"init_scale must be finite and not below 0, got {scale}")
+    init = functools.partial(init, scale=scale)
+    if class_weights is None:
+        return init
+
+    def checked(*sizes: int, **options: Any) -> Params:
+        checks.class_weights(class_weights, sizes[-1])
+        return init(*sizes, **options)
+
+    return checked
 
 
 def _weighted(

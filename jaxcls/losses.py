@@ -69,7 +69,8 @@ def cross_entropy_and_grad(
     num_examples, num_classes, *cells = logits.shape
     n: Any = num_examples
     if weights is not None:  # each example is one of its own n
-        n = (1 / weights)[:, None, None] if cells else (1 / weights)[None]
+        own = 1 / checks.example_weights(weights, num_examples).astype(logits.dtype)
+        n = own[:, None, None] if cells else own[None]
     label = _classes(y, num_classes)[:, None]
     is_label = label == jnp.arange(num_classes)[None]
     # Sums over a last axis of a few classes would not vectorise: behind them come the examples, or else the cells.
@@ -84,8 +85,10 @@ def cross_entropy_and_grad(
     s_label = jnp.take_along_axis(s, label, axis=-2, mode="fill")  # NaN out of range
     e_label = jnp.exp(s_label - m)
 
-    losses = (m - s_label) + jnp.log1p(others - (1 - e_label))
-    loss = jnp.minimum(jnp.sum(losses / n, axis=(0, 1)), jnp.finfo(s.dtype).max)
+    losses = ((m - s_label) + jnp.log1p(others - (1 - e_label))) / n
+    if weights is not None:
+        losses = jnp.where(jnp.isinf(n), 0, losses)  # not NaN, where what counts for nothing is infinite
+    loss = jnp.minimum(jnp.sum(losses, axis=(0, 1)), jnp.finfo(s.dtype).max)
     ds = jnp.where(is_label, -others, e) / ((others + e_label) * n)
     return loss, ds if cells else ds.T
 
@@ -93,7 +96,7 @@ def cross_entropy_and_grad(
 def cross_entropy(logits: Float[ArrayLike, "N C"], y: Integer[ArrayLike, "N"]) -> Float[Array, ""]:
     """Mean softmax cross-entropy. `jax.grad` of it runs the hand-derived rule.
 
-    Takes and raises what `cross_entropy_and_grad` does, but no stacks.
+    Takes and raises what `cross_entropy_and_grad` does, but no stacks and no weights.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -45,7 +45,8 @@ def run(
       solved one after another, it has no params and no test accuracy.
 
     Raises:
-      ValueError: the grid has other axes than ``reg``, and ``fold`` for folds, or a strength is not above 0.
+      ValueError: the grid has other axes than ``reg``, and ``fold`` for folds, a strength is not above 0, or a class
+        weight below it, or there is not one for each class.
 
     Example:
       >>> from jaxcls import data
@@ -56,6 +57,8 @@ def run(
     started = time.perf_counter()
     grid = Grid(lr=(), reg=STRENGTHS, seed=()) if grid is None else grid
     checks.folds(grid.fold, splits.num_folds)
+    if class_weights is not None:
+        checks.class_weights(class_weights, splits.num_classes)
     if isinstance(splits, Folds):
         search = functools.partial(run, class_weights=class_weights, tol=tol, max_iterations=max_iterations)
         return _each_fold(search, splits, grid)

@@ -89,7 +89,7 @@ def loss(
 ) -> Float[Array, ""]:
     """Softmax loss of a linear classifier. `jax.grad` of it runs the hand-derived rule.
 
-    Takes and raises what `loss_and_grad` does; differentiable in ``W``, ``X`` and ``reg``.
+    Takes and raises what `loss_and_grad` does, but no stacks and no weights; differentiable in all but ``y``.
 
     Example:
       >>> import jax, jax.numpy as jnp

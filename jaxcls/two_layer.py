@@ -105,7 +105,7 @@ def loss(
 ) -> Float[Array, ""]:
     """Softmax loss of a two-layer net. `jax.grad` of it runs the hand-derived rule.
 
-    Takes and raises what `loss_and_grad` does; differentiable in ``params``, ``X`` and ``reg``.
+    Takes and raises what `loss_and_grad` does, but no stacks and no weights; differentiable in all but ``y``.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -250,6 +250,8 @@ def _loss(params: Params, X: Array, y: Array, reg: Array) -> Array:
 
 
 def _check(params: Params, X: ArrayLike, reg: ArrayLike = 0.0) -> tuple[Params, Array, Array]:
+    if not isinstance(params, Params):
+        raise TypeError(f"params must be two_layer.Params, got {type(params).__name__}")
     params, reg = Params(*map(checks.array, params, Params._fields)), checks.real(reg, "reg")
     shapes = {name: array.shape for name, array in params._asdict().items()}
     (d, h), c = (*shapes["W1"], -1, -1)[:2], (*shapes["b2"], -1)[0]

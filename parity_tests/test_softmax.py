@@ -111,6 +111,24 @@ def test_confident_prediction_keeps_its_digits() -> None:
     np.testing.assert_allclose(dlogits, [[-np.exp(-30.0), np.exp(-30.0)]], rtol=1e-6)
 
 
+@pytest.mark.usefixtures("our_words")
+def test_weights_may_be_a_list_but_one_for_each_example() -> None:
+    logits, y = np.array([[1.0, 2.0], [0.5, -1.0]], np.float32), np.array([0, 1])
+    loss, dlogits = losses.cross_entropy_and_grad(logits, y, [1.0, 0.0])
+    one, done = losses.cross_entropy_and_grad(logits[:1], y[:1])
+    assert loss == one
+    np.testing.assert_array_equal(dlogits, np.append(done, np.zeros((1, 2)), axis=0))
+    with pytest.raises(ValueError, match=r"^weights must hold one for each of the 2 examples, got \[1\]$"):
+        losses.cross_entropy_and_grad(logits, y, [1.0])
+
+
+def test_a_loss_too_large_for_the_dtype_counts_for_nothing_at_weight_0() -> None:
+    logits, y = jnp.array([[3e38, -3e38], [0.0, 1.0]]), jnp.array([1, 1])
+    loss, dlogits = losses.cross_entropy_and_grad(logits, y, jnp.array([0.0, 1.0]))
+    assert loss == losses.cross_entropy(logits[1:], y[1:])
+    assert np.isfinite(dlogits).all()
+
+
 @pytest.mark.usefixtures("float64")
 def test_loss_at_weights_of_one_is_the_published_number() -> None:
     """CS231n 2016's check: 3,073 x 10 ones, reg 2.5e4, any X."""
