@@ -231,6 +231,39 @@ def test_standard_standardises_by_train_alone() -> None:
     assert abs(splits.val.X.mean()) > 1e-4
 
 
+def test_a_constant_feature_is_only_centred_though_its_mean_rounds() -> None:
+    X = np.column_stack([np.full(1000, 0.1), np.random.default_rng(0).standard_normal(1000)])
+    X[-3:, 0] = 0.2  # in test
+    rows = np.split(np.arange(1000), [700, 850])
+    assert X[rows[0], 0].std() > 0
+    splits = data.standard(Source("made up", X, np.arange(1000) % 2, *rows, ("a", "b")))
+    assert splits.scale[0] == 1
+    assert splits.test.X[-1, 0] == pytest.approx(0.1)
+
+
+def test_a_label_too_wide_for_32_bits_is_out_of_range() -> None:
+    X, rows = np.eye(6), np.split(np.arange(6), [2, 4])
+    for label in (2**32, -(2**32)):
+        y = np.array([0, 1, label, 1, 0, 1])
+        with pytest.raises(ValueError, match=r"^labels must lie in \[0, 2\), got -?214748364\d at row 0 of val$"):
+            data.standard(Source("made up", X, y, *rows, ("a", "b")))
+
+
+@pytest.mark.parametrize(
+    ("ends", "sentence"),
+    [
+        ([(0, 20), (10, 40)], "parts must have no row in common, or what is held out would be trained on"),
+        (
+            [(0, 20), (20, 20), (20, 40)],
+            r"parts must be two or more, none empty, of 40 examples in all, got \(20, 0, 20\)",
+        ),
+    ],
+)
+def test_parts_that_overlap_or_are_empty_are_refused(ends: list, sentence: str) -> None:
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        data.standard_folds(data.load_digits(), [np.arange(*end) for end in ends])
+
+
 def test_splits_are_disjoint_and_whole() -> None:
     rows = np.concatenate(hold_out(1797))
     np.testing.assert_array_equal(np.sort(rows), np.arange(1797))

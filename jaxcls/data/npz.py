@@ -1,6 +1,7 @@
-"""The user's own features, from a ``.npz`` file."""
+"""The user's own features, from a ``.npz`` file or as they are."""
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,24 +39,41 @@ def load_npz(path: str | Path) -> Source:
     path = Path(path)
     arrays = _read(path)
     if "X" in arrays:
-        X, y = arrays["X"], arrays["y"]
-        check_examples(X, y, f"{path}: X", "y")
-        rows = hold_out(len(X))
-    else:
-        pairs = [(arrays[f"X_{role}"], arrays[f"y_{role}"]) for role in ROLES]
-        for role, (X, y) in zip(ROLES, pairs, strict=True):
-            check_examples(X, y, f"{path}: X_{role}", f"y_{role}")
-        if len(widths := {X.shape[1] for X, _ in pairs}) > 1:
-            raise ValueError(f"{path}: X_train, X_val and X_test must be of one width, got {sorted(widths)}")
-        X, y = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-        ends = np.cumsum([len(X) for X, _ in pairs])
-        rows = np.split(np.arange(len(X)), ends[:-1])
+        check_examples(arrays["X"], arrays["y"], f"{path}: X", "y")
+        return _source(path.stem, arrays["X"], arrays["y"], hold_out(len(arrays["X"])), f"{path}: ")
+    pairs = [(arrays[f"X_{role}"], arrays[f"y_{role}"]) for role in ROLES]
+    for role, (X, y) in zip(ROLES, pairs, strict=True):
+        check_examples(X, y, f"{path}: X_{role}", f"y_{role}")
+    if len(widths := {X.shape[1] for X, _ in pairs}) > 1:
+        raise ValueError(f"{path}: X_train, X_val and X_test must be of one width, got {sorted(widths)}")
+    X, y = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    ends = np.cumsum([len(X) for X, _ in pairs])
+    return _source(path.stem, X, y, np.split(np.arange(len(X)), ends[:-1]), f"{path}: ")
+
+
+def from_arrays(X: NDArray, y: NDArray, *, name: str = "arrays") -> Source:
+    """Features and labels that are at hand, as `load_npz` takes them from a file, to be split here.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxcls import data
+      >>> splits = data.standard(from_arrays(np.eye(20), np.arange(20) % 2))
+      >>> len(splits.train.y), len(splits.val.y), len(splits.test.y)
+      (14, 3, 3)
+    """
+    X, y = np.asanyarray(X), np.asanyarray(y)  # a mask is for the check to see
+    check_examples(X, y)
+    return _source(name, X, y, hold_out(len(X)))
+
+
+def _source(name: str, X: NDArray, y: NDArray, rows: Sequence[NDArray[np.integer]], where: str = "") -> Source:
     # Labels below 0, or seen only outside train, are for `Splits` to refuse: it knows rows and roles.
     train, val, test = rows
     num_classes = int(y[train].max()) + 1
     if num_classes > len(y):
-        raise ValueError(f"{path}: labels must count the classes from 0, got {num_classes - 1} among {len(y)} examples")
-    return Source(path.stem, X, y, train, val, test, tuple(map(str, range(num_classes))))
+        raise ValueError(f"{where}labels must count the classes from 0, got {num_classes - 1} among {len(y)} examples")
+    note = "" if (y == 0).any() else f"{where}no example has label 0, from which classes count: {num_classes} with that"
+    return Source(name, X, y, train, val, test, tuple(map(str, range(num_classes))), note=note)
 
 
 def _read(path: Path) -> dict[str, NDArray]:

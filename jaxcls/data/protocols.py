@@ -29,6 +29,9 @@ def standard_folds(source: Source, parts: Sequence[NDArray[np.integer]]) -> Fold
       source: the examples; its own splits are not looked at.
       parts: rows of each part.
 
+    Raises:
+      ValueError: a row is in two parts, or a part is empty.
+
     Example:
       >>> import numpy as np
       >>> from jaxcls import data
@@ -37,10 +40,12 @@ def standard_folds(source: Source, parts: Sequence[NDArray[np.integer]]) -> Fold
       ((450, 449, 449, 449), (1348, 449))
     """
     rows = np.concatenate(parts)
+    if len(np.unique(rows)) < len(rows):
+        raise ValueError("parts must have no row in common, or what is held out would be trained on")
     moments = [_moments(source.X[np.setdiff1d(rows, part, assume_unique=True)]) for part in parts]
     mean, scale = (np.stack(each) for each in zip(*moments, strict=True))
     raw = prepare(source.X[rows], np.zeros(1), np.ones(1))
-    train, sizes = Split(raw, source.y[rows].astype(np.int32)), tuple(len(part) for part in parts)
+    train, sizes = Split(raw, _labels(source.y[rows])), tuple(len(part) for part in parts)
     mean, scale = mean.astype(raw.dtype), scale.astype(raw.dtype)
     return Folds(train, sizes, mean, scale, source.class_names, f"{source.name}/standard, {len(sizes)} folds")
 
@@ -82,15 +87,20 @@ PROTOCOLS: dict[str, Callable[[Source], Splits]] = {"standard": standard, "cs231
 
 
 def _moments(X: NDArray) -> tuple[NDArray, NDArray]:
-    """Each feature's mean and standard deviation, 1 where that is 0."""
+    """Each feature's mean and standard deviation, 1 where that is 0 but for the mean's rounding."""
     with np.errstate(over="ignore", invalid="ignore"):  # `Split` says where a feature is too large
         mean, scale = X.mean(axis=0, dtype=np.float64), X.std(axis=0, dtype=np.float64)
-    return mean, np.where(scale > 0, scale, 1.0)
+    return mean, np.where(scale > len(X) * np.finfo(float).eps * np.abs(mean), scale, 1.0)
+
+
+def _labels(y: NDArray[np.integer]) -> NDArray[np.int32]:
+    """In 32 bits; what they cannot hold stays out of range, where 2**32 would become 0."""
+    return np.clip(y, np.iinfo(np.int32).min, np.iinfo(np.int32).max).astype(np.int32)
 
 
 def _split(source: Source, protocol: str, mean: NDArray, scale: NDArray) -> Splits:
     train, val, test = (
-        Split(prepare(source.X[rows], mean, scale), source.y[rows].astype(np.int32))
+        Split(prepare(source.X[rows], mean, scale), _labels(source.y[rows]))
         for rows in (source.train, source.val, source.test)
     )
     dtype = train.X.dtype

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-_TO_INTEGERS = dict.fromkeys("US", ": np.unique(y, return_inverse=True)[1] makes them")
-_TO_INTEGERS["f"] = ": y.astype(int) makes them of whole numbers"
+_TO_INTEGERS = dict.fromkeys("US", ": np.unique(y, return_inverse=True)[1] makes them, of the y of all files at once")
+_TO_INTEGERS |= {"f": ": y.astype(int) makes them of whole numbers", "b": ": y.astype(int) makes them"}
 
 
 def check_examples(X: NDArray, y: NDArray, X_name: str = "X", y_name: str = "y") -> None:
@@ -25,6 +25,7 @@ def check_examples(X: NDArray, y: NDArray, X_name: str = "X", y_name: str = "y")
     if X.ndim != 2 or y.ndim != 1:
         raise ValueError(
             f"{X_name} must have shape [N, D] and {y_name} shape [N], got {list(X.shape)} and {list(y.shape)}"
+            + _to_ranks(X, y)
         )
     if len(X) != len(y):
         raise ValueError(f"{X_name} and {y_name} must have the same length, got {len(X)} examples and {len(y)} labels")
@@ -37,6 +38,15 @@ def check_examples(X: NDArray, y: NDArray, X_name: str = "X", y_name: str = "y")
     if not (finite := np.isfinite(X)).all():
         row, column = np.argwhere(~finite)[0]
         raise ValueError(f"{X_name} must be finite, got {X[row, column]} at row {row}, column {column}")
+
+
+def _to_ranks(X: NDArray, y: NDArray) -> str:
+    """How what is commonly given in place of a matrix and a row of labels becomes that."""
+    if X.ndim > 2:
+        return ": X.reshape(len(X), -1) makes rows of pictures"
+    if X.ndim == 2 and y.ndim == 2:
+        return ": y.ravel() makes one of a column" if y.shape[1] == 1 else ": y.argmax(1) makes one of one-hot rows"
+    return ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +162,8 @@ class Folds(_Sizes):
       name: source and protocol, for the record.
 
     Raises:
-      ValueError: the parts are not at least two, or are not those of train; a label is outside ``[0, C)``.
+      ValueError: the parts are not at least two, one is empty, or they are not those of train; a label is outside
+        ``[0, C)``.
     """
 
     train: Split
@@ -163,8 +174,10 @@ class Folds(_Sizes):
     name: str
 
     def __post_init__(self) -> None:
-        if len(self.parts) < 2 or sum(self.parts) != len(self.train.y):
-            raise ValueError(f"parts must be two or more, of {len(self.train.y)} examples in all, got {self.parts}")
+        if len(self.parts) < 2 or min(self.parts) < 1 or sum(self.parts) != len(self.train.y):
+            raise ValueError(
+                f"parts must be two or more, none empty, of {len(self.train.y)} examples in all, got {self.parts}"
+            )
         _check_labels(self.train.y, self.num_classes, "train")
 
     @property
