@@ -69,4 +69,7 @@ def _over_folds(table: NDArray) -> NDArray:
     for name, _ in columns:
         summary = np.mean if name in SCORES else np.all if name == "converged" else np.max
         found[name] = summary(table[name], axis=1)
+    never = np.iinfo(np.int64).max
+    first = np.min(table["diverged_at"], axis=1, initial=never, where=table["diverged_at"] >= 0)
+    found["diverged_at"] = np.where(first < never, first, -1)
     return found

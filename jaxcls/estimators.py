@@ -297,10 +297,14 @@ class SoftmaxClassifierCV(_Search, _Newton):
         """As `SoftmaxClassifier.fit`; ``groups: [N]`` are for ``cv``."""
         given, (X, y, labels) = X, self._examples(X, y)
         sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+        if isinstance(self.reg, Integral) and self.reg < 1:
+            raise ValueError(f"reg must be at least 1 strength, got {self.reg}")
         reg = np.logspace(1, -7, self.reg) if isinstance(self.reg, Integral) else np.asarray(self.reg)
         whole = self._path(X, labels, reg, self._weights(X, y, sample_weight))
 
         def fold(rows: Any, held_out: Any) -> _Fold:
+            if not sample_weight[held_out].any():
+                raise ValueError("sample_weight must be above 0 for an example of every fold, got one without")
             began, weights = time.perf_counter(), np.zeros(len(y))
             weights[rows] = self._weights(X[rows], y[rows], sample_weight[rows])
             W = self._path(X, labels, reg, weights, whole.W).W

@@ -49,7 +49,7 @@ class SweepResult:
 
         - ``lr``, ``reg``, ``hidden``, ``seed``, ``fold``, those that the grid has: the cell;
         - ``train_loss``: over all of train after the last step, penalty included;
-        - ``val_loss``: the cross-entropy over val, without penalty;
+        - ``val_loss``: the cross-entropy over val, without penalty; of a sweep with class weights, weighted by them;
         - ``train_accuracy``, ``val_accuracy``: fractions;
         - ``diverged_at``: the first step whose loss was not finite, or -1; a diverged cell's scores are NaN;
         - ``rank``: 1 for the highest validation accuracy, ties broken by lower validation loss, then by grid
@@ -124,6 +124,7 @@ def empty(grid: Grid, **more: str) -> NDArray:
 def rank(table: NDArray) -> None:
     """Enter the ranks of the rows that have scores: by accuracy on val, then by the loss there, then by their order."""
     scored = np.flatnonzero(np.isfinite(table["val_loss"]))
-    order = scored[np.lexsort((scored, table["val_loss"][scored], -table["val_accuracy"][scored]))]
+    accuracy = np.round(table["val_accuracy"], 12)  # of a mean over folds, the last bits depend on their order
+    order = scored[np.lexsort((scored, table["val_loss"][scored], -accuracy[scored]))]
     table["rank"] = 0
     table["rank"][order] = np.arange(len(order)) + 1
