@@ -66,9 +66,12 @@ def plan(
     checks.folds(grid.fold, splits.num_folds)
     budget = available() if memory is None else memory
     devices = devices or jax.local_devices()[:1]
-    common = functools.partial(
-        wide.problem, splits, classifier=classifier, optimizer=optimizer, alignment=alignment(devices)
-    )
+    columns = alignment(devices)
+    work = 2 * batch_size * splits.num_features * steps * len(grid) / max(len(grid.hidden), 1)
+    together = groups(grid.hidden, work) or [()]
+    if (columns > 1 or len(grid.hidden) > len(together)) and not wide.passes_over_zeros(optimizer):
+        columns, together = 1, [(size,) for size in grid.hidden] or [()]
+    common = functools.partial(wide.problem, splits, classifier=classifier, optimizer=optimizer, alignment=columns)
     need = functools.partial(wide.estimate, batch_size=batch_size)
     if grid.hidden:
         (data, one), (_, two) = need(common((1,))), need(common((2,)))
@@ -76,8 +79,7 @@ def plan(
         if 1 <= largest < max(grid.hidden):
             raise ValueError(f"hidden must be at most {largest} for a net to fit in memory, got {max(grid.hidden)}")
     parts = []
-    work = 2 * batch_size * splits.num_features * steps * len(grid) / max(len(grid.hidden), 1)
-    for group in groups(grid.hidden, work) or [()]:
+    for group in together:
         problem = common(group)
         memory_need = need(problem)
         rows = blocks(grid, group, memory_need.fits(budget), num_devices=len(devices))
@@ -200,7 +202,8 @@ def run(
         if save:
             save(take)
         if callback:
-            callback(_figures(steps * len(blocks), steps * block + step, losses[blocks[block][1], :step]))
+            rows = np.unique(blocks[block][1])  # without those that fill it up
+            callback(_figures(steps * len(blocks), steps * block + step, losses[rows, :step]))
 
     with _timed(spent, "compile_s"):
         examples = _examples(on, parts[0].problem, splits)
@@ -345,15 +348,15 @@ def _enter_scores(
 
 
 def _figures(steps: int, step: int, losses: NDArray[np.floating]) -> Figures:
-    """What a callback is told: ``losses`` are those of the block in training so far, ``[S, G, steps]``."""
-    last = losses[..., -1:]
+    """What a callback is told: ``losses`` are those of the cells in training so far, ``[cells, steps]``."""
+    last = losses[:, -1:]
     alive = last[np.isfinite(last)]
     return {
         "step": step,
         "steps": steps,
-        "cells": losses.shape[0] * losses.shape[1],
+        "cells": len(losses),
         "loss": float(np.median(alive)) if alive.size else math.nan,
-        "diverged": int(np.sum(~np.isfinite(losses).all(axis=-1))),
+        "diverged": int(np.sum(~np.isfinite(losses).all(axis=1))),
     }
 
 

@@ -13,6 +13,9 @@ no units. A unit whose weights in and out are zero has a gradient of exactly zer
 On a GPU the features end in columns of zeros, as `jaxcls.devices.alignment` says. What is multiplied by them begins
 with zeros, and has a gradient of exactly zero, too.
 
+Such zeros are for optimizers that pass them over, as `passes_over_zeros` finds out: those that work element by element,
+or by norms. One that takes means over an array, or adds noise, has each size in a program of its own, and no zeros.
+
 Cells share nothing but their data: one that overflows leaves the others as they were, bit for bit.
 """
 
@@ -81,6 +84,30 @@ def problem(
     layers = [(num_hidden,) * classifier.num_hidden_layers for num_hidden in sorted(hidden)] or [()]
     sizes = tuple((num_features, *layer, data.num_classes) for layer in layers)
     return Problem(classifier, optimizer, sizes, data.train.X.dtype, data.parts, alignment)
+
+
+@functools.cache
+def passes_over_zeros(optimizer: Optimizer) -> bool:
+    """Whether params train as they would without the zeros behind them, by training a few with and without.
+
+    Example:
+      >>> import optax
+      >>> passes_over_zeros(optax.adam), passes_over_zeros(optax.adafactor)
+      (True, False)
+    """
+    transformation = optimizer(jnp.asarray(0.1))
+
+    def trained(params: Array) -> Array:
+        state = transformation.init(params)
+        for size in (1, 1000):  # what clips large gradients is to do so
+            updates, state = transformation.update(size * params, state, params)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    few = jnp.array([[0.5, -1.0], [2.0, 0.3]])
+    zeros = [(0, 1), (0, 1)]
+    without, behind = jax.jit(lambda: (jnp.pad(trained(few), zeros), trained(jnp.pad(few, zeros))))()
+    return bool(jnp.allclose(without, behind, rtol=1e-4, atol=1e-6))
 
 
 def cell(problem: Problem) -> State:

@@ -64,6 +64,33 @@ def test_every_net_is_what_it_would_be_alone(optimizer: train.Optimizer, digits:
             jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-3), found.params, params)
 
 
+SEES_ZEROS: dict[str, train.Optimizer] = {
+    "adafactor": optax.adafactor,
+    "noisy": lambda lr: optax.noisy_sgd(lr, eta=0.01, gamma=0.55, key=0),
+    "centralized": lambda lr: optax.chain(optax.centralize(), optax.sgd(lr)),
+    "clipped by its mean": lambda lr: optax.chain(optax.clip_by_block_rms(1.0), optax.sgd(lr)),
+}
+PASSES_OVER_ZEROS: dict[str, train.Optimizer] = OPTIMIZERS | {
+    "clipped by its norm": lambda lr: optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(lr)),
+    "lamb": optax.lamb,
+}
+
+
+def test_which_optimizers_pass_over_zeros() -> None:
+    assert not any(map(wide.passes_over_zeros, SEES_ZEROS.values()))
+    assert all(map(wide.passes_over_zeros, PASSES_OVER_ZEROS.values()))
+
+
+def test_an_optimizer_that_does_not_pass_over_zeros_meets_none(digits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    grids = [Grid(lr=[0.1], reg=[1e-3], hidden=hidden) for hidden in ([4], [4, 16])]
+    one, both = (run(digits, grid, steps=20, optimizer=optax.adafactor).losses for grid in grids)
+    np.testing.assert_array_equal(one[0], both[0])
+    monkeypatch.setattr(sweep, "alignment", lambda devices: 32)
+    for optimizer, columns in ((optax.adafactor, 1), (optax.adam, 32)):
+        (part,) = sweep.plan(digits, Grid(lr=[0.1], reg=[0.0]), steps=1, optimizer=optimizer)
+        assert part.problem.alignment == columns
+
+
 @each_optimizer
 def test_units_of_zeros_stay_exactly_zero(optimizer: train.Optimizer, digits: Splits) -> None:
     sizes = ((64, 3, 10), (64, 7, 10), (64, 20, 10))
