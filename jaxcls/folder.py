@@ -43,9 +43,9 @@ def claim(folder: str | Path, *, resume: bool = False) -> Iterator[Path]:
             raise FileExistsError(f"{folder} must be empty to take a run, it holds {taken.name}")
         yield folder
     finally:
-        lock.release()
         with contextlib.suppress(OSError):  # the run deleted it
-            (folder / LOCK).unlink()
+            (folder / LOCK).unlink()  # while it is held, or the next to take it could lose its own
+        lock.release()
         with contextlib.suppress(OSError):  # not empty: there is something to keep
             for path in created:
                 path.rmdir()

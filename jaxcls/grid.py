@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+REPLICATES = ("seed", "fold")  # axes of the same model again
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -82,14 +84,29 @@ class Grid:
           {}
         """
         cell = self.cells()[row]
-        found = {axis: _beyond(cell[axis], sorted(self.axes[axis])) for axis in cell if axis not in ("seed", "fold")}
+        found = {axis: _beyond(cell[axis], sorted(self.axes[axis])) for axis in cell if axis not in REPLICATES}
         return {axis: values for axis, values in found.items() if values}
+
+
+def edge(axis: str, values: Sequence[int | float]) -> str:
+    """What to say of an axis that has something beyond the best cell, up to the colon.
+
+    Example:
+      >>> edge("lr", (1.0, 10.0, 100.0))
+      'the best lr is the largest on its axis; a grid to try next:'
+    """
+    return (
+        f"the best {axis} is the {'largest' if values[-1] > values[0] else 'smallest'} on its axis; a grid to try next:"
+    )
 
 
 def _axis(name: str, values: Any, dtype: type) -> tuple[Any, ...]:
     kind = np.integer if dtype is int else np.number
     lowest = 1 if name == "hidden" else 0
-    array = np.asarray(values)
+    try:
+        array = np.asarray(list(values))
+    except (TypeError, ValueError):  # no sequence; rows of several lengths
+        raise TypeError(f"{name} must be a sequence of numbers, got {values!r}") from None
     if name != "reg" and array.shape == (0,):
         return ()
     if array.ndim != 1 or array.size == 0:
@@ -106,12 +123,12 @@ def _axis(name: str, values: Any, dtype: type) -> tuple[Any, ...]:
 
 
 def _beyond(value: int | float, values: list[int | float]) -> tuple[int | float, ...]:
-    """Two steps past the end of a sorted axis at which ``value`` stands: of the axis' own ratio, at least doubling."""
+    """Two steps past the end of a sorted axis at which ``value`` stands: of the axis' own ratio, between 2 and 10."""
     if len(values) < 2 or value == 0 or value not in (values[0], values[-1]):
         return ()
     neighbour = values[1] if value == values[0] else values[-2]
     ratio = value / neighbour if neighbour else 10.0
-    ratio = max(ratio, 2.0) if ratio > 1 else min(ratio, 0.5)
+    ratio = min(max(ratio, 2.0), 10.0) if ratio > 1 else max(min(ratio, 0.5), 0.1)
     beyond = [value * ratio**k for k in range(3)]
     if isinstance(value, float):
         return tuple(float(f"{x:.3g}") for x in beyond)

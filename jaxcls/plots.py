@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from jaxcls import two_layer
 from jaxcls.data.splits import Splits
 from jaxcls.folder import replacing
-from jaxcls.grid import Grid
+from jaxcls.grid import REPLICATES, Grid
 from jaxcls.outcome import SweepResult
 
 MOST_TICKS = 24  # on an axis; of more values, every second, third, ... is labelled
@@ -55,7 +55,7 @@ def heat_map(
     values = np.ma.masked_invalid(values[np.ix_(*orders)])
     ax.set_facecolor("0.75")
     low, clipped = _low_end(values)
-    image = ax.imshow(values, cmap="viridis", aspect="auto", vmin=low)
+    image = ax.imshow(values, cmap="viridis", aspect="auto", vmin=low, vmax=values.max() if values.count() else 1.0)
     rows, columns = (range(0, length, -(-length // MOST_TICKS)) for length in values.shape)
     ax.set_yticks(rows, [f"{down[orders[0][k]]:.3g}" for k in rows])
     ax.set_xticks(columns, [f"{across[orders[1][k]]:.3g}" for k in columns], rotation=45, ha="right")
@@ -86,7 +86,7 @@ def loss_curves(ax: Axes, result: SweepResult, *, points: int = 100) -> Axes:
         ax.plot(middle, curves[row], color=colour, linewidth=1, alpha=0.8)
     if result.best is not None:
         cell = result.grid.cells()[result.best]
-        label = ", ".join(f"{axis} {cell[axis]:.3g}" for axis in cell if axis != "seed")
+        label = ", ".join(f"{axis} {cell[axis]:.3g}" for axis in cell if axis not in REPLICATES)
         ax.plot(middle, curves[result.best], color="red", linewidth=2, label=f"best: {label}")
         ax.legend(loc="upper right")
         ax.figure.colorbar(colours, ax=ax, label="validation accuracy", extend="min" if clipped else "neither")
@@ -94,7 +94,8 @@ def loss_curves(ax: Axes, result: SweepResult, *, points: int = 100) -> Axes:
     if fell.size and fell.min() > 0:  # cells that learn nothing leave the picture rather than press the others flat
         ax.set_yscale("log" if fell.max() > 10 * fell.min() else "linear")
         ax.set_ylim(0.9 * fell.min(), 1.1 * fell.max())
-    ax.set(xlabel="step", ylabel=f"minibatch loss, mean of {width} steps", title="loss")
+    mean = f", mean of {width} steps" if width > 1 else ""
+    ax.set(xlabel="step", ylabel=f"minibatch loss{mean}", title="loss")
     return ax
 
 
@@ -120,16 +121,15 @@ def history_curves(axes: Sequence[Axes], result: SweepResult, axis: str) -> None
       result: of a sweep with a history.
       axis: name of the axis. A value at which every cell diverged is named in the legend, and has no curve.
     """
-    history, values = result.history, np.sort(result.grid.axes[axis])
+    history = result.history
     if history is None:
         raise ValueError("result must have a history: run the sweep with history=True")
     epochs = history.step / history.step[1] if len(history.step) > 1 else history.step
-    accuracy = np.nan_to_num(result.table["val_accuracy"], nan=-1)
-    for k, value in enumerate(values):
-        colour = colormaps["viridis"](0.95 * k / max(len(values) - 1, 1))
-        rows = np.flatnonzero(result.table[axis] == value)
-        row = rows[np.argmax(accuracy[rows])]
-        diverged = ", diverged" if accuracy[row] < 0 else ""
+    rows = np.flatnonzero(_best_ranked(result.table, [axis]))
+    for k, row in enumerate(rows[np.argsort(result.table[axis][rows])]):
+        value = result.table[axis][row]
+        colour = colormaps["viridis"](0.95 * k / max(len(rows) - 1, 1))
+        diverged = "" if result.table["rank"][row] else ", diverged"
         loss = np.where(diverged, np.nan, result.losses[row, history.step])
         curves = loss, history.train_accuracy[row], history.val_accuracy[row]
         for ax, curve in zip(axes, curves, strict=True):
@@ -202,7 +202,7 @@ def save(folder: str | Path, result: SweepResult, splits: Splits) -> list[Path]:
     """Write the pictures of a run; the paths written.
 
     ``heatmap.png`` and ``loss.png``, or ``path.png`` of a solver, which has no learning rates; ``history.png`` if the
-    result has a history; and, unless every cell diverged, ``weights.png``.
+    result has a history; and, unless every cell diverged, ``weights.png`` of the models of this package.
     """
     if result.grid.lr:
         figures = {"heatmap.png": _heat_maps(result), "loss.png": _curves(loss_curves, result)}
@@ -212,7 +212,7 @@ def save(folder: str | Path, result: SweepResult, splits: Splits) -> list[Path]:
         figures["history.png"] = _histories(result)
     if isinstance(result.params, two_layer.Params):
         figures["weights.png"] = _hidden_units(np.asarray(result.params.W1), splits)
-    elif result.params is not None:
+    elif isinstance(result.params, np.ndarray):
         figures["weights.png"] = _weights(np.asarray(result.params), splits)
     for name, figure in figures.items():
         with replacing(Path(folder) / name) as partial:
@@ -222,7 +222,7 @@ def save(folder: str | Path, result: SweepResult, splits: Splits) -> list[Path]:
 
 def _heat_maps(result: SweepResult) -> Figure:
     """Train and validation accuracy over every two axes of more than one value."""
-    axes = {name: len(values) for name, values in result.grid.axes.items() if name != "seed"}
+    axes = {name: len(values) for name, values in result.grid.axes.items() if name not in REPLICATES}
     pairs = [pair for pair in itertools.combinations(axes, 2) if all(axes[name] > 1 for name in pair)]
     pairs = pairs or [max(itertools.combinations(axes, 2), key=lambda pair: axes[pair[0]] * axes[pair[1]])]
     sizes = [
@@ -232,9 +232,19 @@ def _heat_maps(result: SweepResult) -> Figure:
     figure = Figure(figsize=(2 * max(widths), sum(heights)), layout="constrained")
     panels = figure.subplots(len(pairs), 2, squeeze=False, height_ratios=heights)
     for pair, row in zip(pairs, panels, strict=True):
+        shown = _best_ranked(result.table, pair)
         for ax, column, label in zip(row, ("train_accuracy", "val_accuracy"), ("train", "validation"), strict=True):
-            heat_map(ax, result.grid, result.table[column], axes=pair, best=result.best, label=f"{label} accuracy")
+            scores = np.where(shown, result.table[column], np.nan)  # of the same cell on either side
+            heat_map(ax, result.grid, scores, axes=pair, best=result.best, label=f"{label} accuracy")
     return figure
+
+
+def _best_ranked(table: NDArray, axes: Sequence[str]) -> NDArray[np.bool_]:
+    """Which rows are the best ranked of those that have their values on these axes."""
+    rank = np.where(table["rank"] > 0, table["rank"], len(table) + 1)
+    order = np.argsort(rank, kind="stable")
+    first = np.unique(table[order][list(axes)], return_index=True)[1]
+    return np.isin(np.arange(len(table)), order[first])
 
 
 def _histories(result: SweepResult) -> Figure:
@@ -265,7 +275,7 @@ def _hidden_units(W1: NDArray[np.floating], splits: Splits) -> Figure:
 def _weights(W: NDArray[np.floating], splits: Splits) -> Figure:
     if splits.pixels is None:
         figure = Figure(figsize=(9, 4), layout="constrained")
-        weight_matrix(figure.subplots(), W, splits.class_names)
+        weight_matrix(figure.subplots(), W[:-1], splits.class_names)  # the bias is no feature's
         return figure
     columns = min(5, splits.num_classes)
     rows = -(-splits.num_classes // columns)
@@ -287,6 +297,8 @@ def _low_end(values: np.ma.MaskedArray) -> tuple[float, bool]:
     scores = values.compressed()
     if not scores.size:
         return 0.0, False
+    if scores.min() == scores.max():  # a bar of colours has to have two ends
+        return float(scores.min()) - 0.01, False
     low = float(np.median(scores) - 2 * (scores.max() - np.median(scores)))
     return (low, True) if scores.min() < low < scores.max() else (float(scores.min()), False)
 

@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from jaxcls import results, two_layer
 from jaxcls.checks import one_line
 from jaxcls.folder import replacing
-from jaxcls.grid import Grid
+from jaxcls.grid import Grid, edge
 from jaxcls.outcome import AXES
 from jaxcls.results import Run
 
@@ -120,8 +120,9 @@ def _best(run: Run) -> str:
     )
 
 
-def _edge(axis: str, values: Iterable[float]) -> str:
-    return f"The best {axis} is the last on its axis; a grid to try next: {' '.join(f'{x:g}' for x in values)}."
+def _edge(axis: str, values: Sequence[int | float]) -> str:
+    said = edge(axis, values)
+    return f"{said[0].upper()}{said[1:]} {' '.join(f'{x:g}' for x in values)}."
 
 
 def _pictures(folder: Path) -> str:
@@ -165,7 +166,8 @@ def _columns(run: Run) -> dict[str, list[str]]:
     rank, names = run.table["rank"], run.table.dtype.names or ()
     order = np.argsort(np.where(rank > 0, rank, len(rank) + 1), kind="stable")  # then in the order of the grid
     columns = {name: [_cell(name, value) for value in run.table[name][order].tolist()] for name in names}
-    for row, cell in zip(np.flatnonzero(rank[order] == 0), run.record["diverged"], strict=True):
+    diverged = np.flatnonzero(run.table["status"][order] == "diverged")
+    for row, cell in zip(diverged, run.record["diverged"], strict=True):
         columns["status"][row] = f"diverged at step {cell['step']}"
     return columns
 
@@ -185,9 +187,13 @@ def _predict(run: Run) -> str:
     if run.best is None:
         return ""
     arrays: dict[str, Any] = {name: array for name, array in run.best.items() if name not in ("mean", "scale")}
+    if arrays.keys() not in ({"W"}, {*two_layer.Params._fields}):
+        return ""  # somebody else's model
     params = arrays["W"] if "W" in arrays else two_layer.Params(**arrays)
     lines = results.reload_lines("best.safetensors", "jax", params)
-    note = "In the run's folder, for raw features <code>X [N, d]</code>; in torch, from <code>safetensors.torch</code>."
+    note = (
+        "In the run's folder, for raw features <code>X [N, d]</code>; numpy and torch have modules of their own there."
+    )
     return f'<p class="note">{note}</p>\n{_code(lines)}'
 
 

@@ -114,7 +114,8 @@ def reload_lines(path: str | Path, framework: str, params: Params) -> str:
 
     Args:
       path: of ``best.safetensors``.
-      framework: ``jax`` or ``torch``; nothing of jaxcls is needed in either.
+      framework: ``jax``, ``numpy`` or ``torch``, where X is to be a tensor of the weights' dtype; nothing of jaxcls
+        is needed in any.
       params: what the file holds: a lone array, or those of the two-layer net.
 
     Example:
@@ -123,8 +124,11 @@ def reload_lines(path: str | Path, framework: str, params: Params) -> str:
       p = load_file("run/best.safetensors")
       y = ((X - p["mean"]) / p["scale"] @ p["W"][:-1] + p["W"][-1]).argmax(1)
     """
-    module = {"jax": "flax", "torch": "torch"}[framework]  # safetensors.flax loads JAX arrays, without flax
-    load = [f"from safetensors.{module} import load_file", f'p = load_file("{path}")']
+    module = {"jax": "flax"}.get(framework, framework)  # safetensors.flax loads JAX arrays, without flax
+    load = [
+        f"from safetensors.{module} import load_file",
+        f"p = load_file({json.dumps(Path(path).as_posix(), ensure_ascii=False)})",
+    ]
     predict = ['y = ((X - p["mean"]) / p["scale"] @ p["W"][:-1] + p["W"][-1]).argmax(1)']
     if isinstance(params, two_layer.Params):
         predict = [

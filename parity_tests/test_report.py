@@ -201,7 +201,7 @@ def test_the_best_cell_stands_with_its_scores_and_the_edge_it_lies_on(
     shown = dict(zip(page.all("dt"), page.all("dd"), strict=True))
     assert {axis: float(shown[axis]) for axis in ("lr", "reg", "seed")} == cell
     assert shown["test accuracy"] == f"{result.test_accuracy:.4f}"
-    assert [axis for axis in cell if f"The best {axis} is the last on its axis" in page.all("main")[0]] == list(
+    assert [axis for axis in cell if f"The best {axis} is the smallest on its axis" in page.all("main")[0]] == list(
         result.grid.beyond(result.best)
     )
 

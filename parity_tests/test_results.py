@@ -1,13 +1,17 @@
 """A run's folder: what is in it, and that it can be used without jaxcls."""
 
+import ast
 import csv
 import itertools
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
+import filelock
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +19,8 @@ import pytest
 import safetensors
 import torch
 
-from jaxcls import outcome, plots, results, sweep
-from jaxcls.classifier import two_layer_net
+from jaxcls import data, outcome, plots, report, results, softmax, sweep
+from jaxcls.classifier import Classifier, two_layer_net
 from jaxcls.data import Splits, load_digits
 from jaxcls.folder import claim, replacing
 from jaxcls.grid import Grid
@@ -144,7 +148,9 @@ def test_safetensors_header_says_which_cell_it_is(folder: Path, result: outcome.
     assert header["classes"] == [str(digit) for digit in range(10)]
 
 
-@pytest.mark.parametrize(("framework", "tensor"), [("jax", jnp.asarray), ("torch", torch.tensor)])
+@pytest.mark.parametrize(
+    ("framework", "tensor"), [("jax", jnp.asarray), ("numpy", np.asarray), ("torch", torch.tensor)]
+)
 @pytest.mark.parametrize("model", ["linear", "net"])
 def test_the_printed_lines_predict_as_the_sweep_did(
     model: str, framework: str, tensor: object, request: pytest.FixtureRequest, digits: Splits
@@ -159,6 +165,50 @@ def test_the_printed_lines_predict_as_the_sweep_did(
     assert (np.asarray(names["y"]) == digits.test.y).mean() == pytest.approx(result.test_accuracy, abs=1e-9)
 
 
+@pytest.mark.parametrize("folder", ['a "quoted" one', "ein schönes"])
+def test_the_printed_lines_are_python_whatever_the_folder_s_name(folder: str) -> None:
+    (_, line, _) = results.reload_lines(Path(folder) / "best.safetensors", "jax", np.zeros((2, 2))).split("\n")
+    assert ast.literal_eval(line.removeprefix("p = load_file(")[:-1]) == f"{folder}/best.safetensors"
+
+
+class Linear(NamedTuple):
+    """A model of somebody's own."""
+
+    W: jax.Array
+    b: jax.Array
+
+
+def test_a_model_of_one_s_own_is_written_and_reported(digits: Splits, tmp_path: Path) -> None:
+    def with_bias(function: Callable) -> Callable:
+        return lambda params, *args: function(jnp.concatenate([params.W, params.b[None]]), *args)
+
+    def init(d: int, c: int, *, key: jax.Array, dtype: np.dtype) -> Linear:
+        return Linear(softmax.init(d, c, key=key, dtype=dtype), jnp.zeros(c, dtype))
+
+    loss = with_bias(lambda W, X, y, reg: softmax.loss(W, softmax.append_ones(X), y, reg))
+    mine = Classifier(
+        init,
+        with_bias(lambda W, X: softmax.logits(W, softmax.append_ones(X))),
+        loss,
+        jax.value_and_grad(loss),
+    )
+    found = sweep.run(digits, Grid([0.1], [1e-3]), steps=100, classifier=mine)
+    assert found.test_accuracy > 0.8
+    results.write(tmp_path, found, digits, {})
+    assert "weights.png" not in {path.name for path in plots.save(tmp_path, found, digits)}
+    assert "load_file" not in report.write(tmp_path).read_text()
+
+
+def test_a_sweep_over_folds_has_its_pictures(tmp_path: Path) -> None:
+    folds = data.standard_folds(data.load_digits(), np.array_split(np.arange(300), 2))
+    found = sweep.run(folds, Grid([0.1, 1.0], [0.0, 0.1], fold=[0, 1]), steps=20)
+    assert [path.name for path in plots.save(tmp_path, found, data.standard(data.load_digits()))] == [
+        "heatmap.png",
+        "loss.png",
+        "weights.png",
+    ]
+
+
 def test_a_run_s_folder_must_be_empty(tmp_path: Path) -> None:
     (tmp_path / "results.csv").touch()
     with (
@@ -167,6 +217,24 @@ def test_a_run_s_folder_must_be_empty(tmp_path: Path) -> None:
     ):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
+
+
+def test_a_folder_has_one_run_though_another_comes_as_the_first_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, second = filelock.FileLock.release, claim(tmp_path / "run", resume=True)
+
+    def while_it_releases(lock: filelock.FileLock, force: bool = False) -> None:
+        patch.undo()
+        release(lock, force)
+        second.__enter__()
+
+    with monkeypatch.context() as patch, claim(tmp_path / "run") as folder:
+        (folder / "something").touch()
+        patch.setattr(filelock.FileLock, "release", while_it_releases)
+    with pytest.raises(FileExistsError, match="is in use"), claim(folder, resume=True):
+        pass
+    second.__exit__(None, None, None)
 
 
 @pytest.mark.parametrize("place", ["/proc/run", "file/run", "file"])

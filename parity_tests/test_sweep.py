@@ -113,6 +113,14 @@ def test_ties_go_to_the_lower_val_loss(digits: Splits) -> None:
     assert found.best == np.argmin(found.table["val_loss"])
 
 
+def test_accuracies_that_differ_in_the_last_bit_are_a_tie() -> None:
+    table = outcome.empty(Grid([0.1, 1.0], [0.0]))
+    table["val_accuracy"], table["val_loss"] = [np.mean([0.1, 0.2, 0.3]), np.mean([0.3, 0.2, 0.1])], [2.0, 1.0]
+    assert table["val_accuracy"][0] > table["val_accuracy"][1]
+    outcome.rank(table)
+    assert table["rank"].tolist() == [2, 1]
+
+
 def test_test_accuracy_is_the_best_cell_s(result: outcome.SweepResult, digits: Splits) -> None:
     predicted = softmax.predict(result.params, softmax.append_ones(digits.test.X))
     assert result.test_accuracy == pytest.approx(float((predicted == digits.test.y).mean()), abs=1.1 / 270)
@@ -180,6 +188,14 @@ def test_callback_is_called_before_and_after_every_chunk(digits: Splits) -> None
     assert {row["cells"] for row in rows} == {2}
     assert [row["diverged"] for row in rows] == [0, 1, 1, 1]
     assert np.isfinite(rows[-1]["loss"])
+
+
+def test_callback_counts_no_cell_twice(digits: Splits) -> None:
+    rows: list[dict] = []
+    data, cell = wide.estimate(wide.problem(digits), batch_size=200)
+    grid = Grid(np.logspace(-1, 0, 9).tolist(), [0.0])
+    sweep.run(digits, grid, steps=10, memory=data + 5 * cell, callback=rows.append)
+    assert [(row["step"], row["cells"]) for row in rows] == [(0, 5), (10, 5), (20, 4)]
 
 
 def test_all_cells_diverged_is_a_result(digits: Splits) -> None:
@@ -255,6 +271,7 @@ def test_edges_are_said_with_the_values_to_try_next() -> None:
     narrow = Grid(lr=[1.0], reg=[2.0, 2.1])
     assert narrow.beyond(1) == {"reg": (2.1, 4.2, 8.4)}
     assert Grid(lr=[1.0, 2.0], reg=[0.0, 1.0]).beyond(0) == {"lr": (1.0, 0.5, 0.25)}
+    assert Grid(lr=[0.1, 1e6], reg=[0.0]).beyond(0) == {"lr": (0.1, 0.01, 0.001)}
 
 
 def test_the_table_as_a_data_frame_and_as_scikit_learn_has_it(result: outcome.SweepResult) -> None:
