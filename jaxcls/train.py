@@ -43,7 +43,7 @@ def decayed(optimizer: Callable[..., optax.GradientTransformation], decay: float
       steps_per_epoch: as the function `steps_per_epoch` has it.
 
     Raises:
-      ValueError: the decay does not lie in (0, 1].
+      ValueError: the decay does not lie in (0, 1], or an epoch has no steps.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -58,6 +58,8 @@ def decayed(optimizer: Callable[..., optax.GradientTransformation], decay: float
 
     if not 0 < decay <= 1:
         raise ValueError(f"decay must lie in (0, 1], got {decay}")
+    if steps_per_epoch < 1:
+        raise ValueError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
 
     def with_learning_rate(lr: Array) -> optax.GradientTransformation:
         # In whole numbers: compiled, 90 / 30 may be 3.0000002, and its ceiling 4.

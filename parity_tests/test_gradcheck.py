@@ -41,6 +41,20 @@ def test_sparse_check_passes_on_the_gradient_and_fails_on_a_wrong_one(reg: float
     assert wrong.relative_error.max() > 1e-3
 
 
+@pytest.mark.usefixtures("our_words")
+def test_a_gradient_of_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^grad must have the shape of x, \[2, 3\], got \[1\]$"):
+        gradcheck.sparse_check(lambda x: jnp.sum(x), jnp.ones((2, 3)), jnp.ones(1), key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("width", ["float32", "float64"])
+def test_it_steps_as_far_as_the_dtype_needs(width: str) -> None:
+    with jax.enable_x64(width == "float64"):
+        x = jnp.linspace(-1, 2, 12)
+        probes = gradcheck.sparse_check(lambda x: jnp.sum(jnp.sin(x)), x, jnp.cos(x), key=jax.random.key(0))
+        assert probes.relative_error.max() < {"float32": 1e-3, "float64": 1e-8}[width]
+
+
 def test_torchref_s_sparse_check_prints_and_passes(capsys: pytest.CaptureFixture) -> None:
     W, X, y = (torch.tensor(array) for array in problem())
     grad = torchref.softmax_loss_naive(W, X, y, 50.0)[1]

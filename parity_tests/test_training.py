@@ -143,6 +143,12 @@ def test_torchref_draws_its_own_minibatches_and_learns(digits: Splits, capsys: p
     assert capsys.readouterr().out.count("iteration") == 3
 
 
+@pytest.mark.parametrize(("decay", "epoch"), [(0.0, 5), (1.1, 5), (0.5, 0)])
+def test_a_decay_that_is_none_is_refused(decay: float, epoch: int) -> None:
+    with pytest.raises(ValueError, match=r"^(decay must lie in \(0, 1\]|steps_per_epoch must be at least 1), got "):
+        train.decayed(optax.sgd, decay, epoch)
+
+
 @pytest.mark.parametrize("optimizer", [optax.adam, optax.rmsprop, functools.partial(optax.sgd, momentum=0.9)])
 def test_any_optax_optimizer_trains_from_a_traced_learning_rate(optimizer: train.Optimizer, digits: Splits) -> None:
     X, y, key = softmax.append_ones(digits.train.X), jnp.asarray(digits.train.y), jax.random.key(0)
