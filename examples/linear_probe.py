@@ -7,8 +7,10 @@ python examples/linear_probe.py --train a.npz --solver adam --lr 1e-3 1e-2
 """
 
 import functools
+import os
 import sys
 import time
+import warnings
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
@@ -22,9 +24,10 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 import jaxcls
 from jaxcls import classifier, crossval, data, plots, probe, results, softmax, sweep, train
 from jaxcls import report as page
+from jaxcls.checks import one_line
 from jaxcls.data import Source, Splits
 from jaxcls.folder import claim
-from jaxcls.grid import Grid
+from jaxcls.grid import Grid, edge
 from jaxcls.outcome import SweepResult
 
 HELD_OUT = 0.15  # of the examples, for each of val and test, where no file is given
@@ -72,7 +75,7 @@ def main(config: Config) -> int:
     splits, grid = data.standard(source), hyperparameters(config)
     out = config.out or Path("runs") / time.strftime("probe-%Y%m%d-%H%M%S")
     with claim(out):
-        announce(config, splits, grid)
+        announce(config, splits, grid, out)
         result = choose(config, source, splits, grid)
         defaults = {field.name: field.default for field in fields(Config)} | {"out": config.out}
         run = {"command": results.command(config, defaults), "config": record(config)}
@@ -86,18 +89,30 @@ def read(config: Config) -> Source:
     """The files as one source, and which rows of it are for what."""
     if config.val and config.folds:
         raise ValueError("--val and --folds are two ways to choose: give one of them")
+    if config.folds < 0 or config.folds == 1:
+        raise ValueError(f"--folds must be at least 2, got {config.folds}")
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"--seed must lie in [0, 2**32), got {config.seed}")
     files = {"train": config.train, "val": config.val, "test": config.test}
     given = {role: data.load_npz(path) for role, path in files.items() if path}
     first = given["train"]
     for role, source in given.items():
         if (width := source.X.shape[1]) != first.X.shape[1]:
             raise ValueError(f"{files[role]} must have the {first.X.shape[1]} features of {config.train}, got {width}")
-    in_order = np.array_equal(np.concatenate([first.train, first.val, first.test]), np.arange(len(first.y)))
-    source = first if len(given) == 1 and in_order else held_out(config, given)  # `load_npz` shuffles what it splits
+        if is_split(source) and len(given) > 1:
+            raise ValueError(f"{files[role]} is split by itself: give it alone, as --train")
+        if source.note:
+            print(f"note: {source.note}", file=sys.stderr)
+    source = first if is_split(first) else held_out(config, given)
     if config.folds:  # val is train again: each fold has its own
         rows = np.sort(np.concatenate([source.train, source.val]))
         source = replace(source, train=rows, val=rows)
     return source
+
+
+def is_split(source: Source) -> bool:
+    """Whether these are ready splits: `load_npz` shuffles what it splits."""
+    return np.array_equal(np.concatenate([source.train, source.val, source.test]), np.arange(len(source.y)))
 
 
 def held_out(config: Config, given: dict[str, Source]) -> Source:
@@ -109,7 +124,11 @@ def held_out(config: Config, given: dict[str, Source]) -> Source:
         if role in of:
             continue
         size = max(round(HELD_OUT * len(given["train"].y)), 1)
-        parts = train_test_split(of["train"], test_size=size, stratify=y[of["train"]], random_state=config.seed)
+        try:
+            parts = train_test_split(of["train"], test_size=size, stratify=y[of["train"]], random_state=config.seed)
+        except ValueError as error:
+            why = f"{config.train} cannot be split class by class, give --val and --test"
+            raise ValueError(f"{why}: {one_line(error)}") from None
         of["train"], of[role] = map(np.sort, parts)
     classes = tuple(map(str, range(int(y[of["train"]].max()) + 1)))
     return replace(given["train"], X=X, y=y, **of, class_names=classes)
@@ -120,8 +139,10 @@ def hyperparameters(config: Config) -> Grid:
     reg = config.reg or probe.STRENGTHS
     if config.solver != "newton":
         return Grid(config.lr or LEARNING_RATES, reg, (config.seed,))
-    if config.lr:
-        raise ValueError("--lr is for minibatches: add --solver sgd, momentum, nesterov, adam or rmsprop")
+    for name in ("lr", "steps", "batch_size"):
+        if getattr(config, name) != getattr(Config, name):
+            flag = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{flag} is for minibatches: add --solver sgd, momentum, nesterov, adam or rmsprop")
     return Grid((), reg, ())
 
 
@@ -140,7 +161,10 @@ def choose(config: Config, source: Source, splits: Splits, grid: Grid) -> SweepR
     if not config.folds:
         return search(splits, grid)
     rows, parts = source.train, StratifiedKFold(config.folds, shuffle=True, random_state=config.seed)
-    folds = data.standard_folds(source, [rows[out] for _, out in parts.split(rows, source.y[rows])])
+    if (fewest := min(np.unique_counts(source.y[rows]).counts)) < config.folds:
+        print(f"note: a class has {fewest} examples, so some of the folds have none of it", file=sys.stderr)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # said above
+        folds = data.standard_folds(source, [rows[out] for _, out in parts.split(rows, source.y[rows])])
     return crossval.run(search, grid, folds, splits).result
 
 
@@ -149,7 +173,7 @@ def record(config: Config) -> dict[str, object]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
 
 
-def announce(config: Config, splits: Splits, grid: Grid) -> None:
+def announce(config: Config, splits: Splits, grid: Grid, out: Path) -> None:
     """Say what is about to happen."""
     roles = [(role, split) for role, split in splits.items() if not (config.folds and role == "val")]
     sizes = ", ".join(f"{len(split.y):,} {role}" for role, split in roles)
@@ -161,6 +185,7 @@ def announce(config: Config, splits: Splits, grid: Grid) -> None:
     print(f" of {count.min():,} to {count.max():,} in train")
     print(f"grid      {axes} = {len(grid):,} cells, {config.solver}", end="")
     print(f", {config.folds} folds" if config.folds else "")
+    print(f"folder    {out}/")
 
 
 def report(config: Config, result: SweepResult, splits: Splits, paths: list[Path], seconds: float) -> None:
@@ -176,6 +201,9 @@ def report(config: Config, result: SweepResult, splits: Splits, paths: list[Path
     if "converged" in table.dtype.names:
         print(f"\nsolved    {table['converged'].sum()} of {len(table)} converged, ", end="")
         print(f"the largest gradient {table['gradient'].max():.1e}")
+        if len(missed := table["reg"][~table["converged"]]):
+            further = "" if config.float64 else "; --float64 goes further"
+            print(f"          not those from {missed.min():.2g} to {missed.max():.2g}{further}")
     if result.best is None:
         print("\nevery cell diverged: try lower learning rates")
         return
@@ -184,12 +212,16 @@ def report(config: Config, result: SweepResult, splits: Splits, paths: list[Path
     balanced = balanced_accuracy_score(splits.test.y, predicted)
     by = f"the mean of {config.folds} folds" if config.folds else "val"
     print(f"best      {', '.join(f'{axis} {row[axis]:.4g}' for axis in axes)}: {row['val_accuracy']:.4f} on {by}")
+    for axis, values in result.grid.beyond(result.best).items():
+        print(f"edge      {edge(axis, values)}")
+        print(f"          --{axis} {' '.join(f'{value:g}' for value in values)}")
     print(f"test      {result.test_accuracy:.4f}, mean over classes {balanced:.4f}")
     print(f"time      {seconds:.1f} s, of it {result.timings.run_s:.1f} training")
     print(f"wrote     {paths[0].parent}/")
     for pictures in (False, True):
         print(f"          {', '.join(path.name for path in paths if (path.suffix == '.png') == pictures)}")
-    print("\nTo predict y for raw features X [N, d], in JAX (in torch: safetensors.torch):\n")
+    print("\nTo predict y for raw features X [N, d], in JAX; in numpy or torch, load_file is")
+    print("of safetensors.numpy or safetensors.torch, X there a tensor of the same dtype:\n")
     print(results.reload_lines(paths[0].with_name("best.safetensors"), "jax", result.params))
 
 
@@ -200,5 +232,6 @@ if __name__ == "__main__":
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("error: stopped at once", file=sys.stderr)
-        sys.exit(130)
+        print("error: stopped at once", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(130)  # an orderly exit would crash in a computation that is still going on

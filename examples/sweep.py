@@ -8,6 +8,7 @@ python examples/sweep.py --resume runs/cs231n-20261121-120000   # go on
 """
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -28,7 +29,7 @@ from jaxcls import report as page
 from jaxcls.classifier import Classifier
 from jaxcls.data import Source, Splits
 from jaxcls.folder import claim
-from jaxcls.grid import Grid
+from jaxcls.grid import Grid, edge
 from jaxcls.outcome import SweepResult
 from jaxcls.train import Optimizer
 
@@ -79,7 +80,7 @@ class Config:
     distributed: bool = False
     """This is one of several processes, as SLURM, MPI or Kubernetes starts them: devices are those of all."""
     out: Path | None = None
-    """The run's folder, which must be empty or not exist; runs/PRESET-DATE-TIME if not given."""
+    """The run's folder, which must be empty or not exist; runs/NAME-DATE-TIME, by preset or data, if not given."""
     resume: Path | None = None
     """The folder of an interrupted run to go on with; all other flags come from it."""
 
@@ -146,7 +147,8 @@ def main(config: Config, saved: Saved | None) -> int:
     splits = load(config)
     grid = hyperparameters(config)
     loaded_s = time.perf_counter() - started
-    out = config.resume or config.out or Path("runs") / time.strftime(f"{config.preset}-%Y%m%d-%H%M%S")
+    name = config.preset if config.data == PRESETS[config.preset].data else Path(config.data).stem
+    out = config.resume or config.out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     options = {
         "steps": config.steps,
         "batch_size": config.batch_size,
@@ -168,7 +170,7 @@ def main(config: Config, saved: Saved | None) -> int:
     if jax.process_index() > 0:  # the first process speaks and writes for all
         return 0 if sweep.run(splits, grid, save=saver, **options).best is not None else 1
     with claim(out, resume=saved is not None):
-        announce(config, splits, grid, plan)
+        announce(config, splits, grid, plan, out)
         try:
             with Progress() as progress, saver.signals():
                 result = sweep.run(splits, grid, callback=progress, save=saver, **options)
@@ -179,7 +181,8 @@ def main(config: Config, saved: Saved | None) -> int:
         paths = results.write(out, result, splits, run) + plots.save(out, result, splits)
         paths.append(page.write(out))
         saver.path.unlink()
-    seconds = {"data": loaded_s, "write": time.perf_counter() - written, "all": time.perf_counter() - started}
+    seconds = {"data": loaded_s, "write": time.perf_counter() - written}
+    seconds["all"] = sum(seconds.values()) + result.timings.total_s  # what came before it was resumed is in that
     report(result, paths, seconds)
     return 1 if result.best is None else 0
 
@@ -250,7 +253,7 @@ def read(config: Config) -> Source:
     raise ValueError(f"--data must be digits, cifar10 or the path of an .npz, got {config.data}")
 
 
-def announce(config: Config, splits: Splits, grid: Grid, plan: list[sweep.Part]) -> None:
+def announce(config: Config, splits: Splits, grid: Grid, plan: list[sweep.Part], out: Path) -> None:
     """Say what is about to happen."""
     sizes = ", ".join(f"{len(split.y):,} {role}" for role, split in splits.items())
     axes = " x ".join(f"{len(values)} {axis}" for axis, values in grid.axes.items())
@@ -264,6 +267,7 @@ def announce(config: Config, splits: Splits, grid: Grid, plan: list[sweep.Part])
     print(f"          {config.steps:,} steps of {config.batch_size} examples, {config.optimizer}{decay}")
     print(f"memory    about {megabytes(total)}, of it {megabytes(plan[0].need.data)} data", end="")
     print(f"; {blocks} blocks, one after another" if blocks > 1 else "")
+    print(f"folder    {out}/")
 
 
 class Progress:
@@ -316,7 +320,7 @@ def report(result: SweepResult, paths: list[Path], seconds: dict[str, float]) ->
         print(f"          {row['val_accuracy']:.4f} on val, {result.test_accuracy:.4f} on test, which was scored once")
         for axis, values in result.grid.beyond(best).items():
             tries = " ".join(f"{value:g}" for value in values)
-            print(f"edge      the best {axis} is the last on its axis; a grid to try next:")
+            print(f"edge      {edge(axis, values)}")
             print(f"          --{axis} {tries}")
     t = result.timings
     print(
@@ -329,7 +333,8 @@ def report(result: SweepResult, paths: list[Path], seconds: dict[str, float]) ->
         print(f"          {', '.join(path.name for path in paths if (path.suffix == '.png') == pictures)}")
     if best is not None:
         path = paths[0].with_name("best.safetensors")
-        print("\nTo predict y for raw features X [N, d], in JAX (in torch: safetensors.torch):\n")
+        print("\nTo predict y for raw features X [N, d], in JAX; in numpy or torch, load_file is")
+        print("of safetensors.numpy or safetensors.torch, X there a tensor of the same dtype:\n")
         print(results.reload_lines(path, "jax", result.params))
 
 
@@ -387,6 +392,8 @@ def parse(args: list[str]) -> tuple[Config, Saved | None]:
     first.add_argument("--preset", nargs="?", default="digits")
     first.add_argument("--resume", nargs="?", type=Path)
     known = first.parse_known_args(args)[0]
+    if known.resume and (known.resume / "run.json").exists() and not (known.resume / checkpoint.NAME).exists():
+        raise ValueError(f"{known.resume} holds a run that is finished: there is nothing to resume")
     saved = checkpoint.read(known.resume / checkpoint.NAME) if known.resume else None
     default = recorded(saved[1]["config"]) if saved else PRESETS.get(known.preset, Config())
     description = "\n\n".join(filter(None, __doc__.splitlines()))
@@ -412,5 +419,6 @@ if __name__ == "__main__":
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("error: stopped at once", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+        print("error: stopped at once", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(128 + signal.SIGINT)  # an orderly exit would crash in a computation that is still going on

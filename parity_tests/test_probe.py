@@ -94,6 +94,26 @@ def test_class_weights_of_a_classifier_weight_its_loss_and_gradient(model: funct
     assert weighted.loss(params, X, splits.train.y, 0.0) == loss
 
 
+@pytest.mark.usefixtures("our_words")
+@pytest.mark.parametrize("weights", [[1.0, 2.0], [1.0, 1.0, -1.0], [1.0, np.nan, 1.0], [0.0, 0.0, 0.0]])
+def test_class_weights_are_one_for_each_class_and_not_below_0(weights: list, source: Source) -> None:
+    splits, weights = data.standard(source), np.array(weights)
+    sentence = "^class_weights must hold 3 finite values not below 0, one above it, got "
+    with pytest.raises(ValueError, match=sentence):
+        probe.run(splits, PATH, class_weights=weights)
+    for model, hidden in ((linear, []), (two_layer_net, [4])):
+        with pytest.raises(ValueError, match=sentence):
+            sweep.run(splits, Grid([0.1], [0.0], hidden=hidden), steps=1, classifier=model(class_weights=weights))
+
+
+def test_a_cell_has_diverged_when_it_first_did_on_a_fold() -> None:
+    grid = Grid([0.1, 1.0, 10.0], [0.0], fold=[0, 1, 2])
+    table = outcome.empty(grid)
+    table["diverged_at"] = [41, 42, 41, -1, 7, -1, -1, -1, -1]
+    found = crossval._over_folds(table.reshape(3, 3))
+    assert found["diverged_at"].tolist() == [41, 7, -1]
+
+
 def test_a_sweep_with_balanced_weights_comes_to_the_solver_s_optimum(source: Source) -> None:
     splits = data.standard(source)
     weights = data.balanced(splits.train.y, 3)
@@ -198,7 +218,9 @@ def test_folds_are_of_the_axis_s_own_data(digits: Splits, folds: Folds) -> None:
         sweep.run(digits, Grid(lr=[0.1], reg=[0.1], fold=[0]), steps=1)
     with pytest.raises(ValueError, match=r"^grid.fold must be given for folds alone, each below 3, got"):
         probe.run(folds, Grid(lr=(), reg=[0.1], seed=()))
-    with pytest.raises(ValueError, match=r"^parts must be two or more, of 1000 examples in all, got \(1000,\)$"):
+    with pytest.raises(
+        ValueError, match=r"^parts must be two or more, none empty, of 1000 examples in all, got \(1000,\)$"
+    ):
         replace(folds, parts=(1000,))
     with pytest.raises(ValueError, match=r"^labels must lie in \[0, 3\), got 3 at row 3 of train$"):
         replace(folds, class_names=("0", "1", "2"))
@@ -240,7 +262,8 @@ def test_the_command_does_the_whole_job(files: Path, source: Source) -> None:
 
 @pytest.mark.parametrize("solver", ["newton", "adam"])
 def test_folds_class_weights_and_splits_of_its_own(solver: str, files: Path) -> None:
-    options = ["--folds", 3, "--class-weight", "balanced", "--reg", 1e-2, 1e-4, "--solver", solver, "--steps", 100]
+    options = ["--folds", 3, "--class-weight", "balanced", "--reg", 1e-2, 1e-4, "--solver", solver]
+    options += ["--steps", 100] if solver != "newton" else []
     done = run("--train", "train.npz", *options, "--out", "run", cwd=files)
     assert done.returncode == 0, done.stderr
     assert "510 train, 90 test examples" in done.stdout
@@ -266,11 +289,20 @@ MISTAKES = {
         ["--train", "train.npz", "--lr", 0.1],
         "error: --lr is for minibatches: add --solver sgd, momentum, nesterov, adam or rmsprop",
     ),
+    "steps of a solver": (
+        ["--train", "train.npz", "--steps", 100],
+        "error: --steps is for minibatches: add --solver sgd, momentum, nesterov, adam or rmsprop",
+    ),
+    "ready splits and a test": (
+        ["--train", "ready.npz", "--test", "test.npz"],
+        "error: ready.npz is split by itself: give it alone, as --train",
+    ),
+    "seed -1": (["--train", "train.npz", "--seed", -1], "error: --seed must lie in [0, 2**32), got -1"),
     "strength 0": (
         ["--train", "train.npz", "--reg", 0],
         "error: reg must hold finite values above 0, where there is an optimum, got 0",
     ),
-    "one fold": (["--train", "train.npz", "--folds", 1], "error: k-fold cross-validation requires at least one train"),
+    "one fold": (["--train", "train.npz", "--folds", 1], "error: --folds must be at least 2, got 1"),
     "val and folds": (
         ["--train", "train.npz", "--val", "val.npz", "--folds", 3],
         "error: --val and --folds are two ways to choose: give one of them",
@@ -279,7 +311,7 @@ MISTAKES = {
         ["--train", "train.npz", "--test", "narrow.npz"],
         "error: narrow.npz must have the 12 features of train.npz, got 11",
     ),
-    "one example of a class": (["--train", "lonely.npz"], "error: The least populated class"),
+    "one example of a class": (["--train", "lonely.npz"], "error: lonely.npz cannot be split class by class, give "),
 }
 
 
