@@ -175,10 +175,7 @@ OTHERWISE = {
     "lr": (["--lr", 0.5], "lr was [0.1, 1.0], is [0.5]"),
     "two things": (["--seeds", 1, "--steps", 10], "seeds was [0], is [1]; steps was 60000, is 10"),
     "model": (["--model", "two-layer"], "model was 'linear', is 'two-layer'"),
-    "nothing there": (
-        ["--resume", "whole"],
-        "whole/checkpoint.safetensors: no such file, so there is no run to resume",
-    ),
+    "finished": (["--resume", "whole"], "whole holds a run that is finished: there is nothing to resume"),
     "no folder": (
         ["--resume", "nowhere"],
         "nowhere/checkpoint.safetensors: no such file, so there is no run to resume",
