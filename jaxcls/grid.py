@@ -95,9 +95,8 @@ def edge(axis: str, values: Sequence[int | float]) -> str:
       >>> edge("lr", (1.0, 10.0, 100.0))
       'the best lr is the largest on its axis; a grid to try next:'
     """
-    return (
-        f"the best {axis} is the {'largest' if values[-1] > values[0] else 'smallest'} on its axis; a grid to try next:"
-    )
+    end = "largest" if values[-1] > values[0] else "smallest"
+    return f"the best {axis} is the {end} on its axis; a grid to try next:"
 
 
 def _axis(name: str, values: Any, dtype: type) -> tuple[Any, ...]:
