@@ -40,7 +40,7 @@ class Config:
     """The best linear classifier for your features: 96 penalties, each to its optimum."""
 
     train: Path
-    """An .npz with features X [N, d] and integer labels y [N]; or with ready splits, as sweep.py takes them."""
+    """An .npz with features X [N, d] and labels y [N], integers or text; or with ready splits, as sweep.py has them."""
     val: Path | None = None
     """Another, to choose the strength by; 15% of train, class by class, if not given."""
     test: Path | None = None
@@ -117,7 +117,16 @@ def is_split(source: Source) -> bool:
 
 def held_out(config: Config, given: dict[str, Source]) -> Source:
     """These files as one source; what no file is given for is held out of train, class by class."""
-    X, y = (np.concatenate([getattr(source, name) for source in given.values()]) for name in "Xy")
+    names = {role: classes(source) for role, source in given.items()}
+    number = {name: k for k, name in enumerate(names["train"])}
+    labels = []
+    for role, source in given.items():
+        if others := [name for name in names[role] if name not in number]:
+            path = getattr(config, role)
+            raise ValueError(f"{path} has classes that {config.train} has not: {', '.join(others)}")
+        same = names[role] == names["train"][: len(names[role])]
+        labels.append(source.y if same else np.array([number[name] for name in names[role]])[source.y])
+    X, y = np.concatenate([source.X for source in given.values()]), np.concatenate(labels)
     ends = np.cumsum([len(source.y) for source in given.values()])
     of = dict(zip(given, np.split(np.arange(len(y)), ends[:-1]), strict=True))
     for role in ("test", "val"):
@@ -130,8 +139,13 @@ def held_out(config: Config, given: dict[str, Source]) -> Source:
             why = f"{config.train} cannot be split class by class, give --val and --test"
             raise ValueError(f"{why}: {one_line(error)}") from None
         of["train"], of[role] = map(np.sort, parts)
-    classes = tuple(map(str, range(int(y[of["train"]].max()) + 1)))
-    return replace(given["train"], X=X, y=y, **of, class_names=classes)
+    return replace(given["train"], X=X, y=y, **of, class_names=names["train"])
+
+
+def classes(source: Source) -> tuple[str, ...]:
+    """The names of a file's classes: of numbers, those too that `load_npz` saw outside its train alone."""
+    numbers = range(min(int(source.y.max()), len(source.y)) + 1)  # of more, `Splits` says that they are no classes
+    return max(source.class_names, tuple(map(str, numbers)), key=len)
 
 
 def hyperparameters(config: Config) -> Grid:

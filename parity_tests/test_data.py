@@ -264,6 +264,22 @@ def test_parts_that_overlap_or_are_empty_are_refused(ends: list, sentence: str) 
         data.standard_folds(data.load_digits(), [np.arange(*end) for end in ends])
 
 
+def test_labels_may_be_text(tmp_path: Path) -> None:
+    X, y = np.eye(20), np.array(["cat", "ant", "dog", "bee"] * 5)
+    np.savez(tmp_path / "pool.npz", X=X, y=y)
+    np.savez(
+        tmp_path / "ready.npz",
+        **{f"X_{role}": X for role in ("train", "val", "test")},
+        **{f"y_{role}": labels for role, labels in (("train", y), ("val", y[::-1]), ("test", y))},
+    )
+    sources = [data.load_npz(tmp_path / "pool.npz"), data.load_npz(tmp_path / "ready.npz")]
+    for source in (*sources, data.from_arrays(X, y), data.from_arrays(X, y.astype(object))):
+        assert source.class_names == ("ant", "bee", "cat", "dog")
+        np.testing.assert_array_equal(np.array(source.class_names)[source.y[:20]], y)
+        assert data.standard(source).num_classes == 4
+    np.testing.assert_array_equal(np.array(source.class_names)[sources[1].y[sources[1].val]], y[::-1])
+
+
 def test_splits_are_disjoint_and_whole() -> None:
     rows = np.concatenate(hold_out(1797))
     np.testing.assert_array_equal(np.sort(rows), np.arange(1797))

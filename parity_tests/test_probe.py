@@ -260,6 +260,25 @@ def test_the_command_does_the_whole_job(files: Path, source: Source) -> None:
     assert (files / "again" / "results.csv").read_bytes() == (files / "run" / "results.csv").read_bytes()
 
 
+def test_labels_that_are_text_are_the_same_in_every_file(files: Path) -> None:
+    for name in ("train", "val", "test"):
+        held = dict(np.load(files / f"{name}.npz"))
+        kept = held["y"] != 0 if name == "test" else slice(None)  # it lacks a class, and has the others' names
+        np.savez(files / f"{name}-number", X=held["X"][kept], y=held["y"][kept])
+        np.savez(files / f"{name}-text", X=held["X"][kept], y=np.array(["ant", "bee", "cat"])[held["y"][kept]])
+    np.savez(files / "other", X=held["X"], y=np.full(len(held["X"]), "eel"))
+    for kind in ("number", "text"):
+        given = [each for role in ROLES for each in (f"--{role}", f"{role}-{kind}.npz")]
+        done = run(*given, "--reg", 1e-2, 1e-3, "--out", kind, cwd=files)
+        assert done.returncode == 0, done.stderr
+    number, text = (results.read(files / kind) for kind in ("number", "text"))
+    np.testing.assert_array_equal(number.table, text.table)
+    assert number.record["best"] == text.record["best"]
+    assert text.record["data"]["classes"] == ["ant", "bee", "cat"]
+    done = run("--train", "train-text.npz", "--test", "other.npz", cwd=files)
+    assert done.stderr == "error: other.npz has classes that train-text.npz has not: eel\n"
+
+
 @pytest.mark.parametrize("solver", ["newton", "adam"])
 def test_folds_class_weights_and_splits_of_its_own(solver: str, files: Path) -> None:
     options = ["--folds", 3, "--class-weight", "balanced", "--reg", 1e-2, 1e-4, "--solver", solver]

@@ -20,13 +20,13 @@ def load_npz(path: str | Path) -> Source:
     """Features and labels from an ``.npz``: ``X, y``, to be split here, or the six arrays of ready splits.
 
     Ready splits are ``X_train, y_train, X_val, y_val, X_test, y_test``.
-    ``X`` is ``[N, d]`` of any real dtype, ``y`` is ``[N]`` integers from 0. Arrays of Python objects are never
-    read.
+    ``X`` is ``[N, d]`` of any real dtype, ``y`` is ``[N]`` integers from 0, or text, whose classes are numbered in
+    alphabetical order. Arrays of Python objects are never read.
 
     Raises:
       FileNotFoundError: there is no such file.
       ValueError: it is no ``.npz``, or lacks these arrays, or they do not fit together.
-      TypeError: features are not real numbers, or labels not integers.
+      TypeError: features are not real numbers, or labels neither integers nor text.
 
     Example:
       >>> import numpy as np, tempfile
@@ -39,16 +39,18 @@ def load_npz(path: str | Path) -> Source:
     path = Path(path)
     arrays = _read(path)
     if "X" in arrays:
-        check_examples(arrays["X"], arrays["y"], f"{path}: X", "y")
-        return _source(path.stem, arrays["X"], arrays["y"], hold_out(len(arrays["X"])), f"{path}: ")
-    pairs = [(arrays[f"X_{role}"], arrays[f"y_{role}"]) for role in ROLES]
+        X, ((y,), names) = arrays["X"], _numbered([arrays["y"]])
+        check_examples(X, y, f"{path}: X", "y")
+        return _source(path.stem, X, y, names, hold_out(len(X)), f"{path}: ")
+    labels, names = _numbered([arrays[f"y_{role}"] for role in ROLES])
+    pairs = list(zip([arrays[f"X_{role}"] for role in ROLES], labels, strict=True))
     for role, (X, y) in zip(ROLES, pairs, strict=True):
         check_examples(X, y, f"{path}: X_{role}", f"y_{role}")
     if len(widths := {X.shape[1] for X, _ in pairs}) > 1:
         raise ValueError(f"{path}: X_train, X_val and X_test must be of one width, got {sorted(widths)}")
     X, y = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     ends = np.cumsum([len(X) for X, _ in pairs])
-    return _source(path.stem, X, y, np.split(np.arange(len(X)), ends[:-1]), f"{path}: ")
+    return _source(path.stem, X, y, names, np.split(np.arange(len(X)), ends[:-1]), f"{path}: ")
 
 
 def from_arrays(X: NDArray, y: NDArray, *, name: str = "arrays") -> Source:
@@ -62,13 +64,33 @@ def from_arrays(X: NDArray, y: NDArray, *, name: str = "arrays") -> Source:
       (14, 3, 3)
     """
     X, y = np.asanyarray(X), np.asanyarray(y)  # a mask is for the check to see
+    if y.dtype == object and all(isinstance(label, str) for label in y.flat):  # a data frame's column
+        y = y.astype(str)
+    (y,), names = _numbered([y])
     check_examples(X, y)
-    return _source(name, X, y, hold_out(len(X)))
+    return _source(name, X, y, names, hold_out(len(X)))
 
 
-def _source(name: str, X: NDArray, y: NDArray, rows: Sequence[NDArray[np.integer]], where: str = "") -> Source:
-    # Labels below 0, or seen only outside train, are for `Splits` to refuse: it knows rows and roles.
+def _numbered(labels: Sequence[NDArray]) -> tuple[list[NDArray], tuple[str, ...]]:
+    """Text as numbers of its classes, and their names; anything else as it is, and none."""
+    if any(y.dtype.kind != "U" or y.ndim != 1 for y in labels):
+        return list(labels), ()
+    names = np.unique(np.concatenate(labels))
+    return [np.searchsorted(names, y) for y in labels], tuple(names.tolist())
+
+
+def _source(
+    name: str,
+    X: NDArray,
+    y: NDArray,
+    class_names: tuple[str, ...],
+    rows: Sequence[NDArray[np.integer]],
+    where: str = "",
+) -> Source:
     train, val, test = rows
+    if class_names:
+        return Source(name, X, y, train, val, test, class_names)
+    # Labels below 0, or seen only outside train, are for `Splits` to refuse: it knows rows and roles.
     num_classes = int(y[train].max()) + 1
     if num_classes > len(y):
         raise ValueError(f"{where}labels must count the classes from 0, got {num_classes - 1} among {len(y)} examples")
