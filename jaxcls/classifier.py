@@ -35,6 +35,9 @@ def linear(*, init_scale: float = 1e-3, class_weights: Float[NDArray, "C"] | Non
     With ``class_weights``, ``[C]``, an example counts in the mean as much as its class does: those of
     `jaxcls.data.balanced` are 1 on average over all examples. They are checked when weights are first drawn.
 
+    Raises:
+      ValueError: ``init_scale`` is negative or not finite.
+
     Example:
       >>> import jax
       >>> W = linear(init_scale=1e-6).init(65, 10, key=jax.random.key(0))

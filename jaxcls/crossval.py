@@ -66,10 +66,15 @@ def _over_folds(table: NDArray) -> NDArray:
     """The means of the scores, the worst of all else: a cell that diverged on one fold has diverged."""
     columns = [(name, table.dtype[name]) for name in table.dtype.names or () if name != "fold"]
     found = np.empty(len(table), columns)
+    summaries: dict[str, Callable[..., Any]] = {"converged": np.all, "diverged_at": _first}
+    summaries |= dict.fromkeys(SCORES, np.mean)
     for name, _ in columns:
-        summary = np.mean if name in SCORES else np.all if name == "converged" else np.max
-        found[name] = summary(table[name], axis=1)
-    never = np.iinfo(np.int64).max
-    first = np.min(table["diverged_at"], axis=1, initial=never, where=table["diverged_at"] >= 0)
-    found["diverged_at"] = np.where(first < never, first, -1)
+        found[name] = summaries.get(name, np.max)(table[name], axis=1)
     return found
+
+
+def _first(steps: NDArray[np.integer], axis: int) -> NDArray[np.integer]:
+    """The least that is not -1, which stands for never; -1 where all are."""
+    never = np.iinfo(steps.dtype).max
+    first = np.min(np.where(steps < 0, never, steps), axis=axis)
+    return np.where(first < never, first, -1)

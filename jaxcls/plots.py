@@ -55,7 +55,7 @@ def heat_map(
     values = np.ma.masked_invalid(values[np.ix_(*orders)])
     ax.set_facecolor("0.75")
     low, clipped = _low_end(values)
-    image = ax.imshow(values, cmap="viridis", aspect="auto", vmin=low, vmax=values.max() if values.count() else 1.0)
+    image = ax.imshow(values, cmap="viridis", aspect="auto", vmin=low)
     rows, columns = (range(0, length, -(-length // MOST_TICKS)) for length in values.shape)
     ax.set_yticks(rows, [f"{down[orders[0][k]]:.3g}" for k in rows])
     ax.set_xticks(columns, [f"{across[orders[1][k]]:.3g}" for k in columns], rotation=45, ha="right")

@@ -124,7 +124,8 @@ def reload_lines(path: str | Path, framework: str, params: Params) -> str:
       p = load_file("run/best.safetensors")
       y = ((X - p["mean"]) / p["scale"] @ p["W"][:-1] + p["W"][-1]).argmax(1)
     """
-    module = {"jax": "flax"}.get(framework, framework)  # safetensors.flax loads JAX arrays, without flax
+    # safetensors.flax loads JAX arrays, without flax.
+    module = {"jax": "flax", "numpy": "numpy", "torch": "torch"}[framework]
     load = [
         f"from safetensors.{module} import load_file",
         f"p = load_file({json.dumps(Path(path).as_posix(), ensure_ascii=False)})",

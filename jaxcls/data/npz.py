@@ -54,7 +54,16 @@ def load_npz(path: str | Path) -> Source:
 
 
 def from_arrays(X: NDArray, y: NDArray, *, name: str = "arrays") -> Source:
-    """Features and labels that are at hand, as `load_npz` takes them from a file, to be split here.
+    """Features and labels that are at hand, to be split here.
+
+    Args:
+      X: features, ``[N, d]``, of any real dtype.
+      y: labels, ``[N]``, integers from 0 or text, as `load_npz` takes them.
+      name: what to call them in the record.
+
+    Raises:
+      ValueError: they do not fit together, or are too few.
+      TypeError: features are not real numbers, or labels neither integers nor text.
 
     Example:
       >>> import numpy as np
