@@ -213,11 +213,13 @@ def report(config: Config, result: SweepResult, splits: Splits, paths: list[Path
     if len(table) > MOST_ROWS:
         print(f"... the best {MOST_ROWS} of {len(table)} cells; all are in {paths[0]}")
     if "converged" in table.dtype.names:
-        print(f"\nsolved    {table['converged'].sum()} of {len(table)} converged, ", end="")
-        print(f"the largest gradient {table['gradient'].max():.1e}")
-        if len(missed := table["reg"][~table["converged"]]):
+        gap, converged = table["gap"] / table["train_loss"], table["converged"]
+        print(f"\nsolved    {converged.sum()} of {len(table)} converged", end="")
+        print(f", to within {gap[converged].max():.0e} of the least loss" if converged.any() else "")
+        if len(missed := table["reg"][~converged]):
             further = "" if config.float64 else "; --float64 goes further"
-            print(f"          not those from {missed.min():.2g} to {missed.max():.2g}{further}")
+            print(f"          not those from {missed.min():.2g} to {missed.max():.2g}, ", end="")
+            print(f"which may be {gap[~converged].max():.0e} above it{further}")
     if result.best is None:
         print("\nevery cell diverged: try lower learning rates")
         return

@@ -10,6 +10,7 @@ JAX's own default is. Features are taken as they are: before a net, put a ``Stan
 """
 
 import functools
+import inspect
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +34,7 @@ try:
     from sklearn.base import BaseEstimator, ClassifierMixin
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.model_selection import check_cv
-    from sklearn.utils import check_random_state, compute_sample_weight
+    from sklearn.utils import check_random_state, compute_class_weight
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError:
@@ -41,6 +42,8 @@ except ImportError:
 
 FLOATS = (np.float64, np.float32)  # what X may be; anything else becomes the first
 OPTIMIZERS: Mapping[Any, Optimizer] = {name: train.OPTIMIZERS[name] for name in ("adam", "momentum", "sgd")}
+# From 1.7 on, scikit-learn balances classes by the sum of their sample weights; before, by their number of examples.
+BALANCES_WEIGHTS = "sample_weight" in inspect.signature(compute_class_weight).parameters
 _net = functools.cache(two_layer_net)  # JAX compiles anew for a classifier that it has not seen
 
 
@@ -84,19 +87,24 @@ class _Newton(_Classifier):
     tol: float | None = None
     max_iter: int = 50
 
-    def _weights(self, X: NDArray, y: NDArray, sample_weight: Any) -> NDArray[np.floating]:
-        return _check_sample_weight(sample_weight, X, dtype=np.float64) * compute_sample_weight(self.class_weight, y)
+    def _weights(self, y: NDArray, sample_weight: NDArray[np.floating]) -> NDArray[np.floating]:
+        """The weight of each example: its own, times its class'."""
+        balance = {"sample_weight": sample_weight} if BALANCES_WEIGHTS else {}
+        classes, labels = np.unique(y, return_inverse=True)
+        with np.errstate(divide="ignore"):  # by a class without weight, which counts for nothing
+            of_class = compute_class_weight(self.class_weight, classes=classes, y=y, **balance)
+        return np.where(sample_weight > 0, sample_weight * np.where(np.isfinite(of_class), of_class, 0)[labels], 0)
 
-    def _path(self, X: NDArray, labels: NDArray, reg: Any, weights: NDArray, start: Any = None) -> newton.Optimum:
+    def _path(self, X: NDArray, labels: NDArray, reg: Any, weights: NDArray) -> newton.Optimum:
         _check_classes(labels[weights > 0])
         if self.max_iter < 1:
             raise ValueError(f"max_iter must be at least 1, got {self.max_iter}")
-        path = functools.partial(newton.path, weights=weights, start=start, num_classes=len(self.classes_))
+        path = functools.partial(newton.path, weights=weights, num_classes=len(self.classes_))
         with _precision(X):
             optimum = path(X, labels, reg, tol=self.tol, max_iterations=self.max_iter)
         if missed := int((~optimum.converged).sum()):
-            message = f"{missed} of {len(reg)} strengths did not converge in {self.max_iter} steps: raise max_iter"
-            warnings.warn(message, ConvergenceWarning, stacklevel=3)
+            message = f"{missed} of {len(reg)} values of reg did not converge in {self.max_iter} steps"
+            warnings.warn(f"{message}: raise max_iter, or scale X", ConvergenceWarning, stacklevel=3)
         return optimum
 
 
@@ -136,7 +144,8 @@ class SoftmaxClassifier(_Newton):
           TypeError: something is of the wrong kind.
         """
         X, y, labels = self._examples(X, y)
-        return self._become(self._path(X, labels, [self.reg], self._weights(X, y, sample_weight)), 0)
+        sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+        return self._become(self._path(X, labels, [self.reg], self._weights(y, sample_weight)), 0)
 
     def _become(self, optimum: newton.Optimum, k: int) -> Self:
         W = _fewest_columns(optimum.W[..., k])
@@ -270,8 +279,8 @@ class _Search(_Classifier):
 class SoftmaxClassifierCV(_Search, _Newton):
     """`SoftmaxClassifier` with the strength that does best in cross-validation.
 
-    A fold has all examples, those held out at weight 0, and begins at the optimum of the whole: all folds share one
-    compiled program. Sample weights count in validation too, class weights do not.
+    A fold has all examples, those held out at weight 0, so all folds share one compiled program. Sample weights count
+    in validation too, class weights do not.
 
     Args:
       reg: the strengths; or how many, from 10 to 1e-7 by a constant factor.
@@ -300,14 +309,14 @@ class SoftmaxClassifierCV(_Search, _Newton):
         if isinstance(self.reg, Integral) and self.reg < 1:
             raise ValueError(f"reg must be at least 1 strength, got {self.reg}")
         reg = np.logspace(1, -7, self.reg) if isinstance(self.reg, Integral) else np.asarray(self.reg)
-        whole = self._path(X, labels, reg, self._weights(X, y, sample_weight))
+        whole = self._path(X, labels, reg, self._weights(y, sample_weight))
 
         def fold(rows: Any, held_out: Any) -> _Fold:
             if not sample_weight[held_out].any():
                 raise ValueError("sample_weight must be above 0 for an example of every fold, got one without")
             began, weights = time.perf_counter(), np.zeros(len(y))
-            weights[rows] = self._weights(X[rows], y[rows], sample_weight[rows])
-            W = self._path(X, labels, reg, weights, whole.W).W
+            weights[rows] = self._weights(y[rows], sample_weight[rows])
+            W = self._path(X, labels, reg, weights).W
             trained, X_val, val = time.perf_counter(), X[held_out], (labels[held_out], sample_weight[held_out])
             scores = [_score(X_val @ W[:-1, :, k] + W[-1, :, k], *val) for k in range(len(reg))]
             times = np.array([trained - began, time.perf_counter() - trained]) / len(reg)

@@ -1,21 +1,33 @@
-"""The linear softmax classifier at its optimum, for a whole path of regularisation strengths.
+"""The linear softmax classifier at its optimum, for many regularisation values at once.
 
-    L    = Σ_i w_i CE_i + reg Σ W²                  example weights w with a sum of 1; W: [D, C], the bias its last row
-    dL   = Xᵀ dS + 2 reg W                          dS = w (p - onehot(y)), as `jaxcls.losses` has it
-    H V  = Xᵀ (q∘U - q Σ_c p∘U) + 2 reg V           U = X V, q = w p: the Hessian times a direction V
+    L    = Σ_i w_i CE_i + reg Σ W²                  example weights w that sum to 1; W: [D, C], the bias its last row
+    dL   = Xᵀ dS + 2 reg W                          dS = q - w onehot(y), q = w p, as `jaxcls.losses` has it
+    H V  = Xᵀ δq(X V) + 2 reg V                     δq(U) = q∘(U - Σ_c p∘U): the Hessian times a direction V
 
-L is convex. A step of Newton's method solves ``H d = -dL`` by conjugate gradients and goes as far along d as L falls.
-Its decrement, ``-dL·d / 2``, says beforehand how far above its minimum L lies, and so when to stop.
+L is convex. A step of Newton's method solves ``H d = -dL`` by conjugate gradients and backtracks along d.
 
-Strengths share X, so each product above is one product for a stack of them, as `jaxcls.stack` has it. They share an
-eigendecomposition too: were all examples as undecided as they are on average, H would be ``s_c XᵀX + 2 reg`` for class
-c, with ``s_c = Σ_i w_i p_ic (1 - p_ic)``. (Böhning's bound has 1/2 for ``s_c``.) The inverse of that is at hand for
-every strength, and with it the conjugate gradients converge in a few dozen products.
+How far L is from its minimum is known from the dual problem. Any probabilities bound the minimum from below,
+
+    min L >= Σ_i w_i entropy(p'_i) - |Xᵀ (q' - w onehot(y))|² / (4 reg)         q' = w p'
+
+if, the bias not being penalised, their sums over the examples are those of the labels. The best that is at hand is
+``q' = q + δq(X d)``, shortened where it would be negative, and mixed with as little of a constant distribution as
+makes the sums right. What is between L and this bound, the duality gap, is then about Newton's decrement
+``-dL·d / 2``; but it is no estimate, whatever d is: it holds.
+
+All values share X, so each product above is one product for a stack of them, as `jaxcls.stack` has it; and they share
+the eigenvectors of XᵀX, in whose basis they are solved. If all examples had the same p, H would be nearly diagonal
+there, so its diagonal is the preconditioner. Directions in which no example differs are no part of that basis: there
+the weights are 0.
+
+Precision: the eigenvectors, L, dL and the gap are float64 whatever the features' dtype; the conjugate gradients, where
+the time goes, have the features' own. As in iterative refinement, the next step corrects what a float32 direction
+misses, so that float32 features are solved to what their weights can hold, and the gap says whether they are.
 
 The bias is not penalised, as in scikit-learn, unless asked for: then this is the optimum of `jaxcls.softmax.loss`.
 
 References:
-  D. Böhning, `Multinomial logistic regression algorithm <https://doi.org/10.1007/BF00048682>`_, 1992.
+  S. Boyd and L. Vandenberghe, *Convex Optimization*, 2004, section 5.5.1: the duality gap as a stopping criterion.
 
   J. Nocedal and S. Wright, *Numerical Optimization*, 2006, algorithm 7.1.
 """
@@ -31,46 +43,69 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Integer, Real
 from numpy.typing import NDArray
 
-from jaxcls import checks, softmax
+from jaxcls import checks
 from jaxcls.losses import cross_entropy_and_grad
 from jaxcls.memory import Memory, available
 from jaxcls.precision import full_precision
 from jaxcls.stack import einsum
 
-COLUMNS = 128  # strengths times classes at once: as wide as a CPU's products have to be to be fast
-MOST_PRODUCTS = 250  # of the Hessian, in a step
-MOST_HALVINGS = 30  # of a step
+COLUMNS = 128  # regularisation values times classes at once: as wide as a CPU's products have to be to be fast
+MAX_PRODUCTS = 250  # with the Hessian, in a step
+MAX_HALVINGS = 30  # of a step
 
 
 class Optimum(NamedTuple):
-    """Where Newton's method ended, for each of K strengths.
+    """Where Newton's method ended, for each of K regularisation values.
 
     Attributes:
       W: the weights, the bias in the last row.
       loss: L there.
-      gradient: the largest magnitude in dL/dW there.
+      gap: an upper bound of ``loss - min L``, in float64 arithmetic, the rounding of W included.
+      gradient: the largest magnitude in dL/dW, before W was rounded to its dtype.
       iterations: Newton steps taken.
-      converged: whether the last of them could lower L by no more than a fraction ``tol``.
+      converged: whether ``gap <= tol * loss``.
     """
 
     W: Float[NDArray, "D C K"]
     loss: Float[NDArray, "K"]
+    gap: Float[NDArray, "K"]
     gradient: Float[NDArray, "K"]
     iterations: Int[NDArray, "K"]
     converged: Bool[NDArray, "K"]
 
 
 class Problem(NamedTuple):
-    """What all strengths have in common: the examples, centred if the bias is free, and the eigenvectors of XᵀX."""
+    """The examples in the basis of the eigenvectors of XᵀX, centred if the bias is free, and their dual constants."""
 
-    X: Float[Array, "N D"]
-    XT: Float[Array, "D N"]  # a product that has to turn X over takes twice as long
+    Z: Float[Array, "N R"]  # float64; if the bias is free, the last column is ones
+    Z_fast: Float[Array, "N R"]  # in the features' dtype
+    ZT_fast: Float[Array, "R N"]  # a product that transposes Z takes twice as long
     y: Integer[Array, "N"]
     weights: Float[Array, "N"]
+    penalised: Float[Array, "R"]  # 0 for a free bias, else 1
+    targets: Float[Array, "R C"]  # Zᵀ w onehot(y)
+
+
+class Basis(NamedTuple):
+    """From coefficients to weights and back, but for the bias, which is that of features less their mean."""
+
+    weights: Float[Array, "D R"]
+    coefficients: Float[Array, "R D"]
     mean: Float[Array, "D"]
-    penalised: Float[Array, "D"]
-    vectors: Float[Array, "D D"]
-    values: Float[Array, "D"]
+    size: Float[Array, ""]  # by which the features were divided
+
+
+class Expansion(NamedTuple):
+    """L around some coefficients: its value, its gradient, without the penalty and with it, and the Hessian's parts."""
+
+    S: Float[Array, "N C K"]
+    loss: Float[Array, "K"]
+    data_gradient: Float[Array, "R C K"]
+    gradient: Float[Array, "R C K"]
+    is_label: Bool[Array, "N C 1"]
+    p: Float[Array, "N C K"]
+    q: Float[Array, "N C K"]
+    q_others: Float[Array, "N C K"]  # q (1 - p), without the subtraction
 
 
 def path(
@@ -81,29 +116,27 @@ def path(
     num_classes: int | None = None,
     weights: Real[ArrayLike, "N"] | None = None,
     penalise_bias: bool = False,
-    start: Float[ArrayLike, "D C K"] | None = None,
     tol: float | None = None,
     max_iterations: int = 50,
     memory: int | None = None,
 ) -> Optimum:
-    """The optimum for every strength, neighbours side by side, the strongest first: each block begins where one ended.
+    """Minimum of L for every regularisation value, the largest first, in blocks that warm-start one another.
 
     Args:
       X: features, without a column of ones; in JAX's default float from here on.
-      y: labels in ``[0, C)``.
-      reg: strengths of the penalty ``reg Σ W²``, above 0; scikit-learn's C is ``1 / (2 N reg)``.
+      y: labels in ``[0, C)``. A class without examples gets weights of 0 and a bias at which it has no probability.
+      reg: regularisation values, above 0; scikit-learn's C is ``1 / (2 N reg)``.
       num_classes: C; the largest label and one when not given.
-      weights: what each example counts; all alike when not given. Only their proportions matter.
+      weights: the weight of each example; all alike when not given. Only their proportions matter.
       penalise_bias: whether the bias is penalised with the rest, as `jaxcls.softmax.loss` does.
-      start: weights to begin with for each strength, instead of its neighbours' optimum.
       tol: see `Optimum.converged`; the dtype's epsilon to the power 3/4 when not given, 2e-12 in float64.
       max_iterations: the most Newton steps.
-      memory: bytes to stay within, with fewer strengths side by side if need be; `jaxcls.memory.available` when not
+      memory: bytes to stay within, with fewer values side by side if need be; `jaxcls.memory.available` when not
         given.
 
     Raises:
-      ValueError: a shape does not fit, a label or a strength is out of range, a weight is negative or not finite, or
-        a single strength does not fit in memory.
+      ValueError: a shape does not fit, a label or a value is out of range, a weight is negative or not finite, or
+        a single value does not fit in memory.
       TypeError: something is no array of numbers.
 
     Example:
@@ -114,201 +147,289 @@ def path(
       >>> optimum.W.shape, optimum.converged.all()
       ((65, 10, 7), np.True_)
     """
-    strengths = _strengths(reg)
+    values = _regularisation(reg)
     features, labels, num_classes = _examples(X, y, num_classes)
     (num_examples, num_features), dtype = features.shape, features.dtype
-    shape = num_features + 1, num_classes, len(strengths)
-    start = None if start is None else checks.real(start, "start").astype(dtype)
-    if start is not None and start.shape != shape:
-        raise ValueError(f"start must have shape {list(shape)}, got {list(start.shape)}")
+    w = _shares(weights, num_examples)
     tol = float(jnp.finfo(dtype).eps) ** 0.75 if tol is None else tol
-    run = functools.partial(_solve, tol=tol, max_iterations=max_iterations)
     budget = available() if memory is None else memory
     fitting = estimate(num_examples, num_features, num_classes, dtype=dtype).fits(budget)
-    block = min(len(strengths), fitting, max(1, COLUMNS // num_classes))
-    w = jnp.asarray(_shares(weights, num_examples), dtype)
-    features, mean = _centred(features, w, penalise_bias=penalise_bias)  # the same name: the first copy can go
-    eigen = _eigen(features, w, penalise_bias=penalise_bias)
-    problem = Problem(features, features.T, labels, w, mean, *eigen)
-    rows = np.argsort(-strengths, kind="stable")
-    found: list[NDArray] = [np.zeros(shape, dtype), *(np.zeros(len(rows), kind) for kind in (dtype, dtype, int, bool))]
-    W = jnp.zeros((*shape[:2], block), dtype)
-    for first in range(0, len(rows), block):
-        own = rows[np.minimum(np.arange(first, first + block), len(rows) - 1)]  # all blocks are of one shape
-        W = jnp.broadcast_to(W[..., -1:], W.shape) if start is None else start[..., own]
-        W, *_ = optima = run(problem, W, jnp.asarray(strengths[own], dtype))
-        for whole, part in zip(found, jax.device_get(optima), strict=True):
-            whole[..., own] = part
+    block = min(len(values), fitting, max(1, COLUMNS // num_classes))
+    order = np.argsort(-values, kind="stable")
+    shape, kinds = (num_features + 1, num_classes, len(values)), (dtype, dtype, dtype, int, bool)
+    found: list[NDArray] = [np.zeros(shape, dtype), *(np.zeros(len(values), kind) for kind in kinds)]
+    present = np.unique(labels[w > 0])
+    labels = np.searchsorted(present, labels).clip(max=len(present) - 1)  # where w is 0, any label will do
+    with jax.enable_x64(True):
+        problem, basis = _rotate(features, labels, w, num_classes=len(present), penalise_bias=penalise_bias)
+        size, A = float(basis.size), np.zeros((len(problem.penalised), len(present), block))
+        for first in range(0, len(order), block):
+            rows = order[np.minimum(np.arange(first, first + block), len(order) - 1)]  # all blocks are of one shape
+            penalty = values[rows] / size**2
+            A, *ended = _solve(problem, A, penalty, tol=tol, max_iterations=max_iterations)
+            optima = _weights(problem, basis, A, penalty, present, num_classes=num_classes)
+            (gap, iterations), (W, loss, added, gradient) = jax.device_get((ended, optima))
+            optima = W, loss, gap + added, gradient, iterations, gap + added <= tol * loss
+            for whole, part in zip(found, optima, strict=True):
+                whole[..., rows] = part
     return Optimum(*found)
 
 
 def estimate(num_examples: int, num_features: int, num_classes: int, *, dtype: jnp.dtype) -> Memory:
-    """What `path` takes: X centred, turned over, weighted; of each strength 13 times its scores and weights.
+    """Bytes that `path` takes: of the examples, and of each regularisation value beside them.
 
     Example:
       >>> estimate(1000, 20, 10, dtype=jnp.dtype("float32"))
-      Memory(data=257292, cell=530920)
+      Memory(data=771876, cell=775960)
     """
-    data = 3 * num_examples * (num_features + 1) + 3 * (num_features + 1) ** 2
-    cell = 13 * (num_examples + num_features + 1) * num_classes  # 12 on a CPU, by what its processes held
-    return Memory(data * dtype.itemsize, cell * dtype.itemsize)
+    double, own = 8, dtype.itemsize  # by what its processes held on a CPU
+    data = (3 * double + 3 * own) * (num_examples + num_features + 1) * (num_features + 1)
+    cell = (7 * double + 5 * own) * (num_examples + num_features + 1) * num_classes
+    return Memory(data, cell)
+
+
+@functools.partial(jax.jit, static_argnames=("num_classes", "penalise_bias"))
+@full_precision
+def _rotate(X: Array, y: Array, w: Array, *, num_classes: int, penalise_bias: bool) -> tuple[Problem, Basis]:
+    """The examples in the basis of the eigenvectors of XᵀX, in float64."""
+    dtype, X = X.dtype, X.astype(float)
+    ones, one = jnp.ones((len(X), 1)), jnp.ones((1, 1))
+    mean = jnp.append(jnp.zeros(X.shape[1]) if penalise_bias else w @ X, 0)
+    X = jnp.append(X, ones, 1) if penalise_bias else X - mean[None, :-1]
+    largest = jnp.max(jnp.abs(X))
+    size = jnp.where(largest > 0, largest, 1)  # so that no square over- or underflows
+    X = X / size
+    if X.shape[0] < X.shape[1]:  # all in the span of the examples
+        span, R = jnp.linalg.qr(X.T)
+        _, vectors = jnp.linalg.eigh(R @ (w[:, None] * R.T))
+        vectors = span @ vectors
+    else:
+        _, vectors = jnp.linalg.eigh(X.T @ (w[:, None] * X))
+    Z, penalised = X @ vectors, jnp.ones(vectors.shape[1])
+    basis = Basis(vectors / size, vectors.T * size, mean, size)
+    if not penalise_bias:
+        Z, penalised = jnp.append(Z, ones, 1), jnp.append(penalised, 0)
+        block_diag = jax.scipy.linalg.block_diag
+        basis = Basis(block_diag(basis.weights, one), block_diag(basis.coefficients, one), mean, size)
+    targets = Z.T @ (w[:, None] * (y[:, None] == jnp.arange(num_classes)[None]))
+    return Problem(Z, Z.astype(dtype), Z.T.astype(dtype), y, w, penalised, targets), basis
 
 
 @functools.partial(jax.jit, static_argnames=("tol", "max_iterations"))
 @full_precision
-def _solve(problem: Problem, W: Array, reg: Array, *, tol: float, max_iterations: int) -> tuple[Array, ...]:
-    """The fields of `Optimum` for a stack of strengths, from ``W`` on."""
-    X, mean = problem.X, problem.mean
-    W = W.at[-1].add(_along(mean, W))
-    W -= jnp.mean(W, 1, keepdims=True)  # the same taken from all classes leaves p as it is: this penalty is the least
+def _solve(problem: Problem, A: Array, reg: Array, *, tol: float, max_iterations: int) -> tuple[Array, Array, Array]:
+    """Coefficients at the minimum for a stack of regularisation values, from the last of ``A`` on; gap; steps taken."""
 
     def going(state: Any) -> Array:
-        *_, iteration, _, converged = state
-        return (iteration < max_iterations) & ~jnp.all(converged)
+        *_, iteration, _, active = state
+        return (iteration < max_iterations) & jnp.any(active)
 
     def step(state: Any) -> Any:
-        W, S, iteration, iterations, converged = state
-        loss, gradient, hessian, inverse = _expansion(problem, W, S, reg)
-        d = _conjugate_gradients(hessian, inverse, -gradient, loss, ~converged)
-        dS = einsum("nd,dc->nc", X, d)
-        slope = _dot(gradient, d)
+        A, S, gap, iteration, iterations, active = state
+        at = _expand(problem, A, S, reg)
+        d = _direction(problem, at, reg, active, tol=tol)
+        dS, slope = einsum("nr,rc->nc", problem.Z, d), _dot(at.gradient, d)
+        before, gap = gap, jnp.where(active, _gap(problem, A, at, dS, reg), gap)
 
-        def at(size: Array) -> tuple[Array, Array]:
-            return W + size[None, None] * d, S + size[None, None] * dS
+        def moved(size: Array) -> tuple[Array, Array]:
+            return A + size[None, None] * d, S + size[None, None] * dS
 
-        size = _step_size(lambda size: _loss(problem, *at(size), reg), loss, slope, ~converged)
-        done = converged | (-slope / 2 <= tol * loss)
-        return *at(size), iteration + 1, iterations + ~converged, done
+        size = _step_size(lambda size: _loss(problem, *moved(size), reg), at.loss, slope, active)
+        # Where a step promises less than rounding, and the last one did not lower the gap, there is no more to gain.
+        going_on = (gap > tol * at.loss) & (size > 0) & ((-slope > 1e-15 * at.loss) | (gap < before / 2))
+        return *moved(size), gap, iteration + 1, iterations + active, active & going_on
 
-    nothing = jnp.zeros(reg.shape, int)
-    state = W, einsum("nd,dc->nc", X, W), 0, nothing, nothing > 0
-    W, _, _, iterations, converged = jax.lax.while_loop(going, step, state)
-    loss, gradient, *_ = _expansion(problem, W, einsum("nd,dc->nc", X, W), reg)
-    gradient += mean[:, None, None] * gradient[-1:]  # of the bias as it is with X not centred
-    return W.at[-1].add(-_along(mean, W)), loss, jnp.max(jnp.abs(gradient), (0, 1)), iterations, converged
+    A = jnp.broadcast_to(A[..., -1:], A.shape)  # those of the nearest value that is solved
+    zeros = jnp.zeros(reg.shape, int)
+    state = A, einsum("nr,rc->nc", problem.Z, A), jnp.full(reg.shape, jnp.inf), 0, zeros, zeros == 0
+    A, _, gap, _, iterations, _ = jax.lax.while_loop(going, step, state)
+    return A, gap, iterations
 
 
-def _loss(problem: Problem, W: Array, S: Array, reg: Array) -> Float[Array, "K"]:
+@functools.partial(jax.jit, static_argnames="num_classes")
+@full_precision
+def _weights(
+    problem: Problem, basis: Basis, A: Array, reg: Array, present: Array, *, num_classes: int
+) -> tuple[Array, Array, Array, Array]:
+    """W in the features' dtype for these coefficients; the loss there, what rounding added to it, the gradient."""
+    dtype = problem.Z_fast.dtype
+    exact = einsum("dr,rc->dc", basis.weights, A)
+    W = exact.astype(dtype).astype(float)
+    W = W.at[-1].set((exact[-1] - _along(basis.mean, W)).astype(dtype))
+    A_rounded = einsum("rd,dc->rc", basis.coefficients, W.at[-1].add(_along(basis.mean, W)))
+    S = einsum("nr,rc->nc", problem.Z, A_rounded)
+    at = _expand(problem, A_rounded, S, reg)
+    added = jnp.maximum(at.loss - _loss(problem, A, einsum("nr,rc->nc", problem.Z, A), reg), 0)
+    gradient = einsum("dr,rc->dc", basis.coefficients.T, at.gradient)
+    gradient += basis.mean[:, None, None] * gradient[-1:]
+    # Classes without examples: the bias that gives them a probability of epsilon times L, whatever the example.
+    lowest = jnp.min(jax.nn.logsumexp(S, axis=1), axis=0) + jnp.log(jnp.finfo(dtype).eps * at.loss)
+    every = jnp.zeros((len(W), num_classes, len(reg))).at[-1].set(jnp.minimum(lowest, 0)[None]).at[:, present].set(W)
+    return every.astype(dtype), at.loss, added, jnp.max(jnp.abs(gradient), (0, 1))
+
+
+def _loss(problem: Problem, A: Array, S: Array, reg: Array) -> Float[Array, "K"]:
     data_loss, _ = cross_entropy_and_grad(S, problem.y, problem.weights)
-    return data_loss + _penalty(W, _curvature(problem, reg))
+    return data_loss + _dot(_curvature(problem, reg) / 2 * A, A)
 
 
-def _penalty(W: Array, curvature: Array) -> Float[Array, "K"]:
-    return jnp.sum(curvature / 2 * W * W, (0, 1))
-
-
-def _curvature(problem: Problem, reg: Array) -> Float[Array, "D 1 K"]:
+def _curvature(problem: Problem, reg: Array) -> Float[Array, "R 1 K"]:
     """The penalty's second derivative."""
     return 2 * reg[None, None] * problem.penalised[:, None, None]
 
 
-def _expansion(
-    problem: Problem, W: Array, S: Array, reg: Array
-) -> tuple[Array, Array, Callable[[Array], Array], Callable[[Array], Array]]:
-    """L around ``W``, where the scores are ``S``: its value, its gradient, its Hessian, and roughly that's inverse."""
-    X, XT, w, vectors = problem.X, problem.XT, problem.weights[:, None, None], problem.vectors
-    onehot = (problem.y[:, None] == jnp.arange(S.shape[1])[None])[..., None]
-    curvature = _curvature(problem, reg)
+def _expand(problem: Problem, A: Array, S: Array, reg: Array) -> Expansion:
+    """L around ``A``, where the logits are ``S``."""
+    w, curvature = problem.weights[:, None, None], _curvature(problem, reg)
     data_loss, dS = cross_entropy_and_grad(S, problem.y, problem.weights)
-    q = dS + w * onehot
+    G = einsum("nr,nc->rc", problem.Z, dS)
+    G -= jnp.mean(G, 1, keepdims=True)  # 0, but for rounding
+    is_label = (problem.y[:, None] == jnp.arange(S.shape[1])[None])[..., None]
+    q = dS + w * is_label
     p = q / jnp.maximum(w, jnp.finfo(w.dtype).tiny)
-    scale = jnp.sum(q * (1 - p), 0)[None] * problem.values[:, None, None] + curvature
+    q_others = jnp.where(is_label, -p * dS, q * (1 - p))
+    loss = data_loss + _dot(curvature / 2 * A, A)
+    return Expansion(S, loss, G, G + curvature * A, is_label, p, q, q_others)
+
+
+def _first_order(U: Array, is_label: Array, p: Array, q: Array) -> Array:
+    """By how much q changes, to first order, where the logits change by U: to full relative precision at p near 1."""
+    T = jnp.where(is_label, 0, q * (U - jnp.sum(p * U, 1, keepdims=True)))
+    return jnp.where(is_label, -jnp.sum(T, 1, keepdims=True), T)
+
+
+def _gap(problem: Problem, A: Array, at: Expansion, U: Array, reg: Array) -> Float[Array, "K"]:
+    """The duality gap at q', what q becomes to first order where the logits change by U."""
+    penalised, tiny = problem.penalised[:, None, None], jnp.finfo(U.dtype).tiny
+    T = _first_order(U, at.is_label, at.p, at.q)
+    T *= jnp.minimum(1, 1 / jnp.max(-T / jnp.maximum(at.q, tiny), (0, 1)))[None, None]  # q' must not be negative
+    divergence = jnp.sum(T * T / jnp.maximum(at.q, tiny), (0, 1))  # at least KL(q', q)
+    dG = einsum("nr,nc->rc", problem.Z, T)
+    dG -= jnp.mean(dG, 1, keepdims=True)
+    # With a free bias, whose row is the last: the share of a constant distribution that satisfies the equality.
+    G, Zq = at.data_gradient + dG, at.data_gradient + dG + problem.targets[..., None]
+    share = jnp.where(penalised[-1, 0] == 0, jnp.max(G[-1] / Zq[-1], 0), 0)
+    rest = jnp.where(penalised > 0, at.gradient + dG - share[None, None] * Zq, 0)
+    of_bias = share * np.log(U.shape[1]) + _dot(jnp.where(penalised > 0, share[None, None] * Zq, G), A)
+    return jnp.maximum(divergence + of_bias + jnp.sum(rest * rest, (0, 1)) / (4 * reg), 0)
+
+
+def _direction(problem: Problem, at: Expansion, reg: Array, active: Array, *, tol: float) -> Array:
+    """``d`` with ``hessian(d) = -gradient``, of the active cells, the better the nearer L is to its minimum."""
+    fast, curvature, tiny = problem.Z_fast.dtype, _curvature(problem, reg), jnp.finfo(reg.dtype).tiny
+    diagonal = einsum("rn,nc->rc", problem.ZT_fast**2, at.q_others.astype(fast)) + curvature
+    above = _dot(at.gradient / diagonal, at.gradient) / 2  # L - min L, about
+    # In units of rows and cells in which all numbers are near 1: nothing may over- or underflow in float32.
+    unit = jnp.maximum(jnp.max(jnp.sum(at.q_others, 0), 0), tiny)[None, None]
+    typical = jnp.mean(diagonal, 1, keepdims=True)
+    row = jnp.sqrt(unit / jnp.maximum(typical, tiny))
+    height = jnp.maximum(jnp.max(jnp.abs(row * at.gradient), (0, 1), keepdims=True), tiny)
+    numbers = (
+        -row * at.gradient / height,
+        at.p,
+        at.q / unit,
+        curvature / typical,
+        typical / diagonal,
+        row,
+        height / row / _residual_allowed(problem, at, reg, tol * at.loss),
+    )
+    b, p, q, curvature, inverse, row, residual = (array.astype(fast) for array in numbers)
 
     def hessian(V: Array) -> Array:
-        U = einsum("nd,dc->nc", X, V)
-        return einsum("dn,nc->dc", XT, q * (U - jnp.sum(p * U, 1, keepdims=True))) + curvature * V
+        U = einsum("nr,rc->nc", problem.Z_fast, row * V)
+        return row * einsum("rn,nc->rc", problem.ZT_fast, _first_order(U, at.is_label, p, q)) + curvature * V
 
-    def inverse(R: Array) -> Array:
-        V = einsum("de,ec->dc", vectors, einsum("ed,dc->ec", vectors.T, R) / scale)
-        return V - jnp.mean(V, 1, keepdims=True)  # so W's mean stays 0
+    def precondition(R: Array) -> Array:
+        V = R * inverse
+        return V - jnp.mean(V, 1, keepdims=True)  # the same taken from all classes leaves p as it is
 
-    return data_loss + _penalty(W, curvature), einsum("dn,nc->dc", XT, dS) + curvature * W, hessian, inverse
+    # Once L is at its minimum, as it seems, a last step has to show it: by its residual, on which the gap rests.
+    forcing = jnp.clip(2 * above / at.loss, 1e-6, 0.1).astype(fast)
+
+    def enough(r: Array, reduction: Array) -> Array:
+        return jnp.where(above <= tol * at.loss, _dot(residual * r, residual * r) <= 1, reduction <= forcing)
+
+    d = _conjugate_gradients(hessian, precondition, b, enough, active)
+    return (row * d).astype(unit.dtype) * (height / unit)
+
+
+def _residual_allowed(problem: Problem, at: Expansion, reg: Array, gap: Array) -> Float[Array, "R 1 K"]:
+    """How large a step's residual may be in each row of A, for the gap that `_gap` finds to be about this one."""
+    penalised = jnp.sqrt(reg * gap)
+    share = gap / (4 * (np.log(at.S.shape[1]) + 2 * jnp.max(jnp.abs(at.S), (0, 1))))
+    share = jnp.minimum(share, penalised / jnp.sqrt(_dot(problem.targets[..., None], problem.targets[..., None])))
+    bias = share * jnp.min(problem.targets[-1])
+    return jnp.where(problem.penalised[:, None, None] > 0, penalised[None, None], bias[None, None])
 
 
 def _conjugate_gradients(
-    hessian: Callable[[Array], Array], inverse: Callable[[Array], Array], b: Array, loss: Array, active: Array
+    hessian: Callable[[Array], Array],
+    precondition: Callable[[Array], Array],
+    b: Array,
+    enough: Callable[[Array, Array], Array],
+    active: Array,
 ) -> Array:
-    """``d`` with ``hessian(d) = b``, of the active cells, the better the nearer L is to its minimum."""
-    z = inverse(b)
-    above = _dot(b, z)  # twice by how much L lies above its minimum, about
-    enough = above * jnp.clip(above / jnp.abs(loss), 1e-6, 0.1)
+    """``d`` with ``hessian(d) = b``, of the active cells, until enough of the residual and its squared norm's fall."""
+    z = precondition(b)
+    bz = _dot(b, z)
 
     def going(state: Any) -> Array:
         *_, count, active = state
-        return (count < MOST_PRODUCTS) & jnp.any(active)
+        return (count < MAX_PRODUCTS) & jnp.any(active)
 
     def product(state: Any) -> Any:
         d, r, v, rz, count, active = state
         Hv = hessian(v)
         size = jnp.where(active, rz / _dot(v, Hv), 0)
         d, r = d + size[None, None] * v, r - size[None, None] * Hv
-        z = inverse(r)
+        z = precondition(r)
         rz, before = _dot(r, z), rz
-        active &= rz > enough
+        active &= ~enough(r, rz / bz)
         v = z + jnp.where(active, rz / before, 0)[None, None] * v
         return d, r, v, rz, count + 1, active
 
     # Where b is 0 there is nothing to solve, and nothing to divide by.
-    d, *_ = jax.lax.while_loop(going, product, (jnp.zeros_like(b), b, z, above, 0, active & (above > 0)))
+    active &= (bz > 0) & ~enough(b, jnp.ones_like(bz))
+    d, *_ = jax.lax.while_loop(going, product, (jnp.zeros_like(b), b, z, bz, 0, active))
     return d
 
 
 def _step_size(loss_at: Callable[[Array], Array], loss: Array, slope: Array, active: Array) -> Float[Array, "K"]:
-    """1, or the first of its halves at which L falls by 1/10,000 of what its slope promises; 0 where not active."""
+    """Backtracking line search (Armijo): 1, or the first of its halves; 0 where not active or where none will do."""
     rounding = 8 * jnp.finfo(loss.dtype).eps * jnp.abs(loss)
 
     def going(state: Any) -> Array:
         _, count, active = state
-        return (count < MOST_HALVINGS) & jnp.any(active)
+        return (count < MAX_HALVINGS) & jnp.any(active)
 
     def halve(state: Any) -> Any:
         size, count, active = state
         active &= ~(loss_at(size) <= loss + 1e-4 * size * slope + rounding)
         return jnp.where(active, size / 2, size), count + 1, active
 
-    size, *_ = jax.lax.while_loop(going, halve, (jnp.ones_like(loss), 0, active))
-    return jnp.where(active, size, 0)
+    size, _, failed = jax.lax.while_loop(going, halve, (jnp.ones_like(loss), 0, active))
+    return jnp.where(active & ~failed, size, 0)
 
 
-def _examples(X: ArrayLike, y: ArrayLike, num_classes: int | None) -> tuple[Array, Array, int]:
+def _examples(X: ArrayLike, y: ArrayLike, num_classes: int | None) -> tuple[Array, NDArray[np.integer], int]:
     X = checks.real(X, "X").astype(jnp.result_type(float))
     if X.ndim != 2 or 0 in X.shape:
         raise ValueError(f"X must have shape [N, d] with N, d >= 1, got {list(X.shape)}")
-    labels = checks.labels(y, len(X))
+    labels = np.asarray(checks.labels(y, len(X)))
     num_classes = int(labels.max()) + 1 if num_classes is None else num_classes
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(f"labels must lie in [0, {num_classes}), got {labels.min()} to {labels.max()}")
     return X, labels, num_classes
 
 
-@functools.partial(jax.jit, static_argnames="penalise_bias")
-@full_precision
-def _centred(X: Array, weights: Array, *, penalise_bias: bool) -> tuple[Array, Array]:
-    """X with a column of ones, and the mean that was subtracted: 0 where the bias is penalised."""
-    mean = jnp.zeros(X.shape[1], X.dtype) if penalise_bias else weights @ X
-    return softmax.append_ones(X - mean[None]), jnp.append(mean, 0)
-
-
-@functools.partial(jax.jit, static_argnames="penalise_bias")
-@full_precision
-def _eigen(X: Array, weights: Array, *, penalise_bias: bool) -> tuple[Array, Array, Array]:
-    """Which rows of W are penalised, and the eigenvectors and eigenvalues of XᵀX, a free bias by itself."""
-    penalised = jnp.ones(X.shape[1], X.dtype).at[-1].set(1 if penalise_bias else 0)
-    own = X if penalise_bias else X[:, :-1]
-    values, vectors = jnp.linalg.eigh(own.T @ (weights[:, None] * own))
-    if not penalise_bias:  # against which X is centred
-        values, vectors = jnp.append(values, 1), jax.scipy.linalg.block_diag(vectors, jnp.ones((1, 1), X.dtype))
-    return penalised, vectors, jnp.maximum(values, 0)
-
-
-def _strengths(reg: ArrayLike | Sequence[float]) -> Float[NDArray, "K"]:
-    strengths = np.asarray(checks.real(reg, "reg"), np.float64)
-    if strengths.ndim != 1 or not strengths.size:
-        raise ValueError(f"reg must hold at least one strength, got shape {list(strengths.shape)}")
-    if not ((strengths > 0) & np.isfinite(strengths)).all():
-        wrong = strengths[~((strengths > 0) & np.isfinite(strengths))][0]
+def _regularisation(reg: ArrayLike | Sequence[float]) -> Float[NDArray, "K"]:
+    values = np.asarray(checks.real(reg, "reg"), np.float64)
+    if values.ndim != 1 or not values.size:
+        raise ValueError(f"reg must hold at least one value, got shape {list(values.shape)}")
+    if not ((values > 0) & np.isfinite(values)).all():
+        wrong = values[~((values > 0) & np.isfinite(values))][0]
         raise ValueError(f"reg must hold finite values above 0, where there is an optimum, got {wrong:g}")
-    return strengths
+    return values
 
 
 def _shares(weights: ArrayLike | None, num_examples: int) -> Float[NDArray, "N"]:

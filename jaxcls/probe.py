@@ -19,7 +19,7 @@ from jaxcls.grid import Grid
 from jaxcls.outcome import SCORES, SweepResult, Timings
 from jaxcls.train import Score
 
-MORE = {"gradient": "f8", "iterations": "i8", "converged": "?"}  # columns, beside those of any sweep
+MORE = {"gap": "f8", "gradient": "f8", "iterations": "i8", "converged": "?"}  # columns, beside those of any sweep
 STRENGTHS = tuple(np.logspace(1, -9, 96).tolist())
 
 
@@ -40,7 +40,7 @@ def run(
       tol, max_iterations: as in `jaxcls.newton.path`.
 
     Returns:
-      A `SweepResult` whose table has three more columns, as `jaxcls.newton.Optimum` has them: ``gradient``,
+      A `SweepResult` whose table has four more columns, as `jaxcls.newton.Optimum` has them: ``gap``, ``gradient``,
       ``iterations`` and ``converged``. It has no losses along the way, and counts compilation as running. Of folds,
       solved one after another, it has no params and no test accuracy.
 

@@ -26,7 +26,8 @@ PICTURES = {
     "loss.png": "Minibatch loss of every cell over the steps",
     "weights.png": "Weights of the best cell",
 }
-FORMATS = {"train_loss": "#.6g", "val_loss": "#.6g", "train_accuracy": ".4f", "val_accuracy": ".4f", "gradient": ".1e"}
+FORMATS = dict.fromkeys(("train_loss", "val_loss"), "#.6g") | dict.fromkeys(("train_accuracy", "val_accuracy"), ".4f")
+FORMATS |= dict.fromkeys(("gap", "gradient"), ".1e")
 
 PRINTED = 100  # rows of the table, as the style has it
 

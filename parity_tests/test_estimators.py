@@ -58,12 +58,15 @@ def test_scikit_learn_s_checks_pass(estimator: BaseEstimator, check: Callable[[B
 def test_it_is_logistic_regression(iris: tuple, num_classes: int, class_weight: Any, weighted: bool) -> None:
     X, y = iris[0], np.minimum(iris[1], num_classes - 1)
     weights = np.random.default_rng(1).uniform(0, 3, len(y)) if weighted else np.ones(len(y))
-    total = np.sum(weights * compute_sample_weight(class_weight, y))
+    # Balanced by the sum of its weights, every class has the same share of them.
+    total = np.sum(weights * (1 if class_weight == "balanced" else compute_sample_weight(class_weight, y)))
     for reg in (1e-1, 1e-3):
         ours = SoftmaxClassifier(reg, class_weight=class_weight).fit(X, y, weights)
         strength = 1 / ((2 if num_classes > 2 else 1) * total * reg)
-        theirs = LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-14, max_iter=1000)
-        theirs.fit(X, y, weights * compute_sample_weight(class_weight, y))
+        theirs = LogisticRegression(
+            C=strength, class_weight=class_weight, solver="newton-cholesky", tol=1e-14, max_iter=1000
+        )
+        theirs.fit(X, y, weights)
         assert ours.coef_.shape == theirs.coef_.shape
         np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=1e-5)
         biases = [model.intercept_ - (model.intercept_.mean() if num_classes > 2 else 0) for model in (ours, theirs)]
@@ -162,6 +165,25 @@ def test_among_equal_accuracies_the_lower_log_loss_wins_then_the_first(iris: tup
     assert found["rank_test_score"].tolist() == [4, 1, 3, 2]
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_fold_that_did_not_converge_has_seen_nothing_of_what_it_holds_out() -> None:
+    """Labels that mean nothing: whoever scores above chance on them has seen them."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 200)), rng.integers(0, 3, 60)
+    ours = SoftmaxClassifierCV((1e-6,), max_iter=1).fit(X, y)
+    theirs = GridSearchCV(SoftmaxClassifier(max_iter=1), {"reg": (1e-6,)}, cv=5).fit(X, y)
+    np.testing.assert_array_equal(ours.cv_results_["mean_test_score"], theirs.cv_results_["mean_test_score"])
+    assert ours.best_score_ < 0.5
+
+
+def test_a_class_whose_weights_are_0_is_no_class(iris: tuple) -> None:
+    X, y = iris
+    balanced = SoftmaxClassifier(class_weight="balanced").fit(X, y, (y < 2).astype(float))
+    without = SoftmaxClassifier(class_weight="balanced").fit(X[y < 2], y[y < 2])
+    np.testing.assert_allclose((balanced.coef_[1] - balanced.coef_[0]), without.coef_[0], atol=1e-6)
+    assert 2 not in balanced.predict(X)
+
+
 def test_groups_stay_together(iris: tuple) -> None:
     groups = np.arange(150) % 7
     ours = SoftmaxClassifierCV(STRENGTHS, cv=GroupKFold(3)).fit(*iris, groups=groups)
@@ -203,15 +225,15 @@ def test_any_optimizer_of_optax_s_trains(iris: tuple) -> None:
 
 
 def test_what_did_not_converge_is_said(iris: tuple) -> None:
-    with pytest.warns(ConvergenceWarning, match="1 of 1 strengths did not converge in 1 steps"):
+    with pytest.warns(ConvergenceWarning, match="1 of 1 values of reg did not converge in 1 steps"):
         assert SoftmaxClassifier(1e-6, max_iter=1).fit(*iris).n_iter_ == 1
 
 
 MISTAKES: dict[str, tuple[BaseEstimator, str]] = {
     "strength 0": (SoftmaxClassifier(0.0), "reg must hold finite values above 0, where there is an optimum, got 0"),
     "strength of no kind": (SoftmaxClassifier("l2"), "reg must be an array of numbers, got <U2"),
-    "one strength": (SoftmaxClassifierCV(0.1), r"reg must hold at least one strength, got shape \[\]"),
-    "no strength": (SoftmaxClassifierCV([]), r"reg must hold at least one strength, got shape \[0\]"),
+    "one strength": (SoftmaxClassifierCV(0.1), r"reg must hold at least one value, got shape \[\]"),
+    "no strength": (SoftmaxClassifierCV([]), r"reg must hold at least one value, got shape \[0\]"),
     "no step": (SoftmaxClassifier(max_iter=0), "max_iter must be at least 1, got 0"),
     "class weight": (SoftmaxClassifier(class_weight="even"), "The 'class_weight' parameter .* Got 'even' instead."),
     "folds": (SoftmaxClassifierCV(cv=1), ".* at least one train/test split .*"),
