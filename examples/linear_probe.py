@@ -236,9 +236,8 @@ def report(config: Config, result: SweepResult, splits: Splits, paths: list[Path
     print(f"wrote     {paths[0].parent}/")
     for pictures in (False, True):
         print(f"          {', '.join(path.name for path in paths if (path.suffix == '.png') == pictures)}")
-    print("\nTo predict y for raw features X [N, d], in JAX; in numpy or torch, load_file is")
-    print("of safetensors.numpy or safetensors.torch, X there a tensor of the same dtype:\n")
-    print(results.reload_lines(paths[0].with_name("best.safetensors"), "jax", result.params))
+    print("\nTo predict y for raw features X [N, d], in numpy or JAX; in torch: torchref.load\n")
+    print(results.reload_lines(paths[0].with_name("best.safetensors"), "numpy", result.params))
 
 
 if __name__ == "__main__":

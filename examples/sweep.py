@@ -333,9 +333,8 @@ def report(result: SweepResult, paths: list[Path], seconds: dict[str, float]) ->
         print(f"          {', '.join(path.name for path in paths if (path.suffix == '.png') == pictures)}")
     if best is not None:
         path = paths[0].with_name("best.safetensors")
-        print("\nTo predict y for raw features X [N, d], in JAX; in numpy or torch, load_file is")
-        print("of safetensors.numpy or safetensors.torch, X there a tensor of the same dtype:\n")
-        print(results.reload_lines(path, "jax", result.params))
+        print("\nTo predict y for raw features X [N, d], in numpy or JAX; in torch: torchref.load\n")
+        print(results.reload_lines(path, "numpy", result.params))
 
 
 def report_stopped(stopped: checkpoint.Stopped, grid: Grid, plan: list[sweep.Part], out: Path) -> None:

@@ -191,9 +191,10 @@ def _predict(run: Run) -> str:
     if arrays.keys() not in ({"W"}, {*two_layer.Params._fields}):
         return ""  # somebody else's model
     params = arrays["W"] if "W" in arrays else two_layer.Params(**arrays)
-    lines = results.reload_lines("best.safetensors", "jax", params)
+    lines = results.reload_lines("best.safetensors", "numpy", params)
     note = (
-        "In the run's folder, for raw features <code>X [N, d]</code>; numpy and torch have modules of their own there."
+        "In the run's folder, for raw features <code>X [N, d]</code>, an array of numpy or JAX;"
+        " in torch: <code>torchref.load</code>."
     )
     return f'<p class="note">{note}</p>\n{_code(lines)}'
 

@@ -114,29 +114,28 @@ def reload_lines(path: str | Path, framework: str, params: Params) -> str:
 
     Args:
       path: of ``best.safetensors``.
-      framework: ``jax``, ``numpy`` or ``torch``, where X is to be a tensor of the weights' dtype; nothing of jaxcls
-        is needed in any.
+      framework: ``numpy``, also for JAX's arrays, or ``torch``; nothing of jaxcls is needed in either.
       params: what the file holds: a lone array, or those of the two-layer net.
 
     Example:
       >>> print(reload_lines("run/best.safetensors", "torch", np.zeros((65, 10))))
       from safetensors.torch import load_file
       p = load_file("run/best.safetensors")
-      y = ((X - p["mean"]) / p["scale"] @ p["W"][:-1] + p["W"][-1]).argmax(1)
+      X = ((X - p["mean"]) / p["scale"]).to(p["W"].dtype)
+      y = (X @ p["W"][:-1] + p["W"][-1]).argmax(1)
     """
-    # safetensors.flax loads JAX arrays, without flax.
-    module = {"jax": "flax", "numpy": "numpy", "torch": "torch"}[framework]
-    load = [
-        f"from safetensors.{module} import load_file",
+    net = isinstance(params, two_layer.Params)
+    prepared = '(X - p["mean"]) / p["scale"]'  # in float64, as mean and scale are
+    if framework == "torch":  # which does not multiply two dtypes
+        prepared = f'({prepared}).to(p["{"W1" if net else "W"}"].dtype)'
+    lines = [
+        f"from safetensors.{framework} import load_file",
         f"p = load_file({json.dumps(Path(path).as_posix(), ensure_ascii=False)})",
+        f"X = {prepared}",
     ]
-    predict = ['y = ((X - p["mean"]) / p["scale"] @ p["W"][:-1] + p["W"][-1]).argmax(1)']
-    if isinstance(params, two_layer.Params):
-        predict = [
-            'h = ((X - p["mean"]) / p["scale"] @ p["W1"] + p["b1"]).clip(0)',
-            'y = (h @ p["W2"] + p["b2"]).argmax(1)',
-        ]
-    return "\n".join(load + predict)
+    if net:
+        return "\n".join([*lines, 'h = (X @ p["W1"] + p["b1"]).clip(0)', 'y = (h @ p["W2"] + p["b2"]).argmax(1)'])
+    return "\n".join([*lines, 'y = (X @ p["W"][:-1] + p["W"][-1]).argmax(1)'])
 
 
 def command(config: Any, defaults: Mapping[str, Any]) -> str:

@@ -285,7 +285,8 @@ def _resumed(resume: Snapshot, begin: Snapshot, num_blocks: int, chunks: list[ra
 
 def _examples(on: Mesh, problem: Problem, data: Splits | Folds) -> Examples:
     if isinstance(data, Folds):
-        return Examples(*(put(on, array) for array in (data.train.X, data.train.y, data.mean, data.scale)))
+        moments = (moment.astype(problem.dtype) for moment in (data.fold_mean, data.fold_scale))
+        return Examples(*(put(on, array) for array in (data.train.X, data.train.y, *moments)))
     X, y = (np.concatenate([getattr(split, name) for split in (data.train, data.val)]) for name in ("X", "y"))
     return Examples(wide.features(problem, put(on, X)), put(on, y))
 

@@ -231,6 +231,34 @@ def test_standard_standardises_by_train_alone() -> None:
     assert abs(splits.val.X.mean()) > 1e-4
 
 
+LARGE = {
+    "time stamps": (1.7e9, float),
+    "identifiers": (2**40, np.int64),
+    "beyond float32's integers": (2**24, np.int32),
+}
+
+
+@pytest.mark.parametrize("case", LARGE)
+def test_standardisation_keeps_what_float32_cannot_hold(case: str) -> None:
+    """The mean is subtracted in float64, in every fold too, and by what is saved with the weights."""
+    offset, kind = LARGE[case]
+    y = np.arange(60) % 2
+    X = (offset + np.column_stack([20 * y, 50 - y]) + np.random.default_rng(0).normal(0, 3, (60, 2))).astype(kind)
+    source = data.from_arrays(X, y)
+    splits = data.standard(source)
+    folds = data.standard_folds(source, np.array_split(np.arange(60), 3))
+    fold = folds.split(1)
+    for prepared, train, val in (
+        (splits, source.train, source.val),
+        (fold, np.r_[:20, 40:60], np.arange(20, 40)),
+    ):
+        mean, scale = X[train].mean(axis=0), X[train].std(axis=0)
+        np.testing.assert_allclose(prepared.train.X, (X[train] - mean) / scale, atol=1e-5)
+        np.testing.assert_allclose(prepared.val.X, (X[val] - mean) / scale, atol=1e-5)
+        np.testing.assert_allclose(prepared.mean, mean, rtol=1e-14)
+        np.testing.assert_allclose(prepared.scale, scale, rtol=1e-6)
+
+
 def test_a_constant_feature_is_only_centred_though_its_mean_rounds() -> None:
     X = np.column_stack([np.full(1000, 0.1), np.random.default_rng(0).standard_normal(1000)])
     X[-3:, 0] = 0.2  # in test

@@ -218,7 +218,7 @@ def test_a_net_has_its_column_its_history_and_its_lines(net_folder: Path) -> Non
 
 def test_the_lines_to_predict_are_those_that_a_run_prints(folder: Path, result: outcome.SweepResult) -> None:
     assert Document(report.write(folder)).all("pre")[0] == results.reload_lines(
-        "best.safetensors", "jax", result.params
+        "best.safetensors", "numpy", result.params
     )
 
 

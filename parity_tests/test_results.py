@@ -19,6 +19,7 @@ import pytest
 import safetensors
 import torch
 
+import torchref
 from jaxcls import data, outcome, plots, report, results, softmax, sweep
 from jaxcls.classifier import Classifier, two_layer_net
 from jaxcls.data import Splits, load_digits
@@ -149,7 +150,7 @@ def test_safetensors_header_says_which_cell_it_is(folder: Path, result: outcome.
 
 
 @pytest.mark.parametrize(
-    ("framework", "tensor"), [("jax", jnp.asarray), ("numpy", np.asarray), ("torch", torch.tensor)]
+    ("framework", "tensor"), [("numpy", jnp.asarray), ("numpy", np.asarray), ("torch", torch.tensor)]
 )
 @pytest.mark.parametrize("model", ["linear", "net"])
 def test_the_printed_lines_predict_as_the_sweep_did(
@@ -159,15 +160,30 @@ def test_the_printed_lines_predict_as_the_sweep_did(
     source = load_digits()
     names = {"X": tensor(source.X[source.test].astype(np.float32))}
     lines = results.reload_lines(folder / "best.safetensors", framework, result.params)
-    assert len(lines.splitlines()) == {"linear": 3, "net": 4}[model]
+    assert len(lines.splitlines()) == {"linear": 4, "net": 5}[model]
     with jax.numpy_rank_promotion("allow"):  # as it is for everyone but these tests
         exec(lines, names)
     assert (np.asarray(names["y"]) == digits.test.y).mean() == pytest.approx(result.test_accuracy, abs=1e-9)
 
 
+@pytest.mark.parametrize("framework", ["numpy", "torch", "torchref"])
+def test_time_stamps_are_predicted_as_they_were_trained(framework: str, tmp_path: Path) -> None:
+    y = np.arange(60) % 2
+    X = 1.7e9 + 20 * y[:, None] + np.random.default_rng(0).normal(0, 3, (60, 1))
+    splits = data.standard(data.from_arrays(X, y))
+    result = sweep.run(splits, Grid(lr=[1.0], reg=[0.0]), steps=50)
+    results.write(tmp_path, result, splits, {})
+    path = tmp_path / "best.safetensors"
+    names = {"X": X if framework == "numpy" else torch.tensor(X)}
+    lines = "y = torchref.load(path)(X).argmax(1)"
+    names |= {"torchref": torchref, "path": path}
+    exec(lines if framework == "torchref" else results.reload_lines(path, framework, result.params), names)
+    assert (np.asarray(names["y"]) == y).all()
+
+
 @pytest.mark.parametrize("folder", ['a "quoted" one', "ein schönes"])
 def test_the_printed_lines_are_python_whatever_the_folder_s_name(folder: str) -> None:
-    (_, line, _) = results.reload_lines(Path(folder) / "best.safetensors", "jax", np.zeros((2, 2))).split("\n")
+    _, line, *_ = results.reload_lines(Path(folder) / "best.safetensors", "numpy", np.zeros((2, 2))).split("\n")
     assert ast.literal_eval(line.removeprefix("p = load_file(")[:-1]) == f"{folder}/best.safetensors"
 
 

@@ -2,24 +2,27 @@
 
 from os import PathLike
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 
 class Standardise(nn.Module):
-    """``(X - mean) / scale``: how the features were prepared on which the model was trained."""
+    """``(X - mean) / scale`` in the dtype of these, then in that of ``like``: how features were prepared."""
 
     mean: Tensor
     scale: Tensor
+    like: Tensor
 
-    def __init__(self, mean: Tensor, scale: Tensor) -> None:
+    def __init__(self, mean: Tensor, scale: Tensor, like: Tensor) -> None:
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
+        self.register_buffer("like", torch.empty(0, dtype=like.dtype))
 
     def forward(self, X: Tensor) -> Tensor:
         """Raw features ``[N, d]`` to prepared ones."""
-        return (X - self.mean) / self.scale
+        return ((X - self.mean) / self.scale).to(self.like.dtype)
 
 
 def load(path: str | PathLike[str]) -> nn.Sequential:
@@ -48,10 +51,10 @@ def load(path: str | PathLike[str]) -> nn.Sequential:
         raise ValueError(f"{path} is no safetensors file: {' '.join(str(error).split())}") from None
     linear, net = {"W", "mean", "scale"}, {"W1", "b1", "W2", "b2", "mean", "scale"}
     if p.keys() == linear:
-        return nn.Sequential(Standardise(p["mean"], p["scale"]), _linear(p["W"][:-1], p["W"][-1]))
+        return nn.Sequential(Standardise(p["mean"], p["scale"], p["W"]), _linear(p["W"][:-1], p["W"][-1]))
     if p.keys() == net:
         layers = _linear(p["W1"], p["b1"]), nn.ReLU(), _linear(p["W2"], p["b2"])
-        return nn.Sequential(Standardise(p["mean"], p["scale"]), *layers)
+        return nn.Sequential(Standardise(p["mean"], p["scale"], p["W1"]), *layers)
     raise ValueError(f"{path} must hold {', '.join(sorted(linear))} or {', '.join(sorted(net))}, got {', '.join(p)}")
 
 

@@ -42,12 +42,13 @@ def standard_folds(source: Source, parts: Sequence[NDArray[np.integer]]) -> Fold
     rows = np.concatenate(parts)
     if len(np.unique(rows)) < len(rows):
         raise ValueError("parts must have no row in common, or what is held out would be trained on")
+    mean, scale = _moments(source.X[rows])
     moments = [_moments(source.X[np.setdiff1d(rows, part, assume_unique=True)]) for part in parts]
-    mean, scale = (np.stack(each) for each in zip(*moments, strict=True))
-    raw = prepare(source.X[rows], np.zeros(1), np.ones(1))
-    train, sizes = Split(raw, _labels(source.y[rows])), tuple(len(part) for part in parts)
-    mean, scale = mean.astype(raw.dtype), scale.astype(raw.dtype)
-    return Folds(train, sizes, mean, scale, source.class_names, f"{source.name}/standard, {len(sizes)} folds")
+    fold_mean, fold_scale = (np.stack(each) for each in zip(*moments, strict=True))
+    sizes, name = tuple(len(part) for part in parts), f"{source.name}/standard, {len(parts)} folds"
+    train = Split(prepare(source.X[rows], mean, scale), _labels(source.y[rows]))
+    fold_mean, fold_scale = (fold_mean - mean) / scale, fold_scale / scale
+    return Folds(train, sizes, mean, scale, fold_mean, fold_scale, source.class_names, name)
 
 
 def cs231n(source: Source) -> Splits:
@@ -88,8 +89,13 @@ PROTOCOLS: dict[str, Callable[[Source], Splits]] = {"standard": standard, "cs231
 
 def _moments(X: NDArray) -> tuple[NDArray, NDArray]:
     """Each feature's mean and standard deviation, 1 where that is 0 but for the mean's rounding."""
-    with np.errstate(over="ignore", invalid="ignore"):  # `Split` says where a feature is too large
+    with np.errstate(over="ignore", invalid="ignore"):
         mean, scale = X.mean(axis=0, dtype=np.float64), X.std(axis=0, dtype=np.float64)
+    if not (finite := np.isfinite(mean) & np.isfinite(scale)).all():
+        column = int(np.argmin(finite))
+        raise ValueError(
+            f"X must be finite when squared, its largest in column {column} is {abs(X[:, column]).max():g}"
+        )
     return mean, np.where(scale > len(X) * np.finfo(float).eps * np.abs(mean), scale, 1.0)
 
 
@@ -103,17 +109,7 @@ def _split(source: Source, protocol: str, mean: NDArray, scale: NDArray) -> Spli
         Split(prepare(source.X[rows], mean, scale), _labels(source.y[rows]))
         for rows in (source.train, source.val, source.test)
     )
-    dtype = train.X.dtype
-    return Splits(
-        train,
-        val,
-        test,
-        source.class_names,
-        mean.astype(dtype),
-        scale.astype(dtype),
-        source.pixels,
-        f"{source.name}/{protocol}",
-    )
+    return Splits(train, val, test, source.class_names, mean, scale, source.pixels, f"{source.name}/{protocol}")
 
 
 def _require_cifar10(source: Source, protocol: str) -> None:

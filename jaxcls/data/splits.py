@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+BLOCK = 1024  # examples prepared at once, in float64
+
 _TO_INTEGERS = dict.fromkeys("US", ": np.unique(y, return_inverse=True)[1] makes them, of the y of all files at once")
 _TO_INTEGERS |= {"f": ": y.astype(int) makes them of whole numbers", "b": ": y.astype(int) makes them"}
 
@@ -103,7 +105,7 @@ class Splits(_Sizes):
     Attributes:
       train, val, test: the examples.
       class_names: a name for each of the C classes.
-      mean, scale: ``[D]``, how raw features were prepared; a saved model carries them along.
+      mean, scale: ``[D]``, float64, how raw features were prepared; a saved model carries them along.
       pixels: where each picture element of an example lies in its features, ``[height, width]`` or
         ``[height, width, 3]``; None when examples are not pictures.
       name: source and protocol, for the record.
@@ -155,9 +157,10 @@ class Folds(_Sizes):
     """Examples in parts, each of which is held out in turn: fold k trains on all but the k-th, and validates on that.
 
     Attributes:
-      train: all examples, part by part, their features raw.
+      train: all examples, part by part, prepared by the mean and scale of all: ``X = (raw - mean) / scale``.
       parts: how many examples each part has.
-      mean, scale: ``[K, D]``, how each fold prepares its examples: ``X = (raw - mean) / scale``.
+      mean, scale: ``[D]``, float64, those of all.
+      fold_mean, fold_scale: ``[K, D]``, how each fold prepares its X once more, by its own train alone.
       class_names: a name for each of the C classes.
       name: source and protocol, for the record.
 
@@ -170,6 +173,8 @@ class Folds(_Sizes):
     parts: tuple[int, ...]
     mean: NDArray[np.floating]
     scale: NDArray[np.floating]
+    fold_mean: NDArray[np.floating]
+    fold_scale: NDArray[np.floating]
     class_names: tuple[str, ...]
     name: str
 
@@ -188,8 +193,9 @@ class Folds(_Sizes):
     def split(self, fold: int) -> Splits:
         """This fold's examples, prepared; what it holds out is both val and test."""
         held_out = np.repeat(np.arange(self.num_folds), self.parts) == fold
-        mean, scale = self.mean[fold], self.scale[fold]
+        mean, scale = self.fold_mean[fold], self.fold_scale[fold]
         train, val = (Split(prepare(self.train.X[r], mean, scale), self.train.y[r]) for r in (~held_out, held_out))
+        mean, scale = self.mean + self.scale * mean, self.scale * scale  # of raw features
         return Splits(train, val, val, self.class_names, mean, scale, None, self.name)
 
 
@@ -207,7 +213,9 @@ def balanced(y: NDArray[np.integer], num_classes: int) -> NDArray[np.floating]:
 
 
 def prepare(X: NDArray, mean: NDArray, scale: NDArray) -> NDArray[np.floating]:
-    """``(X - mean) / scale``, in JAX's default float.
+    """``(X - mean) / scale`` in float64, then rounded to JAX's default float.
+
+    Rounded before, features whose mean is large beside their deviation would lose what tells them apart.
 
     Args:
       X: raw features, ``[N, D]``, of any real dtype.
@@ -219,10 +227,12 @@ def prepare(X: NDArray, mean: NDArray, scale: NDArray) -> NDArray[np.floating]:
       [[-1. -1.]
        [ 1.  1.]]
     """
-    dtype = jnp.result_type(float)
+    prepared = np.empty(X.shape, jnp.result_type(float))
     with np.errstate(over="ignore", invalid="ignore"):  # `Split` says where a feature is too large for the dtype
-        prepared = np.subtract(X, mean.astype(dtype), dtype=dtype, casting="unsafe")
-        return np.divide(prepared, scale.astype(dtype), out=prepared)
+        for first in range(0, len(X), BLOCK):
+            rows = slice(first, first + BLOCK)
+            prepared[rows] = np.subtract(X[rows], mean, dtype=np.float64, casting="unsafe") / scale
+    return prepared
 
 
 def _check_labels(y: NDArray[np.integer], num_classes: int, role: str) -> None:
