@@ -9,10 +9,10 @@ from pathlib import Path
 
 import tyro
 from matplotlib.figure import Figure
-from run import HERE, measure_sizes, processor, slug, write
+from run import HERE, measure_sizes, slug, write
 from workloads import Workload
 
-from jaxcls import results
+from jaxcls import host, results
 from jaxcls.folder import replacing
 
 BASE = Workload(100, 3073, 10, 200, 10_000, 1500)
@@ -38,7 +38,7 @@ class Config:
 
 def main(config: Config) -> int:
     """Measure every point; the exit code."""
-    record = {"device": results.device(), "processor": processor(), "versions": results.versions(), "axes": {}}
+    record = {"device": results.device(), "processor": host.processor(), "versions": results.versions(), "axes": {}}
     for axis, (base, values) in AXES.items():
         points = [measure_sizes(base._replace(**{axis: value}), "jaxcls", config.seconds) for value in values]
         record["axes"][axis] = [{axis: value} | point for value, point in zip(values, points, strict=True)]

@@ -16,10 +16,10 @@ import jax
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from run import HERE, processor, slug, write
+from run import HERE, slug, write
 from sklearn.linear_model import LogisticRegression
 
-from jaxcls import newton, results
+from jaxcls import host, newton, results
 
 TOLERANCES = (1e-4, 1e-7)  # scikit-learn's own, and one at which its objective is ours
 
@@ -42,7 +42,7 @@ def main(examples: int = 20_000, features: int = 512, classes: int = 10, strengt
     ours_s, optimum = float(np.median(times)), ours[0]
     record: dict[str, Any] = {
         "device": results.device(),
-        "processor": processor(),
+        "processor": host.processor(),
         "versions": results.versions(),
         "problem": {"examples": examples, "features": features, "classes": classes, "strengths": strengths},
         "jaxcls": {

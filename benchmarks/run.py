@@ -11,7 +11,6 @@ medians over the rounds, compilation is apart.
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from typing import Any
 import tyro
 from workloads import WORKLOADS, Workload
 
-from jaxcls import results
+from jaxcls import host, results
 from jaxcls.folder import replacing
 
 HERE = Path(__file__).parent
@@ -74,7 +73,7 @@ def main(config: Config) -> int:
     record: dict[str, Any] = {
         "date": date.today().isoformat(),
         "device": results.device(),
-        "processor": processor(),
+        "processor": host.processor(),
         "precision": config.precision,
         "versions": results.versions() | {"torch": metadata.version("torch")},
         "workloads": {},
@@ -146,15 +145,6 @@ def write(record: dict[str, Any], path: Path) -> None:
 def slug() -> str:
     """The device, as a part of a file's name."""
     return "-".join(results.device().lower().replace("(", "").replace(")", "").split())
-
-
-def processor() -> str:
-    """The host processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 def command(main: Callable[[Any], int], config: type, description: str | None) -> int:

@@ -12,9 +12,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from run import HERE, processor, slug, write
+from run import HERE, slug, write
 
-from jaxcls import results
+from jaxcls import host, results
 
 RUNS = 5
 SWEEP = HERE.parent / "examples" / "sweep.py"
@@ -28,7 +28,7 @@ def main() -> int:
         cold = [default_run(Path(folder) / f"cold-{k}", Path(folder) / f"cache-{k}") for k in range(RUNS)]
         default_run(Path(folder) / "first", Path(folder) / "cache")
         warm = [default_run(Path(folder) / f"warm-{k}", Path(folder) / "cache") for k in range(RUNS)]
-    record = {"device": results.device(), "processor": processor(), "versions": results.versions()}
+    record = {"device": results.device(), "processor": host.processor(), "versions": results.versions()}
     measured = {"import jaxcls.sweep": imports}
     for name, runs in (("cache cold", cold), ("cache warm", warm)):
         measured |= {f"{name}: {part}": [run[part] for run in runs] for part in runs[0]}

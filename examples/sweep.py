@@ -24,7 +24,7 @@ import tyro
 from tqdm import tqdm
 
 import jaxcls
-from jaxcls import checkpoint, classifier, data, plots, results, sweep, train
+from jaxcls import checkpoint, classifier, data, host, plots, results, sweep, train
 from jaxcls import report as page
 from jaxcls.classifier import Classifier
 from jaxcls.data import Source, Splits
@@ -203,6 +203,8 @@ def dependencies(config: Config, splits: Splits, plan: list[sweep.Part]) -> dict
         **{name: value for name, value in record(config).items() if name not in elsewhere},
         "data": splits.fingerprint(),
         "device": results.device(),
+        "processor": host.processor(),
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
         "number of devices": jax.device_count(),
         "blocks": [list(rows.shape) for part in plan for rows in part.blocks],
         **results.versions(),

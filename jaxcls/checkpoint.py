@@ -131,6 +131,7 @@ def write(path: str | Path, snapshot: Snapshot, run: Mapping[str, Any]) -> None:
         arrays |= {f"{name}/{k}": leaf for k, leaf in enumerate(getattr(snapshot, name))}
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     where = {"columns": columns, "block": snapshot.block, "step": snapshot.step, "timings": snapshot.timings._asdict()}
+    where |= {"fingerprint": snapshot.fingerprint}
     where |= {name: len(getattr(snapshot, name)) for name in LEAVES}
     text = json.dumps(where | {"run": run})
     content = safetensors.numpy.save(arrays | {"sha256": _digest(arrays, text)}, {"jaxcls": text})
@@ -156,7 +157,8 @@ def read(path: str | Path) -> tuple[Snapshot, dict[str, Any]]:
         best, state = ([arrays[f"{name}/{k}"] for k in range(where[name])] for name in LEAVES)
         losses, train_accuracy, val_accuracy = (arrays[name] for name in ARRAYS)
         found = (_structured(columns), losses, train_accuracy, val_accuracy, best)
-        snapshot = Snapshot(*found, where["block"], where["step"], state, Timings(**where["timings"]))
+        timings = Timings(**where["timings"])
+        snapshot = Snapshot(*found, where["block"], where["step"], state, timings, where["fingerprint"])
         return snapshot, where["run"]
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file, so there is no run to resume") from None

@@ -108,6 +108,48 @@ def folds(fold: Sequence[int], num_folds: int) -> None:
         raise ValueError(f"grid.fold must be given for folds alone, each below {num_folds}, got {fold}")
 
 
+def outside_of_jit(name: str) -> None:
+    """Raise where JAX is tracing: for functions that work on the host, with compiled functions of their own.
+
+    Example:
+      >>> outside_of_jit("sweep.run")
+    """
+    if isinstance(jnp.zeros(()), jax.core.Tracer):
+        raise ValueError(f"{name} must be called outside of jax.jit, jax.vmap and jax.grad: it compiles what it runs")
+
+
+def own_mesh(name: str) -> None:
+    """Raise where a mesh is set, or nothing is to be compiled: for functions that make their own mesh, and compile.
+
+    Example:
+      >>> with jax.disable_jit():
+      ...     own_mesh("sweep.run")
+      Traceback (most recent call last):
+      ...
+      ValueError: sweep.run must be called without jax.disable_jit: it compiles what it runs
+    """
+    outside_of_jit(name)
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]  # set at run time
+        raise ValueError(f"{name} must be called without jax.disable_jit: it compiles what it runs")
+    if not jax.sharding.get_abstract_mesh().empty:
+        raise ValueError(f"{name} must be called outside of jax.set_mesh: devices= says what it runs on")
+
+
+def default_float(dtype: jnp.dtype) -> None:
+    """Raise unless prepared examples are of JAX's default float, which everything made from them will be.
+
+    Example:
+      >>> import numpy as np
+      >>> default_float(np.dtype("float64"))
+      Traceback (most recent call last):
+      ...
+      TypeError: examples must be float32, JAX's default float, got float64: prepare them under this jax_enable_x64
+    """
+    if dtype != (default := jnp.result_type(float)):
+        hint = "prepare them under this jax_enable_x64"
+        raise TypeError(f"examples must be {default}, JAX's default float, got {dtype}: {hint}")
+
+
 def one_line(said: Exception | str) -> str:
     """What an exception or a file of somebody else's says, fit to stand in a sentence of ours: one printable line.
 

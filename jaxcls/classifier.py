@@ -84,9 +84,9 @@ def _weighted(
     """Both functions, with each example weighted by its class."""
     if class_weights is None:
         return loss, stacked(loss_and_grad)
-    of_class = jnp.asarray(class_weights)
 
     def weighted(params: Params, X: Any, y: Any, reg: Any) -> tuple[Array, Params]:
+        of_class = jnp.asarray(class_weights)  # here, in the precision of the call
         # Of a minibatch they sum to 1 on average, not each time: else rare classes would count less than they should.
         return loss_and_grad(params, X, y, reg, weights=of_class[y] / len(y))
 

@@ -27,6 +27,7 @@ from scipy.special import log_softmax
 from jaxcls import newton, sweep, train, two_layer
 from jaxcls.classifier import Classifier, two_layer_net
 from jaxcls.data.splits import Split, Splits
+from jaxcls.generator import pinned_generator
 from jaxcls.grid import Grid
 from jaxcls.train import Optimizer
 
@@ -223,7 +224,7 @@ class TwoLayerClassifier(_Trained):
         grid = self._grid([self.lr], [self.reg], [self.hidden])
         hyper = train.Hyper(*np.array([*grid.lr, *grid.reg], X.dtype))
         sizes = X.shape[1], *grid.hidden, len(self.classes_)
-        with _precision(X):
+        with _precision(X), pinned_generator():
             trained = _train(*self._model(), sizes, self.steps, self.batch_size, X, labels, hyper, *grid.seed)
         self.params_, self.loss_curve_ = jax.device_get(trained)
         if not all(np.isfinite(leaf).all() for leaf in (*self.params_, self.loss_curve_)):

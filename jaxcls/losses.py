@@ -31,6 +31,7 @@ from jaxtyping import Array, Float, Int, Integer
 
 from jaxcls import checks
 from jaxcls.precision import full_precision
+from jaxcls.sharding import varying_alike
 
 
 def cross_entropy_and_grad(
@@ -104,7 +105,7 @@ def cross_entropy(logits: Float[ArrayLike, "N C"], y: Integer[ArrayLike, "N"]) -
       [[-0.375  0.125  0.125  0.125]
        [ 0.125 -0.375  0.125  0.125]]
     """
-    return _cross_entropy(*_check(logits, y))
+    return _cross_entropy(*varying_alike(*_check(logits, y)))
 
 
 def hinge_and_grad(
@@ -161,7 +162,7 @@ def hinge(logits: Float[ArrayLike, "N C"], y: Integer[ArrayLike, "N"]) -> Float[
       [[-1.5  0.5  0.5  0.5]
        [ 0.5 -1.5  0.5  0.5]]
     """
-    return _hinge(*_check(logits, y))
+    return _hinge(*varying_alike(*_check(logits, y)))
 
 
 def _differentiable(loss_and_grad: Callable[..., tuple[Array, Array]]) -> Callable[[Array, Array], Array]:

@@ -147,6 +147,7 @@ def path(
       >>> optimum.W.shape, optimum.converged.all()
       ((65, 10, 7), np.True_)
     """
+    checks.outside_of_jit("newton.path")
     values = _regularisation(reg)
     features, labels, num_classes = _examples(X, y, num_classes)
     (num_examples, num_features), dtype = features.shape, features.dtype
@@ -435,9 +436,12 @@ def _regularisation(reg: ArrayLike | Sequence[float]) -> Float[NDArray, "K"]:
 def _shares(weights: ArrayLike | None, num_examples: int) -> Float[NDArray, "N"]:
     if weights is None:
         return np.full(num_examples, 1 / num_examples)
-    shares = np.asarray(checks.example_weights(weights, num_examples), np.float64)
+    with np.errstate(over="ignore"):
+        checks.example_weights(weights, num_examples)
+    shares = np.asarray(weights, np.float64)  # float32 may not hold them, and only their proportions matter
     if not (np.isfinite(shares) & (shares >= 0)).all() or not shares.any():
         raise ValueError("weights must be finite, not below 0, and not all 0")
+    shares = shares / shares.max()
     return shares / shares.sum()
 
 

@@ -45,6 +45,7 @@ def run(
       solved one after another, it has no params and no test accuracy.
 
     Raises:
+      TypeError: the examples are not of JAX's default float.
       ValueError: the grid has other axes than ``reg``, and ``fold`` for folds, a strength is not above 0, or a class
         weight below it, or there is not one for each class.
 
@@ -56,6 +57,7 @@ def run(
     """
     started = time.perf_counter()
     grid = Grid(lr=(), reg=STRENGTHS, seed=()) if grid is None else grid
+    checks.default_float(splits.train.X.dtype)
     checks.folds(grid.fold, splits.num_folds)
     if class_weights is not None:
         checks.class_weights(class_weights, splits.num_classes)

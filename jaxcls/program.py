@@ -75,6 +75,16 @@ def build(
     )
 
 
+def without_keys(leaf: Array) -> Array:
+    """A leaf of a state as numbers: of PRNG keys, those that they are made of.
+
+    Example:
+      >>> print(without_keys(jax.random.key(7)))
+      [0 7]
+    """
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
 def restore(program: Program, leaves: Sequence[NDArray]) -> State:
     """The state of which these are the leaves, on the devices.
 
@@ -82,10 +92,10 @@ def restore(program: Program, leaves: Sequence[NDArray]) -> State:
       ValueError: they are not of this program's state.
     """
     shapes, tree = jax.tree.flatten(program.state)
-    if [(leaf.shape, leaf.dtype) for leaf in leaves] != [(shape.shape, shape.dtype) for shape in shapes]:
+    saved = [jax.eval_shape(without_keys, shape) for shape in shapes]
+    if [(leaf.shape, leaf.dtype) for leaf in leaves] != [(shape.shape, shape.dtype) for shape in saved]:
         raise ValueError("the saved state must be of the model, optimizer and grid that are to go on from it")
-    placed = [put(shape.sharding.mesh, leaf, shape.sharding.spec) for leaf, shape in zip(leaves, shapes, strict=True)]
-    return jax.tree.unflatten(tree, placed)
+    return jax.tree.unflatten(tree, map(_place, leaves, shapes))
 
 
 def chunk(on: Mesh, problem: Problem, *, steps: int, batch_size: int) -> Any:
@@ -98,3 +108,16 @@ def chunk(on: Mesh, problem: Problem, *, steps: int, batch_size: int) -> Any:
         (of_state, PartitionSpec(None, None, CELLS)),
         donate_argnums=0,
     )
+
+
+def _place(leaf: NDArray, shape: Any) -> Array:
+    """A saved leaf on the devices, where and as what it was."""
+    on, spec = shape.sharding.mesh, shape.sharding.spec
+    if not _is_key(shape):
+        return put(on, leaf, spec)
+    generator = jax.random.key_impl(jnp.empty(0, shape.dtype))
+    return jax.random.wrap_key_data(put(on, leaf, PartitionSpec(*spec, None)), impl=generator)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, Integer, Key, Real
 from jaxcls import checks
 from jaxcls.losses import cross_entropy, cross_entropy_and_grad, hand_derived, sum_of_squares
 from jaxcls.precision import full_precision
+from jaxcls.sharding import varying_alike
 from jaxcls.stack import einsum
 
 
@@ -100,7 +101,7 @@ def loss(
       (4, 10)
     """
     W, X, reg = _check(W, X, reg)
-    return _loss(W, X, checks.labels(y, X.shape[0]), reg)
+    return _loss(*varying_alike(W, X, checks.labels(y, X.shape[0]), reg))
 
 
 @full_precision
@@ -147,7 +148,7 @@ def loss_and_grad(
     W, X, reg = _check(W, X, reg)
     data_loss, dlogits = cross_entropy_and_grad(einsum("nd,dc->nc", X, W), y, weights)
     loss = data_loss + reg * sum_of_squares(W)
-    return loss, einsum("nd,nc->dc", X, dlogits) + 2 * reg[None, None] * W
+    return loss, einsum("nd,nc->dc", X, dlogits, like=W) + 2 * reg[None, None] * W
 
 
 @full_precision

@@ -18,9 +18,15 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from jaxcls.sharding import explicit_sharding
 
-def einsum(formula: str, A: Float[Array, "*shape_of_A"], B: Float[Array, "*shape_of_B"]) -> Float[Array, "..."]:
+
+def einsum(
+    formula: str, A: Float[Array, "*shape_of_A"], B: Float[Array, "*shape_of_B"], *, like: Array | None = None
+) -> Float[Array, "..."]:
     """`jax.numpy.einsum` of two matrices, of each cell: the second may be a stack, or both.
+
+    With ``like`` the result is sharded as that is, where shardings are explicit.
 
     Example:
       >>> import jax.numpy as jnp
@@ -33,7 +39,9 @@ def einsum(formula: str, A: Float[Array, "*shape_of_A"], B: Float[Array, "*shape
     """
     a, b, result = re.split(",|->", formula)
     if A.ndim == 2:
-        return jnp.einsum(f"{a},{b}...->{result}...", A, B)
+        return jnp.einsum(
+            f"{a},{b}...->{result}...", A, B, out_sharding=None if like is None else explicit_sharding(like)
+        )
     # Behind barriers each array is turned over once. Fused into its surroundings, that takes three times as long.
     cells_first = jax.lax.optimization_barrier(jnp.moveaxis(A, -1, 0))
     product = jax.lax.optimization_barrier(jnp.einsum(f"G{a},{b}G->G{result}", cells_first, B))

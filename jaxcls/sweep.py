@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +19,11 @@ from jaxcls.blocks import blocks, groups
 from jaxcls.classifier import LINEAR, Classifier
 from jaxcls.data.splits import Folds, Splits
 from jaxcls.devices import CELLS, alignment, fetch, mesh, put
+from jaxcls.generator import pinned_generator
 from jaxcls.grid import Grid
 from jaxcls.memory import Memory, available
 from jaxcls.outcome import AXES, SCORES, History, SweepResult, Timings
-from jaxcls.program import Cells
+from jaxcls.program import Cells, without_keys
 from jaxcls.train import Hyper, Optimizer, Score
 from jaxcls.wide import Examples, Problem, Replicates
 
@@ -55,6 +57,8 @@ def plan(
       >>> part.need.data, part.blocks[0].shape
       (403128, (1, 2))
     """
+    checks.own_mesh("sweep.run")
+    checks.default_float(splits.train.X.dtype)
     for name, value in (("steps", steps), ("batch_size", batch_size)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
@@ -69,7 +73,9 @@ def plan(
     columns = alignment(devices)
     work = 2 * batch_size * splits.num_features * steps * len(grid) / max(len(grid.hidden), 1)
     together = groups(grid.hidden, work) or [()]
-    if (columns > 1 or len(grid.hidden) > len(together)) and not wide.passes_over_zeros(optimizer):
+    if (columns > 1 or len(grid.hidden) > len(together)) and not wide.passes_over_zeros(
+        classifier, optimizer, splits.num_classes
+    ):
         columns, together = 1, [(size,) for size in grid.hidden] or [()]
     common = functools.partial(wide.problem, splits, classifier=classifier, optimizer=optimizer, alignment=columns)
     need = functools.partial(wide.estimate, batch_size=batch_size)
@@ -100,6 +106,7 @@ class Snapshot(NamedTuple):
       step: how many steps the one in training has behind it.
       state: the leaves of its cells' state; none at step 0.
       timings: where the time went so far.
+      fingerprint: SHA-256 of the data and the batch size; empty before any is taken.
     """
 
     table: NDArray
@@ -111,8 +118,10 @@ class Snapshot(NamedTuple):
     step: int
     state: list[NDArray]
     timings: Timings
+    fingerprint: str
 
 
+@pinned_generator()
 def run(
     splits: Splits | Folds,
     grid: Grid,
@@ -138,7 +147,8 @@ def run(
       steps: how many minibatches each cell is trained on.
       batch_size: examples in a minibatch, drawn with replacement.
       classifier: the model's pure functions.
-      optimizer: ``lr -> optax.GradientTransformation``, as `optax.sgd` is.
+      optimizer: ``lr -> optax.GradientTransformation``, as `optax.sgd` is; lr is traced, so a schedule has a peak of 1
+        and is multiplied by it: ``lambda lr: optax.sgd(lambda count: lr * schedule(count))``.
       history: whether to record accuracies along the way, as `History` says.
       devices: what to train on, the cells split evenly; `jax.devices` for all, of every process. One when not given.
       chunk_steps: the most steps between two looks at the run.
@@ -157,7 +167,9 @@ def run(
     Raises:
       ValueError: ``steps``, ``batch_size`` or ``chunk_steps`` is below 1, the grid has no lr or no seed, or hidden
         sizes and the model none or the other way about, or folds and the data none, or the data folds and a history
-        is asked for, a single cell does not fit in memory, or the snapshot is of another sweep.
+        is asked for, a single cell does not fit in memory, the optimizer looks at lr, or the snapshot is of another
+        sweep; or JAX is tracing, a mesh is set, or `jax.disable_jit` is on.
+      TypeError: the examples are not of JAX's default float.
 
     Example:
       >>> from jaxcls import data, grid, sweep
@@ -188,7 +200,9 @@ def run(
     chunks = _chunks(steps, chunk_steps, epoch)
     recorded = np.array(range(0, steps, epoch) if epoch else [], np.int64)
     begin = _nothing_yet(grid, steps, len(recorded), parts[0].problem)
-    begin = begin if resume is None else _resumed(resume, begin, len(blocks), chunks)
+    fingerprint = functools.cache(functools.partial(_fingerprint, splits, batch_size))
+    if resume is not None:
+        begin = _resumed(resume, begin._replace(fingerprint=fingerprint()), len(blocks), chunks)
     table, losses, train_accuracy, val_accuracy, best, *_ = begin
     spent, started = begin.timings._asdict(), time.perf_counter()
 
@@ -197,7 +211,8 @@ def run(
 
         def take() -> Snapshot:
             spent["total_s"] = begin.timings.total_s + time.perf_counter() - started
-            return begin._replace(best=best, block=block, step=step, state=leaves(), timings=Timings(**spent))
+            now = begin._replace(best=best, block=block, step=step, state=leaves(), timings=Timings(**spent))
+            return now._replace(fingerprint=fingerprint())
 
         if save:
             save(take)
@@ -268,7 +283,11 @@ def _nothing_yet(grid: Grid, steps: int, recorded: int, problem: Problem) -> Sna
     losses = np.full((len(grid), steps), np.nan, problem.dtype)
     train_accuracy, val_accuracy = np.full((2, len(grid), recorded), np.nan)
     no_time = Timings(0.0, 0.0, 0.0, 0.0)
-    return Snapshot(outcome.empty(grid), losses, train_accuracy, val_accuracy, [], 0, 0, [], no_time)
+    return Snapshot(outcome.empty(grid), losses, train_accuracy, val_accuracy, [], 0, 0, [], no_time, "")
+
+
+def _fingerprint(data: Splits | Folds, batch_size: int) -> str:
+    return hashlib.sha256(f"{data.fingerprint()} {batch_size}".encode()).hexdigest()
 
 
 def _resumed(resume: Snapshot, begin: Snapshot, num_blocks: int, chunks: list[range]) -> Snapshot:
@@ -278,8 +297,11 @@ def _resumed(resume: Snapshot, begin: Snapshot, num_blocks: int, chunks: list[ra
     same = [(a.shape, a.dtype) for a in filled] == [(a.shape, a.dtype) for a in expected]
     axes = [axis for axis in AXES if axis in (begin.table.dtype.names or ())]
     same = same and all((table[axis] == begin.table[axis]).all() for axis in axes)
+    same = same and resume.fingerprint == begin.fingerprint
     if not same or resume.block not in range(num_blocks) or resume.step not in {0, *(chunk.stop for chunk in chunks)}:
-        raise ValueError("resume must be a snapshot of this very sweep, got one of another grid, length or history")
+        raise ValueError(
+            "resume must be a snapshot of this very sweep, got one of another grid, length, history, batch size or data"
+        )
     return resume._replace(table=table, losses=losses, train_accuracy=train_accuracy, val_accuracy=val_accuracy)
 
 
@@ -292,7 +314,7 @@ def _examples(on: Mesh, problem: Problem, data: Splits | Folds) -> Examples:
 
 
 def _leaves(on: Mesh, tree: Any) -> list[NDArray]:
-    return jax.tree.leaves(fetch(on, tree))
+    return jax.tree.leaves(fetch(on, jax.tree.map(without_keys, tree)))
 
 
 def _chunks(steps: int, chunk_steps: int, epoch: int | None) -> list[range]:

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int, Integer, Key, Real
 from jaxcls import checks, softmax
 from jaxcls.losses import cross_entropy, cross_entropy_and_grad, hand_derived, sum_of_squares
 from jaxcls.precision import full_precision
+from jaxcls.sharding import varying_alike
 from jaxcls.stack import einsum
 
 
@@ -114,7 +115,7 @@ def loss(
       2.3026
     """
     params, X, reg = _check(params, X, reg)
-    return _loss(params, X, checks.labels(y, X.shape[0]), reg)
+    return _loss(*varying_alike(params, X, checks.labels(y, X.shape[0]), reg))
 
 
 @full_precision
@@ -161,9 +162,9 @@ def loss_and_grad(
 
     dz = jnp.where(z > 0, einsum("nc,hc->nh", dlogits, W2), 0)
     grads = Params(
-        W1=einsum("nd,nh->dh", X, dz) + 2 * reg[None, None] * W1,
+        W1=einsum("nd,nh->dh", X, dz, like=W1) + 2 * reg[None, None] * W1,
         b1=jnp.sum(dz, axis=0),
-        W2=einsum("nh,nc->hc", h, dlogits) + 2 * reg[None, None] * W2,
+        W2=einsum("nh,nc->hc", h, dlogits, like=W2) + 2 * reg[None, None] * W2,
         b2=jnp.sum(dlogits, axis=0),
     )
     return loss, grads

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import optax
 import pytest
@@ -18,7 +20,7 @@ import safetensors.numpy
 
 from jaxcls import checkpoint, outcome, results, sweep, wide
 from jaxcls.classifier import linear, two_layer_net
-from jaxcls.data import Splits
+from jaxcls.data import Split, Splits
 from jaxcls.folder import claim
 from jaxcls.grid import Grid
 
@@ -35,6 +37,7 @@ SWEEPS: dict[str, tuple[Grid, dict[str, Any]]] = {
             "history": True,
         },
     ),
+    "linear, noise from a key": (Grid(LR, REG), {"optimizer": lambda lr: optax.noisy_sgd(lr, key=jax.random.key(3))}),
     "linear, Adam, in blocks": (Grid(LR, REG, [0, 1]), {"classifier": linear(), "optimizer": optax.adam}),
 }
 
@@ -81,6 +84,11 @@ def test_a_snapshot_of_another_sweep_is_refused(saved: Path, digits: Splits) -> 
         sweep.run(digits, Grid([0.2], [0.0]), steps=4, chunk_steps=2, resume=snapshot)
     with pytest.raises(ValueError, match="resume must be a snapshot of this very sweep, got one of another"):
         sweep.run(digits, Grid([0.1], [0.0]), steps=8, chunk_steps=2, resume=snapshot)
+    with pytest.raises(ValueError, match="resume must be a snapshot of this very sweep, got one of another"):
+        sweep.run(digits, Grid([0.1], [0.0]), steps=4, chunk_steps=2, batch_size=100, resume=snapshot)
+    others = replace(digits, train=Split(digits.train.X, digits.train.y[::-1]))
+    with pytest.raises(ValueError, match="resume must be a snapshot of this very sweep, got one of another"):
+        sweep.run(others, Grid([0.1], [0.0]), steps=4, chunk_steps=2, resume=snapshot)
     with pytest.raises(ValueError, match="the saved state must be of the model, optimizer and grid"):
         sweep.run(digits, Grid([0.1], [0.0]), steps=4, chunk_steps=2, optimizer=optax.adam, resume=snapshot)
 
@@ -197,12 +205,29 @@ def test_a_run_is_not_resumed_as_another(what: str, killed: Path) -> None:
     assert {path: path.read_bytes() for path in (killed / "run").iterdir()} == before
 
 
+OTHER_GENERATORS = {
+    "another one": lambda: jax.default_prng_impl("rbg"),
+    "drawn otherwise": lambda: jax.threefry_partitionable(False),
+}
+
+
+@pytest.mark.parametrize("other", OTHER_GENERATORS.values(), ids=OTHER_GENERATORS)
+def test_a_seed_draws_the_same_numbers_whatever_jax_is_set_to(other: Callable[[], Any], digits: Splits) -> None:
+    def losses() -> np.ndarray:
+        return sweep.run(digits, Grid([0.1], [0.0], [0, 1]), steps=5, batch_size=20).losses
+
+    expected = losses()
+    with other():
+        np.testing.assert_array_equal(losses(), expected)
+
+
 def test_another_version_is_named(killed: Path, tmp_path: Path) -> None:
     snapshot, run = checkpoint.read(killed / "run" / checkpoint.NAME)
-    run["depends_on"]["jax"] = "0.1.0"
+    run["depends_on"] |= {"jax": "0.1.0", "processor": "an abacus", "XLA_FLAGS": "--xla_cpu_enable_fast_math=true"}
     checkpoint.write(tmp_path / checkpoint.NAME, snapshot, run)
     _, stderr = sweeping("--resume", ".", cwd=tmp_path).communicate()
-    assert stderr.startswith("error: . cannot be resumed as another run: jax was '0.1.0', is '0.")
+    assert stderr.startswith("error: . cannot be resumed as another run: processor was 'an abacus', is '")
+    assert "; XLA_FLAGS was '--xla_cpu_enable_fast_math=true', is ''; jax was '0.1.0', is '0." in stderr
 
 
 def test_of_two_runs_the_first_wins_the_folder(killed: Path, tmp_path: Path) -> None:

@@ -309,10 +309,27 @@ def test_labels_may_be_text(tmp_path: Path) -> None:
 
 
 def test_splits_are_disjoint_and_whole() -> None:
-    rows = np.concatenate(hold_out(1797))
-    np.testing.assert_array_equal(np.sort(rows), np.arange(1797))
+    for by_class in (False, True):
+        rows = hold_out(np.arange(1797) % 10, by_class=by_class)
+        assert [len(part) for part in rows] == [1257, 270, 270]
+        np.testing.assert_array_equal(np.sort(np.concatenate(rows)), np.arange(1797))
     with pytest.raises(ValueError, match="need an example each, got 2 examples"):
-        hold_out(2)
+        hold_out(np.zeros(2))
+
+
+@pytest.mark.parametrize("labels", [int, str])
+def test_a_rare_class_is_held_out_by_class_whatever_the_order(labels: type) -> None:
+    for seed in range(30):
+        y = np.random.default_rng(seed).permutation(np.repeat([0, 1, 2, 3], [99, 99, 2, 1])).astype(labels)
+        splits = data.standard(data.from_arrays(np.eye(201), y))
+        assert splits.num_classes == 4
+        counts = [np.bincount(split.y, minlength=4) for _, split in splits.items()]
+        assert (counts[0][2:] > 0).all()
+        assert all(abs(count[0] - count[1]) <= 1 for count in counts)
+
+
+def test_classes_too_small_to_divide_are_counted_wherever_they_fall() -> None:
+    assert data.standard(data.from_arrays(np.eye(10), np.arange(10))).num_classes == 10
 
 
 def test_fingerprint_changes_with_any_bit() -> None:

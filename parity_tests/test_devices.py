@@ -40,3 +40,10 @@ def test_split_over_devices_it_is_what_one_device_gives(
         np.testing.assert_allclose(found["split_table"][name], found["one_table"][name], rtol=1e-4)
     np.testing.assert_allclose(found["split_val"], found["one_val"], atol=1.1 / 270)
     np.testing.assert_allclose(found["split_test"], found["one_test"], atol=1.1 / 270)
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_gradients_of_sharded_examples_are_those_of_a_plain_formula(devices: int) -> None:
+    program = str(PROGRAM.with_name("sharded.py"))
+    done = subprocess.run([sys.executable, program, str(devices)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

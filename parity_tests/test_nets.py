@@ -12,7 +12,7 @@ import torch
 
 import torchref
 from jaxcls import blocks, outcome, sweep, train, two_layer, wide
-from jaxcls.classifier import linear, two_layer_net
+from jaxcls.classifier import Classifier, linear, two_layer_net
 from jaxcls.data import Splits
 from jaxcls.grid import Grid
 from jaxcls.train import Hyper
@@ -77,8 +77,44 @@ PASSES_OVER_ZEROS: dict[str, train.Optimizer] = OPTIMIZERS | {
 
 
 def test_which_optimizers_pass_over_zeros() -> None:
-    assert not any(map(wide.passes_over_zeros, SEES_ZEROS.values()))
-    assert all(map(wide.passes_over_zeros, PASSES_OVER_ZEROS.values()))
+    def passing(model: Classifier, optimizers: dict[str, train.Optimizer]) -> list[str]:
+        return [name for name, optimizer in optimizers.items() if wide.passes_over_zeros(model, optimizer, 10)]
+
+    assert passing(NET, SEES_ZEROS) == []
+    assert passing(linear(), SEES_ZEROS) == ["centralized"]  # over the classes, and none of those are zeros
+    for model in (NET, linear()):
+        assert passing(model, PASSES_OVER_ZEROS) == [*PASSES_OVER_ZEROS]
+
+
+WEIGHTS_ALONE = two_layer.Params(W1=True, b1=False, W2=True, b2=False)
+NAMES_PARAMS: dict[str, train.Optimizer] = {
+    "a mask": lambda lr: optax.adamw(lr, weight_decay=0.1, mask=lambda params: WEIGHTS_ALONE),
+    "multi_transform": lambda lr: optax.multi_transform(
+        {True: optax.sgd(lr), False: optax.adam(lr)}, lambda params: WEIGHTS_ALONE
+    ),
+    "partition": lambda lr: optax.partition({True: optax.sgd(lr), False: optax.set_to_zero()}, WEIGHTS_ALONE),
+}
+
+
+@pytest.mark.parametrize("columns", [1, 32])  # those of a CPU and of a GPU
+@pytest.mark.parametrize("optimizer", NAMES_PARAMS.values(), ids=NAMES_PARAMS)
+def test_an_optimizer_may_name_params(
+    optimizer: train.Optimizer, columns: int, digits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "alignment", lambda devices: columns)
+    found = run(digits, Grid([0.1], [0.0], hidden=[3, 7]), steps=10, optimizer=optimizer)
+    monkeypatch.setattr(sweep, "alignment", lambda devices: 1)
+    alone = run(digits, Grid([0.1], [0.0], hidden=[7]), steps=10, optimizer=optimizer)
+    np.testing.assert_allclose(found.losses[1], alone.losses[0], rtol=1e-4)
+
+
+def test_a_schedule_that_looks_at_its_peak_is_refused_with_what_to_write(digits: Splits) -> None:
+    grid = Grid([0.1, 0.3], [0.0], hidden=[5])
+    schedule = functools.partial(optax.warmup_cosine_decay_schedule, 0.0, warmup_steps=3, decay_steps=10)
+    with pytest.raises(ValueError, match="optimizer must not look at lr, which is traced: give a schedule a peak of 1"):
+        run(digits, grid, steps=10, optimizer=lambda lr: optax.sgd(schedule(lr)))
+    result = run(digits, grid, steps=10, optimizer=lambda lr: optax.sgd(lambda count: lr * schedule(1.0)(count)))
+    assert np.isfinite(result.losses).all()
 
 
 def test_an_optimizer_that_does_not_pass_over_zeros_meets_none(digits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:

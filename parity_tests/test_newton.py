@@ -101,6 +101,14 @@ def test_weights_are_repetitions_and_weight_0_is_absence(examples: tuple) -> Non
     assert weighted.loss == pytest.approx(repeated.loss, rel=1e-12)
 
 
+@pytest.mark.parametrize("scale", [1e-60, 1e-30, 1e30, 1e60])
+def test_only_the_proportions_of_weights_matter(examples: tuple, scale: float) -> None:
+    X, y = examples
+    weights = np.random.default_rng(1).uniform(0, 3, N)
+    found, scaled = (newton.path(X, y, [1e-3], weights=w) for w in (weights, scale * weights))
+    np.testing.assert_allclose(scaled.W, found.W, atol=1e-6)
+
+
 @pytest.mark.usefixtures("float64")
 def test_neither_order_nor_blocks_of_regularisation_values_matter(examples: tuple) -> None:
     X, y = examples
@@ -288,6 +296,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no weight": ({"weights": np.zeros(N)}, "weights must be finite, not below 0, and not all 0"),
     "memory": ({"memory": 10_000}, r"memory must hold the data and at least one cell, \d+ \+ \d+ bytes, got 10000"),
 }
+
+
+def test_it_is_called_outside_of_jit(examples: tuple) -> None:
+    X, y = examples
+    with pytest.raises(
+        ValueError, match=r"^newton\.path must be called outside of jax\.jit, jax\.vmap and jax\.grad: "
+    ):
+        jax.jit(lambda X: newton.path(X, y, [0.1]).loss)(X)
 
 
 @pytest.mark.usefixtures("our_words")

@@ -94,6 +94,14 @@ def test_class_weights_of_a_classifier_weight_its_loss_and_gradient(model: funct
     assert weighted.loss(params, X, splits.train.y, 0.0) == loss
 
 
+def test_class_weights_have_the_precision_of_the_call() -> None:
+    third, X, y = np.array([1 / 3, 1.0]), np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0, 1])
+    model = linear(class_weights=third)
+    with jax.enable_x64(True):
+        loss = model.loss(np.zeros((2, 2)), X, y, 0.0)
+        assert float(loss) == pytest.approx(np.log(2) * np.mean(third), rel=1e-15)
+
+
 @pytest.mark.usefixtures("our_words")
 @pytest.mark.parametrize("weights", [[1.0, 2.0], [1.0, 1.0, -1.0], [1.0, np.nan, 1.0], [0.0, 0.0, 0.0]])
 def test_class_weights_are_one_for_each_class_and_not_below_0(weights: list, source: Source) -> None:

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import json
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcls import outcome, softmax, sweep, train, wide
+from jaxcls import data, outcome, probe, softmax, sweep, train, wide
 from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Split, Splits, load_digits, standard_folds
 from jaxcls.grid import Grid
@@ -294,3 +296,35 @@ def test_a_callback_gets_a_dict_that_any_logger_takes(digits: Splits) -> None:
     for row in rows:
         assert json.loads(json.dumps(row)).keys() == row.keys()
         assert {type(value) for value in row.values()} <= {int, float}
+
+
+@pytest.mark.parametrize(
+    ("context", "sentence"),
+    [
+        (jax.disable_jit, r"sweep\.run must be called without jax\.disable_jit: it compiles what it runs"),
+        (lambda: jax.set_mesh(jax.make_mesh((1,), ("x",))), r"sweep\.run must be called outside of jax\.set_mesh: "),
+    ],
+    ids=["disable_jit", "set_mesh"],
+)
+def test_it_is_called_where_it_can_compile(context: Callable[[], Any], sentence: str, digits: Splits) -> None:
+    with context(), pytest.raises(ValueError, match=sentence):
+        sweep.run(digits, Grid([0.1], [0.0]), steps=1)
+
+
+def test_it_is_called_outside_of_jit(digits: Splits) -> None:
+    with pytest.raises(ValueError, match=r"^sweep\.run must be called outside of jax\.jit, jax\.vmap and jax\.grad: "):
+        jax.jit(lambda: sweep.run(digits, Grid([0.1], [0.0]), steps=1).losses)()
+
+
+@pytest.mark.parametrize("x64", [False, True])
+def test_examples_of_another_precision_than_jax_s_are_refused(x64: bool) -> None:
+    with jax.enable_x64(not x64):
+        splits = data.standard(data.load_digits())
+    sentence = r"examples must be float(32|64), JAX's default float, got float(64|32): prepare them under this jax_"
+    with jax.enable_x64(x64):
+        for search in (
+            lambda: sweep.run(splits, Grid([0.1], [0.0]), steps=1),
+            lambda: probe.run(splits, Grid((), [0.1], ())),
+        ):
+            with pytest.raises(TypeError, match=sentence):
+                search()

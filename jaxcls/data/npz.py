@@ -17,7 +17,7 @@ READY = tuple(f"{array}_{role}" for role in ROLES for array in "Xy")
 
 
 def load_npz(path: str | Path) -> Source:
-    """Features and labels from an ``.npz``: ``X, y``, to be split here, or the six arrays of ready splits.
+    """Features and labels from an ``.npz``: ``X, y``, to be split class by class, or the six arrays of ready splits.
 
     Ready splits are ``X_train, y_train, X_val, y_val, X_test, y_test``.
     ``X`` is ``[N, d]`` of any real dtype, ``y`` is ``[N]`` integers from 0, or text, whose classes are numbered in
@@ -41,7 +41,7 @@ def load_npz(path: str | Path) -> Source:
     if "X" in arrays:
         X, ((y,), names) = arrays["X"], _numbered([arrays["y"]])
         check_examples(X, y, f"{path}: X", "y")
-        return _source(path.stem, X, y, names, hold_out(len(X)), f"{path}: ")
+        return _source(path.stem, X, y, names, hold_out(y), y, f"{path}: ")
     labels, names = _numbered([arrays[f"y_{role}"] for role in ROLES])
     pairs = list(zip([arrays[f"X_{role}"] for role in ROLES], labels, strict=True))
     for role, (X, y) in zip(ROLES, pairs, strict=True):
@@ -50,11 +50,11 @@ def load_npz(path: str | Path) -> Source:
         raise ValueError(f"{path}: X_train, X_val and X_test must be of one width, got {sorted(widths)}")
     X, y = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     ends = np.cumsum([len(X) for X, _ in pairs])
-    return _source(path.stem, X, y, names, np.split(np.arange(len(X)), ends[:-1]), f"{path}: ")
+    return _source(path.stem, X, y, names, np.split(np.arange(len(X)), ends[:-1]), labels[0], f"{path}: ")
 
 
 def from_arrays(X: NDArray, y: NDArray, *, name: str = "arrays") -> Source:
-    """Features and labels that are at hand, to be split here.
+    """Features and labels that are at hand, to be split class by class.
 
     Args:
       X: features, ``[N, d]``, of any real dtype.
@@ -77,7 +77,7 @@ def from_arrays(X: NDArray, y: NDArray, *, name: str = "arrays") -> Source:
         y = y.astype(str)
     (y,), names = _numbered([y])
     check_examples(X, y)
-    return _source(name, X, y, names, hold_out(len(X)))
+    return _source(name, X, y, names, hold_out(y), y)
 
 
 def _numbered(labels: Sequence[NDArray]) -> tuple[list[NDArray], tuple[str, ...]]:
@@ -94,13 +94,14 @@ def _source(
     y: NDArray,
     class_names: tuple[str, ...],
     rows: Sequence[NDArray[np.integer]],
+    known: NDArray[np.integer],
     where: str = "",
 ) -> Source:
     train, val, test = rows
     if class_names:
         return Source(name, X, y, train, val, test, class_names)
-    # Labels below 0, or seen only outside train, are for `Splits` to refuse: it knows rows and roles.
-    num_classes = int(y[train].max()) + 1
+    # Labels below 0, or beyond those that are known, are for `Splits` to refuse: it knows rows and roles.
+    num_classes = int(known.max()) + 1
     if num_classes > len(y):
         raise ValueError(f"{where}labels must count the classes from 0, got {num_classes - 1} among {len(y)} examples")
     note = "" if (y == 0).any() else f"{where}no example has label 0, from which classes count: {num_classes} with that"

@@ -31,18 +31,39 @@ class Source:
     note: str = ""
 
 
-def hold_out(num_examples: int, *, fraction: float = 0.15, seed: int = 0) -> list[NDArray[np.integer]]:
+def hold_out(
+    y: NDArray, *, fraction: float = 0.15, seed: int = 0, by_class: bool = True
+) -> tuple[NDArray[np.integer], ...]:
     """Rows of train, val and test: shuffled by ``seed``, ``fraction`` of them for val and as many for test.
+
+    Every class is divided alike, and has at least one example in train. Where there are too few examples of each for
+    that, or without ``by_class``, rows are taken whatever their class.
+
+    Args:
+      y: the labels of all examples, ``[N]``, of any kind.
+      fraction: the share of val, and of test.
+      seed: of the shuffle.
+      by_class: whether to divide every class alike.
 
     Raises:
       ValueError: there are too few examples to put one into each split.
 
     Example:
-      >>> [len(rows) for rows in hold_out(1797)]
-      [1257, 270, 270]
+      >>> train, val, test = hold_out(np.repeat([0, 1, 2], [99, 99, 2]))
+      >>> [np.bincount(np.repeat([0, 1, 2], [99, 99, 2])[rows]).tolist() for rows in (train, val, test)]
+      [[69, 69, 2], [15, 15], [15, 15]]
     """
-    held = max(1, round(fraction * num_examples))
+    num_examples, held = len(y), max(1, round(fraction * len(y)))
     if num_examples < 2 * held + 1:
         raise ValueError(f"train, val and test need an example each, got {num_examples} examples in all")
-    val, test, train = np.split(np.random.default_rng(seed).permutation(num_examples), [held, 2 * held])
-    return [train, val, test]
+    rows = np.random.default_rng(seed).permutation(num_examples)
+    in_turn = np.arange(num_examples)
+    if by_class:
+        classes = np.unique(y, return_inverse=True)[1][rows]
+        order = np.argsort(classes, kind="stable")
+        spare = order[np.diff(classes[order], prepend=-1) == 0]  # all but the first of each class
+        if len(spare) >= 2 * held:
+            evenly = spare[np.arange(2 * held) * len(spare) // (2 * held)]
+            in_turn = np.concatenate([evenly[::2], evenly[1::2], np.setdiff1d(in_turn, evenly)])
+    val, test, train = np.split(rows[in_turn], [held, 2 * held])
+    return train, val, test

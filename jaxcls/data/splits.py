@@ -1,6 +1,7 @@
 """Prepared examples: what the trainer takes, and the one place where their values are checked."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -144,12 +145,7 @@ class Splits(_Sizes):
 
     def fingerprint(self) -> str:
         """SHA-256 over every prepared example and label: equal only if the data are, byte for byte."""
-        digest = hashlib.sha256()
-        for _, split in self.items():
-            for array in (split.X, split.y):
-                digest.update(f"{array.dtype.str}{array.shape}".encode())
-                digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+        return _sha256([array for _, split in self.items() for array in (split.X, split.y)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,6 +185,10 @@ class Folds(_Sizes):
     def num_folds(self) -> int:
         """K."""
         return len(self.parts)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over every example and label, and over how each fold prepares them."""
+        return _sha256([self.train.X, self.train.y, np.array(self.parts), self.fold_mean, self.fold_scale])
 
     def split(self, fold: int) -> Splits:
         """This fold's examples, prepared; what it holds out is both val and test."""
@@ -233,6 +233,14 @@ def prepare(X: NDArray, mean: NDArray, scale: NDArray) -> NDArray[np.floating]:
             rows = slice(first, first + BLOCK)
             prepared[rows] = np.subtract(X[rows], mean, dtype=np.float64, casting="unsafe") / scale
     return prepared
+
+
+def _sha256(arrays: Sequence[NDArray]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _check_labels(y: NDArray[np.integer], num_classes: int, role: str) -> None:
