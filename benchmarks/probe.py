@@ -50,11 +50,11 @@ def main(examples: int = 20_000, features: int = 512, classes: int = 10, strengt
             "runs_s": times,
             "compile_s": first_s - ours_s,
             "converged": int(optimum.converged.sum()),
-            "gradient": float(optimum.gradient.max()),
+            "gap": float((optimum.gap / optimum.loss).max()),
         },
     }
     print(f"jaxcls                     {ours_s:8.1f} s   {optimum.converged.sum()} of {strengths} converged, ", end="")
-    print(f"largest gradient {optimum.gradient.max():.0e}; compiling {first_s - ours_s:.1f} s")
+    print(f"within {record['jaxcls']['gap']:.0e} of the minimum; compiling {first_s - ours_s:.1f} s")
     for tol in TOLERANCES:
         theirs_s, W = timed(lambda: scikit_learn(X, y, C, tol))  # noqa: B023
         above = np.array([objective(X, y, r, w) for r, w in zip(reg, W, strict=True)]) / optimum.loss - 1

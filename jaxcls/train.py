@@ -38,7 +38,8 @@ def decayed(optimizer: Callable[..., optax.GradientTransformation], decay: float
     so the first step alone has the whole learning rate, and step t has ``lr * decay ** ceil(t / steps_per_epoch)``.
 
     Args:
-      optimizer: any of optax's that takes a schedule in place of a learning rate.
+      optimizer: one of optax's that takes a schedule in place of a learning rate: all but ``lbfgs``,
+        ``optimistic_adam``, ``rprop`` and ``sm3``.
       decay: the factor, 0.95 in both courses.
       steps_per_epoch: as the function `steps_per_epoch` has it.
 
