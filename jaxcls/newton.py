@@ -61,7 +61,7 @@ class Optimum(NamedTuple):
       W: the weights, the bias in the last row.
       loss: L there.
       gap: an upper bound of ``loss - min L``, in float64 arithmetic, the rounding of W included.
-      gradient: the largest magnitude in dL/dW, before W was rounded to its dtype.
+      gradient: the largest magnitude in dL/dW there.
       iterations: Newton steps taken.
       converged: whether ``gap <= tol * loss``.
     """

@@ -24,6 +24,10 @@ def main(devices: int) -> None:
     def cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
         return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(len(y)), y])
 
+    def hinge(logits: jax.Array, y: jax.Array) -> jax.Array:
+        margins = jax.nn.relu(logits - logits[jnp.arange(len(y)), y][:, None] + 1)
+        return jnp.mean(jnp.sum(margins, axis=1)) - 1
+
     def linear(W: jax.Array, X: jax.Array, y: jax.Array, reg: jax.Array) -> jax.Array:
         return cross_entropy(X @ W, y) + reg * jnp.sum(W * W)
 
@@ -39,9 +43,10 @@ def main(devices: int) -> None:
         "softmax.loss": (softmax.loss, linear, (W, X, y, reg), specs),
         "two_layer.loss": (two_layer.loss, net, (params, X, y, reg), specs),
         "losses.cross_entropy": (losses.cross_entropy, cross_entropy, (X, y), (by_example, by_example)),
+        "losses.hinge": (losses.hinge, hinge, (X, y), (by_example, by_example)),
     }
     for name, (ours, plain, problem, where) in kinds.items():
-        for argument in (k for k in range(len(problem)) if k != (1 if "cross" in name else 2)):
+        for argument in (k for k, a in enumerate(problem) if a is not y):
             expected = jax.grad(plain, argument)(*problem)
 
             def of_a_part(*problem: Any, argument: int = argument, ours: Callable[..., Any] = ours) -> Any:

@@ -59,7 +59,6 @@ OTHERWISE = {
     "newton.path": {
         "reg": np.array([1.0, 2.0], np.float32),
         "weights": np.ones(N, np.float32),
-        "start": normal(D + 1, C, 2),
         "num_classes": C,
     },
 }
