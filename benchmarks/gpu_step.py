@@ -28,8 +28,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from run import command
 from workloads import WORKLOADS, Workload
 
-from jaxcls import classifier, devices, program, wide
-from jaxcls.devices import CELLS, EVERYWHERE
+from jaxcls import classifier
+from jaxcls.engine import CELLS, EVERYWHERE, devices, program, wide
 from jaxcls.train import Hyper
 
 STEPS = 100

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from run import HERE, measure_sizes, slug, write
 from workloads import Workload
 
-from jaxcls import host, results
-from jaxcls.folder import replacing
+from jaxcls import host
+from jaxcls.artifacts import results
+from jaxcls.artifacts.folder import replacing
 
 BASE = Workload(100, 3073, 10, 200, 10_000, 1500)
 NET = Workload(8, 3072, 10, 500, 10_000, 1500, num_hidden=128)

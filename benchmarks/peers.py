@@ -20,8 +20,8 @@ from torch.nn.functional import cross_entropy
 from workloads import Problem, step_numpy
 
 import torchref
-from jaxcls import classifier, train, two_layer, wide
-from jaxcls.devices import CELLS, EVERYWHERE, alignment, mesh, on_each, put
+from jaxcls import classifier, train, two_layer
+from jaxcls.engine import CELLS, EVERYWHERE, alignment, mesh, on_each, put, wide
 from jaxcls.train import Hyper
 
 CellParams = tuple[NDArray, ...]

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from run import HERE, slug, write
 from sklearn.linear_model import LogisticRegression
 
-from jaxcls import host, newton, results
+from jaxcls import host, newton
+from jaxcls.artifacts import results
 
 TOLERANCES = (1e-4, 1e-7)  # scikit-learn's own, and one at which its objective is ours
 

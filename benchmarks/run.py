@@ -24,8 +24,9 @@ from typing import Any
 import tyro
 from workloads import WORKLOADS, Workload
 
-from jaxcls import host, results
-from jaxcls.folder import replacing
+from jaxcls import host
+from jaxcls.artifacts import results
+from jaxcls.artifacts.folder import replacing
 
 HERE = Path(__file__).parent
 DEVICE_A_CORE = "jaxcls, a device a core"  # the host's processor seen as several; a GPU stays one

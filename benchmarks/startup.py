@@ -14,7 +14,8 @@ from pathlib import Path
 
 from run import HERE, slug, write
 
-from jaxcls import host, results
+from jaxcls import host
+from jaxcls.artifacts import results
 
 RUNS = 5
 SWEEP = HERE.parent / "examples" / "sweep.py"

@@ -40,7 +40,8 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from jaxcls import data, grid, losses, plots, softmax, sweep, two_layer
+from jaxcls import data, grid, losses, softmax, sweep, two_layer
+from jaxcls.artifacts import plots
 from jaxcls.gradcheck import numeric_gradient, rel_error_of_max
 
 jax.config.update("jax_platforms", "cpu")  # the problems here are small

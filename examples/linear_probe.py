@@ -22,12 +22,13 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 import jaxcls
-from jaxcls import classifier, crossval, data, plots, probe, results, softmax, sweep, train
-from jaxcls import report as page
-from jaxcls.checks import one_line
+from jaxcls import classifier, crossval, data, probe, softmax, sweep, train
+from jaxcls.artifacts import plots, results
+from jaxcls.artifacts import report as page
+from jaxcls.artifacts.folder import claim
 from jaxcls.data import Source, Splits
-from jaxcls.folder import claim
 from jaxcls.grid import Grid, edge
+from jaxcls.numerics import one_line
 from jaxcls.outcome import SweepResult
 
 HELD_OUT = 0.15  # of the examples, for each of val and test, where no file is given

@@ -24,11 +24,12 @@ import tyro
 from tqdm import tqdm
 
 import jaxcls
-from jaxcls import checkpoint, classifier, data, host, plots, results, sweep, train
-from jaxcls import report as page
+from jaxcls import classifier, data, host, sweep, train
+from jaxcls.artifacts import checkpoint, plots, results
+from jaxcls.artifacts import report as page
+from jaxcls.artifacts.folder import claim
 from jaxcls.classifier import Classifier
 from jaxcls.data import Source, Splits
-from jaxcls.folder import claim
 from jaxcls.grid import Grid, edge
 from jaxcls.outcome import SweepResult
 from jaxcls.train import Optimizer

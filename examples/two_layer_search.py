@@ -13,10 +13,11 @@ from pathlib import Path
 import optax
 import tyro
 
-from jaxcls import data, plots, results, sweep, train
+from jaxcls import data, sweep, train
+from jaxcls.artifacts import plots, results
+from jaxcls.artifacts.folder import claim
 from jaxcls.classifier import two_layer_net
 from jaxcls.data import Splits
-from jaxcls.folder import claim
 from jaxcls.grid import Grid
 from jaxcls.outcome import SweepResult
 from jaxcls.sweep import Figures

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
-from jaxcls import checks, softmax, two_layer
-from jaxcls.stack import stacked
+from jaxcls import softmax, two_layer
+from jaxcls.numerics import checks, stacked
 
 Params = Any  # an array or a NamedTuple of arrays
 

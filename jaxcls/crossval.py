@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxcls import outcome
-from jaxcls.data.splits import Folds, Splits
+from jaxcls.data import Folds, Splits
 from jaxcls.grid import Grid
 from jaxcls.outcome import SCORES, SweepResult, Timings
 

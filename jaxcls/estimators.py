@@ -26,9 +26,9 @@ from scipy.special import log_softmax
 
 from jaxcls import newton, sweep, train, two_layer
 from jaxcls.classifier import Classifier, two_layer_net
-from jaxcls.data.splits import Split, Splits
-from jaxcls.generator import pinned_generator
+from jaxcls.data import Split, Splits
 from jaxcls.grid import Grid
+from jaxcls.numerics import pinned_generator
 from jaxcls.train import Optimizer
 
 try:

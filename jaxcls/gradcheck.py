@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key, Real
 
-from jaxcls import checks
+from jaxcls.numerics import checks
 
 
 def numeric_gradient(

@@ -29,9 +29,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Integer
 
-from jaxcls import checks
-from jaxcls.precision import full_precision
-from jaxcls.sharding import varying_alike
+from jaxcls.numerics import checks, full_precision, varying_alike
 
 
 def cross_entropy_and_grad(

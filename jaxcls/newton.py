@@ -15,10 +15,10 @@ if, the bias not being penalised, their sums over the examples are those of the 
 makes the sums right. What is between L and this bound, the duality gap, is then about Newton's decrement
 ``-dL·d / 2``; but it is no estimate, whatever d is: it holds.
 
-All values share X, so each product above is one product for a stack of them, as `jaxcls.stack` has it; and they share
-the eigenvectors of XᵀX, in whose basis they are solved. If all examples had the same p, H would be nearly diagonal
-there, so its diagonal is the preconditioner. Directions in which no example differs are no part of that basis: there
-the weights are 0.
+All values share X, so each product above is one product for a stack of them, as `jaxcls.numerics.stack` has it; and
+they share the eigenvectors of XᵀX, in whose basis they are solved. If all examples had the same p, H would be nearly
+diagonal there, so its diagonal is the preconditioner. Directions in which no example differs are no part of that basis:
+there the weights are 0.
 
 Precision: the eigenvectors, L, dL and the gap are float64 whatever the features' dtype; the conjugate gradients, where
 the time goes, have the features' own. As in iterative refinement, the next step corrects what a float32 direction
@@ -43,11 +43,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Integer, Real
 from numpy.typing import NDArray
 
-from jaxcls import checks
 from jaxcls.losses import cross_entropy_and_grad
 from jaxcls.memory import Memory, available
-from jaxcls.precision import full_precision
-from jaxcls.stack import einsum
+from jaxcls.numerics import checks, einsum, full_precision
 
 COLUMNS = 128  # regularisation values times classes at once: as wide as a CPU's products have to be to be fast
 MAX_PRODUCTS = 250  # with the Hessian, in a step

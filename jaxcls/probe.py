@@ -12,10 +12,11 @@ import numpy as np
 from jaxtyping import Array
 from numpy.typing import NDArray
 
-from jaxcls import checks, newton, outcome, softmax, train
+from jaxcls import newton, outcome, softmax, train
 from jaxcls.classifier import LINEAR
-from jaxcls.data.splits import Folds, Splits
+from jaxcls.data import Folds, Splits
 from jaxcls.grid import Grid
+from jaxcls.numerics import checks
 from jaxcls.outcome import SCORES, SweepResult, Timings
 from jaxcls.train import Score
 

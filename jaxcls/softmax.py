@@ -15,11 +15,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Integer, Key, Real
 
-from jaxcls import checks
 from jaxcls.losses import cross_entropy, cross_entropy_and_grad, hand_derived, sum_of_squares
-from jaxcls.precision import full_precision
-from jaxcls.sharding import varying_alike
-from jaxcls.stack import einsum
+from jaxcls.numerics import checks, einsum, full_precision, varying_alike
 
 
 def init(

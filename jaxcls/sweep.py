@@ -14,18 +14,30 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 from numpy.typing import NDArray
 
-from jaxcls import checks, outcome, program, train, wide
-from jaxcls.blocks import blocks, groups
+from jaxcls import outcome, train
 from jaxcls.classifier import LINEAR, Classifier
-from jaxcls.data.splits import Folds, Splits
-from jaxcls.devices import CELLS, alignment, fetch, mesh, put
-from jaxcls.generator import pinned_generator
+from jaxcls.data import Folds, Splits
+from jaxcls.engine import (
+    CELLS,
+    Cells,
+    Examples,
+    Problem,
+    Replicates,
+    alignment,
+    blocks,
+    fetch,
+    groups,
+    mesh,
+    program,
+    put,
+    wide,
+    without_keys,
+)
 from jaxcls.grid import Grid
 from jaxcls.memory import Memory, available
+from jaxcls.numerics import checks, pinned_generator
 from jaxcls.outcome import AXES, SCORES, History, SweepResult, Timings
-from jaxcls.program import Cells, without_keys
 from jaxcls.train import Hyper, Optimizer, Score
-from jaxcls.wide import Examples, Problem, Replicates
 
 Figures = dict[str, int | float]
 
@@ -157,8 +169,8 @@ def run(
       callback: called with a row of figures when all is compiled, and after every chunk: ``step``, of ``steps``,
         counted over all blocks; ``cells`` in training; the median ``loss`` of those that are finite;
         ``diverged``, how many of them are not.
-      save: called before each ``callback``, with a function that takes a `Snapshot`: `jaxcls.checkpoint.Saver` writes
-        it to disk. Whatever it raises ends the sweep.
+      save: called before each ``callback``, with a function that takes a `Snapshot`:
+        `jaxcls.artifacts.checkpoint.Saver` writes it to disk. Whatever it raises ends the sweep.
       resume: a snapshot of this very sweep, to go on from, to the same result bit for bit.
 
     Returns:

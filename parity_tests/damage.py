@@ -31,7 +31,8 @@ import numpy as np
 import safetensors.numpy
 from made_up import PER_BATCH, files
 
-from jaxcls import checkpoint, data, results, sweep
+from jaxcls import data, sweep
+from jaxcls.artifacts import checkpoint, results
 from jaxcls.classifier import two_layer_net
 from jaxcls.data import cifar10
 from jaxcls.grid import Grid

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from jaxcls import checkpoint, folder
+from jaxcls.artifacts import checkpoint, folder
 
 PROGRAM = Path(__file__).parents[1] / "examples" / "sweep.py"
 # Nets in several programs, with history: momentum and a decaying rate add to the state.

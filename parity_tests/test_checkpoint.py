@@ -18,10 +18,12 @@ import optax
 import pytest
 import safetensors.numpy
 
-from jaxcls import checkpoint, outcome, results, sweep, wide
+from jaxcls import outcome, sweep
+from jaxcls.artifacts import checkpoint, results
+from jaxcls.artifacts.folder import claim
 from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Split, Splits
-from jaxcls.folder import claim
+from jaxcls.engine import wide
 from jaxcls.grid import Grid
 
 PROGRAM = str(Path(__file__).parents[1] / "examples" / "sweep.py")

@@ -9,9 +9,10 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcls import program, softmax, wide
+from jaxcls import softmax
 from jaxcls.classifier import Classifier, linear, two_layer_net
-from jaxcls.devices import mesh
+from jaxcls.engine import program, wide
+from jaxcls.engine.devices import mesh
 from jaxcls.train import Hyper
 
 FEATURES, HIDDEN, CLASSES = 3073, 16, 10

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 import torchref
-from jaxcls import blocks, outcome, sweep, train, two_layer, wide
+from jaxcls import outcome, sweep, train, two_layer
 from jaxcls.classifier import Classifier, linear, two_layer_net
 from jaxcls.data import Splits
+from jaxcls.engine import plan, wide
 from jaxcls.grid import Grid
 from jaxcls.train import Hyper
 
@@ -209,11 +210,11 @@ def test_nets_that_diverge_are_marked_and_leave_the_others_as_they_were_bit_for_
 
 
 def test_sizes_share_a_program_unless_padding_would_waste_more_than_it_saves() -> None:
-    assert blocks.groups([], 1e10) == []
-    assert blocks.groups([128, 2, 32, 8], 1.0) == [(2, 8, 32, 128)]
-    assert blocks.groups([128, 2, 32, 8], 1e15) == [(2,), (8,), (32,), (128,)]
+    assert plan.groups([], 1e10) == []
+    assert plan.groups([128, 2, 32, 8], 1.0) == [(2, 8, 32, 128)]
+    assert plan.groups([128, 2, 32, 8], 1e15) == [(2,), (8,), (32,), (128,)]
     # 512 units of padding for three programs saved, or 9 for one.
-    assert blocks.groups([100, 101, 1000], blocks.COMPILATION / 100) == [(100, 101), (1000,)]
+    assert plan.groups([100, 101, 1000], plan.COMPILATION / 100) == [(100, 101), (1000,)]
 
 
 @pytest.mark.parametrize("compilation", [0.0, 1e30])
@@ -221,7 +222,7 @@ def test_table_is_the_same_however_sizes_are_grouped(
     compilation: float, digits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(digits, GRID, steps=STEPS)
-    monkeypatch.setattr(blocks, "COMPILATION", compilation)
+    monkeypatch.setattr(plan, "COMPILATION", compilation)
     parts = sweep.plan(digits, GRID, steps=STEPS, batch_size=BATCH, classifier=NET)
     assert len(parts) == (1 if compilation else 3)
     found = run(digits, GRID, steps=STEPS)

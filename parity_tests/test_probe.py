@@ -19,7 +19,8 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from jaxcls import classifier, crossval, data, outcome, probe, results, softmax, sweep
+from jaxcls import classifier, crossval, data, outcome, probe, softmax, sweep
+from jaxcls.artifacts import results
 from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Folds, Source, Splits
 from jaxcls.grid import Grid

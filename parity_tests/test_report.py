@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Error, Page, sync_playwright
 
-from jaxcls import outcome, plots, report, results, two_layer
+from jaxcls import outcome, two_layer
+from jaxcls.artifacts import plots, report, results
 from jaxcls.data import Splits
 from jaxcls.grid import Grid
 

@@ -20,10 +20,11 @@ import safetensors
 import torch
 
 import torchref
-from jaxcls import data, outcome, plots, report, results, softmax, sweep
+from jaxcls import data, outcome, softmax, sweep
+from jaxcls.artifacts import plots, report, results
+from jaxcls.artifacts.folder import claim, replacing
 from jaxcls.classifier import Classifier, two_layer_net
 from jaxcls.data import Splits, load_digits
-from jaxcls.folder import claim, replacing
 from jaxcls.grid import Grid
 
 

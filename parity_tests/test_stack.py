@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxcls import losses, softmax, two_layer
-from jaxcls.stack import stacked
+from jaxcls.numerics import stacked
 
 CELLS = 4
 AXES = (-1, 0, 0, 0)  # of the cells in params, X, y, reg

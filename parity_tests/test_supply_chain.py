@@ -10,6 +10,7 @@ import jaxcls
 import torchref
 
 SOURCES = [path for package in (jaxcls, torchref) for path in Path(package.__file__).parent.rglob("*.py")]
+PACKAGE = Path(jaxcls.__file__).parent
 MODULES = {"subprocess", "marshal", "shelve", "dill", "joblib", "cloudpickle", "ctypes", "code", "runpy", "pty"}
 CALLS = {
     *("eval", "exec", "compile", "__import__", "breakpoint"),
@@ -66,21 +67,20 @@ def test_it_would_be_found(source: str) -> None:
 
 def test_the_core_imports_no_more_than_the_base_install() -> None:
     allowed = {"jax", "jaxlib", "numpy", "optax", "jaxtyping", "jaxcls"}
-    for name in (
-        "losses",
-        "softmax",
-        "two_layer",
-        "stack",
-        "gradcheck",
-        "classifier",
-        "train",
-        "wide",
-        "program",
-        "sweep",
-    ):
-        tree = ast.parse((Path(jaxcls.__file__).parent / f"{name}.py").read_text())
-        for node in ast.walk(tree):
+    flat = ("losses", "softmax", "two_layer", "newton", "gradcheck", "classifier", "train", "grid", "sweep", "probe")
+    houses = (path for house in ("numerics", "engine") for path in (PACKAGE / house).glob("*.py"))
+    for path in (*(PACKAGE / f"{name}.py" for name in flat), *houses):
+        for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
                 roots = {name.split(".")[0] for name in names}
                 assert all(root in allowed or root in sys.stdlib_module_names for root in roots), roots
+
+
+@pytest.mark.parametrize("house", ["data", "engine", "numerics"])
+def test_nobody_imports_past_the_door_of_a_house(house: str) -> None:
+    outside = [path for path in PACKAGE.rglob("*.py") if PACKAGE / house not in path.parents]
+    assert len(outside) > 20
+    for path in outside:
+        modules = {node.module for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)}
+        assert [name for name in modules if name and name.startswith(f"jaxcls.{house}.")] == [], path

@@ -12,9 +12,10 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcls import data, outcome, probe, softmax, sweep, train, wide
+from jaxcls import data, outcome, probe, softmax, sweep, train
 from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Split, Splits, load_digits, standard_folds
+from jaxcls.engine import wide
 from jaxcls.grid import Grid
 from jaxcls.train import Hyper
 

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 import torchref
-from jaxcls import classifier, data, results, softmax, sweep, two_layer
+from jaxcls import classifier, data, softmax, sweep, two_layer
+from jaxcls.artifacts import results
 from jaxcls.data import Splits
 from jaxcls.grid import Grid
 

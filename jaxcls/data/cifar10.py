@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxcls.checks import one_line
 from jaxcls.data.source import Source
+from jaxcls.numerics import one_line
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PER_BATCH = 10_000

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxcls import host
-from jaxcls.checks import one_line
 from jaxcls.data.source import Source, hold_out
 from jaxcls.data.splits import check_examples
+from jaxcls.numerics import one_line
 
 ROLES = ("train", "val", "test")
 READY = tuple(f"{array}_{role}" for role in ROLES for array in "Xy")

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxcls import results, two_layer
-from jaxcls.checks import one_line
-from jaxcls.folder import replacing
+from jaxcls import two_layer
+from jaxcls.artifacts import results
+from jaxcls.artifacts.folder import replacing
+from jaxcls.artifacts.results import Run
 from jaxcls.grid import Grid, edge
+from jaxcls.numerics import one_line
 from jaxcls.outcome import AXES
-from jaxcls.results import Run
 
 PICTURES = {
     "heatmap.png": "Accuracy over the grid; the best cell is outlined",
@@ -36,8 +37,8 @@ def write(folder: str | Path) -> Path:
     """Write ``report.html`` into the folder of a finished run, from what stands there; its path.
 
     Args:
-      folder: what `jaxcls.results.write` wrote, and the pictures of `jaxcls.plots.save` that are to be shown. If
-        ``run.json`` has a ``command``, the line that started the run, the report shows it.
+      folder: what `jaxcls.artifacts.results.write` wrote, and the pictures of `jaxcls.artifacts.plots.save` that are
+        to be shown. If ``run.json`` has a ``command``, the line that started the run, the report shows it.
 
     Raises:
       FileNotFoundError: a file of the run is missing.
@@ -78,7 +79,7 @@ def _page(run: Run, pictures: str) -> str:
         "Data": _facts(record["data"]),
         "Ran on": _facts(ran_on | {"time": seconds}),
     }
-    template = resources.files("jaxcls").joinpath("report.html").read_text("utf-8")
+    template = resources.files("jaxcls.artifacts").joinpath("report.html").read_text("utf-8")
     return Template(template).substitute(
         policy=_policy(template),
         title=escape(f"Sweep of {record['data']['name']}"),

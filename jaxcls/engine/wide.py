@@ -1,8 +1,8 @@
 """A whole grid as one program.
 
 Every cell sees the same minibatch, so the scores of all G cells are one product, ``X[B, D]`` with ``W[D, C·G]``:
-the cells lie last in each array, as `jaxcls.stack` has them. Replicates (seeds) differ in their minibatches too, so
-they are a batch of S such products, and come first: W is ``[S, D, C, G]``.
+the cells lie last in each array, as `jaxcls.numerics.stack` has them. Replicates (seeds) differ in their minibatches
+too, so they are a batch of S such products, and come first: W is ``[S, D, C, G]``.
 
 Folds are replicates too. The examples lie on the device once, part by part, and a replicate draws from all parts but
 the one that it holds out. Data that are split once have two parts, train and val, and all replicates hold out val.
@@ -10,8 +10,8 @@ the one that it holds out. Data that are split once have two parts, train and va
 Nets of several hidden sizes are all as wide as the widest, ``W1[D, H, G]``, and begin with zeros where they have
 no units. A unit whose weights in and out are zero has a gradient of exactly zero, so they stay zeros.
 
-On a GPU the features end in columns of zeros, as `jaxcls.devices.alignment` says. What is multiplied by them begins
-with zeros, and has a gradient of exactly zero, too.
+On a GPU the features end in columns of zeros, as `jaxcls.engine.devices.alignment` says. What is multiplied by them
+begins with zeros, and has a gradient of exactly zero, too.
 
 Such zeros are for optimizers that pass them over, as `passes_over_zeros` finds out: those that work element by element,
 or by norms. One that takes means over an array, or adds noise, has each size in a program of its own, and no zeros.
@@ -32,8 +32,8 @@ from jaxtyping import Array, Float, Int, Integer, Key
 
 from jaxcls import train
 from jaxcls.classifier import LINEAR, Classifier, Params
-from jaxcls.data.splits import Folds, Splits
-from jaxcls.devices import CELLS
+from jaxcls.data import Folds, Splits
+from jaxcls.engine.devices import CELLS
 from jaxcls.memory import Memory
 from jaxcls.train import Hyper, Optimizer, Score, State
 
@@ -161,7 +161,7 @@ def features(problem: Problem, X: Float[ArrayLike, "B d"]) -> Float[Array, "B D"
 
 
 def specs(problem: Problem) -> State:
-    """How the states of all cells are split over the devices of `jaxcls.devices.mesh`: by cell."""
+    """How the states of all cells are split over the devices of `jaxcls.engine.devices.mesh`: by cell."""
     return jax.tree.map(lambda leaf: PartitionSpec(*[None] * (leaf.ndim + 1), CELLS), cell(problem))
 
 

@@ -15,8 +15,8 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from jaxcls import two_layer
-from jaxcls.data.splits import Splits
-from jaxcls.folder import replacing
+from jaxcls.artifacts.folder import replacing
+from jaxcls.data import Splits
 from jaxcls.grid import REPLICATES, Grid
 from jaxcls.outcome import SweepResult
 

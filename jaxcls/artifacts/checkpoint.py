@@ -20,8 +20,8 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from jaxcls.checks import one_line
-from jaxcls.folder import replacing
+from jaxcls.artifacts.folder import replacing
+from jaxcls.numerics import one_line
 from jaxcls.outcome import Timings
 from jaxcls.sweep import Snapshot
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxcls.sharding import explicit_sharding
+from jaxcls.numerics.sharding import explicit_sharding
 
 
 def einsum(

@@ -18,12 +18,11 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from jaxcls import host, two_layer
-from jaxcls.checks import one_line
+from jaxcls.artifacts.folder import replacing
 from jaxcls.classifier import Params
-from jaxcls.data.splits import Splits
-from jaxcls.folder import replacing
+from jaxcls.data import Splits
+from jaxcls.numerics import matmul_precision, one_line
 from jaxcls.outcome import AXES, History, SweepResult
-from jaxcls.precision import matmul_precision
 
 
 class Run(NamedTuple):

@@ -11,11 +11,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 from numpy.typing import NDArray
 
-from jaxcls import wide
 from jaxcls.classifier import Params
-from jaxcls.devices import CELLS, EVERYWHERE, on_each, put
+from jaxcls.engine import wide
+from jaxcls.engine.devices import CELLS, EVERYWHERE, on_each, put
+from jaxcls.engine.wide import Examples, Problem, Replicates
 from jaxcls.train import Hyper, Score, State
-from jaxcls.wide import Examples, Problem, Replicates
 
 Cells = tuple[Hyper, Array, Replicates]  # hyperparameters [G] each, which size each cell has [G], replicates [S]
 

@@ -1,0 +1,19 @@
+"""Rules that every formula obeys: checks, full precision, stacks of models, sharded examples, one generator."""
+
+from jaxcls.numerics import checks
+from jaxcls.numerics.checks import one_line
+from jaxcls.numerics.generator import pinned_generator
+from jaxcls.numerics.precision import full_precision, matmul_precision
+from jaxcls.numerics.sharding import varying_alike
+from jaxcls.numerics.stack import einsum, stacked
+
+__all__ = [
+    "checks",
+    "einsum",
+    "full_precision",
+    "matmul_precision",
+    "one_line",
+    "pinned_generator",
+    "stacked",
+    "varying_alike",
+]
