@@ -17,6 +17,7 @@ from jaxcls import data, sweep, train
 from jaxcls.artifacts import plots, results
 from jaxcls.artifacts.folder import claim
 from jaxcls.classifier import two_layer_net
+from jaxcls.cli import console
 from jaxcls.data import Splits
 from jaxcls.grid import Grid
 from jaxcls.outcome import SweepResult
@@ -94,8 +95,4 @@ def tenths() -> Callable[[Figures], None]:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(tyro.cli(main, description="\n\n".join(filter(None, __doc__.splitlines()))))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(console.run(lambda: tyro.cli(main, description="\n\n".join(filter(None, __doc__.splitlines())))))

@@ -1,7 +1,9 @@
 """``python examples/sweep.py`` as a user runs it, and the mistakes a newcomer makes."""
 
 import csv
+import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -174,3 +176,98 @@ def test_help_fits_80_columns(program: str, tmp_path: Path) -> None:
     assert program in done.stdout
     lines = done.stdout.splitlines()[1:]  # the first names the program with its path
     assert max(map(len, lines)) <= 80
+
+
+JAXCLS = [sys.executable, "-c", "import sys; from jaxcls.cli import main; sys.exit(main())"]
+
+
+def jaxcls(*args: object, cwd: Path) -> subprocess.CompletedProcess:
+    command = [*JAXCLS, *map(str, args)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on labels that are text, and its features: alone as .npy, and in the .npz."""
+    folder = tmp_path_factory.mktemp("jaxcls")
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 300)
+    X = 100 + np.eye(3)[y] + 0.1 * rng.standard_normal((300, 3))
+    np.savez(folder / "mine.npz", X=X, y=np.array(["ant", "bee", "a, b"])[y])
+    np.save(folder / "X.npy", X)
+    done = jaxcls("sweep", "--data", "mine.npz", "--lr", 1, "--reg", 0, "--steps", 50, "--out", "run", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "jaxcls predict run FEATURES" in done.stdout
+    assert json.loads((folder / "run" / "run.json").read_text())["command"].startswith("jaxcls sweep --data mine.npz ")
+    return folder
+
+
+def test_labels_are_predicted_by_name(trained: Path) -> None:
+    expected = np.load(trained / "mine.npz")["y"]
+    for features in ("X.npy", "mine.npz"):
+        done = jaxcls("predict", "run", features, cwd=trained)
+        assert done.returncode == 0, done.stderr
+        assert [row["label"] for row in csv.DictReader(done.stdout.splitlines())] == expected.tolist()
+    assert jaxcls("predict", "run", "X.npy", "--out", "labels.npy", cwd=trained).returncode == 0
+    assert np.load(trained / "labels.npy").tolist() == expected.tolist()
+
+
+def test_probabilities_stand_under_the_names_of_the_classes(trained: Path) -> None:
+    for out in ("p.csv", "p.npy"):
+        assert jaxcls("predict", "run", "X.npy", "--proba", "--out", out, cwd=trained).returncode == 0
+    with (trained / "p.csv").open() as file:
+        names, *rows = csv.reader(file)
+    assert names == ["a, b", "ant", "bee"]
+    np.testing.assert_array_equal(np.array(rows, float), np.load(trained / "p.npy"))
+    np.testing.assert_allclose(np.sum(np.array(rows, float), axis=1), 1)
+    assert (
+        np.array(names)[np.argmax(np.array(rows, float), axis=1)].tolist()
+        == np.load(trained / "mine.npz")["y"].tolist()
+    )
+
+
+def test_a_reader_that_has_seen_enough_ends_it_without_a_word(trained: Path) -> None:
+    np.save(trained / "many.npy", np.ones((100_000, 3)))
+    command = shlex.join([*JAXCLS, "predict", "run", "many.npy"])
+    done = subprocess.run(
+        ["bash", "-c", f"{command} | head -1"], cwd=trained, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("label\n", "")
+
+
+def test_the_page_of_a_run_is_made_anew(trained: Path) -> None:
+    page = trained / "run" / "report.html"
+    before = page.read_bytes()
+    page.unlink()
+    assert jaxcls("report", "run", cwd=trained).stdout == "wrote     run/report.html\n"
+    assert page.read_bytes() == before
+
+
+WRONG = {
+    "command": (["sweeps"], "jaxcls has no command sweeps: expected sweep, probe, predict or report"),
+    "features": (["predict", "run", "narrow.npy"], "narrow.npy must have the 3 features of the run, got 2"),
+    "no features": (["predict", "run", "none.npy"], "none.npy: no such file, expected an .npy, or an .npz with X"),
+    "no run": (["predict", "none", "X.npy"], "none/run.json: no such file, expected what a finished run left"),
+    "objects": (["predict", "run", "objects.npy"], "objects.npy cannot be read as an .npy, or as an .npz with X: "),
+    "labels": (["predict", "run", "labels.npz"], "labels.npz cannot be read as an .npy, or as an .npz with X: "),
+    "out": (["predict", "run", "X.npy", "--out", "y.txt"], "--out must end in .csv or .npy, got y.txt"),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_a_mistake_with_the_command_is_one_line(mistake: str, trained: Path) -> None:
+    np.save(trained / "narrow.npy", np.ones((4, 2)))
+    np.save(trained / "objects.npy", np.array([{}, None]), allow_pickle=True)
+    np.savez(trained / "labels.npz", y=np.arange(3))
+    args, sentence = WRONG[mistake]
+    done = jaxcls(*args, cwd=trained)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {sentence}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_missing_extra_is_named_with_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "tyro.py").write_text("raise ModuleNotFoundError(name='tyro')")
+    done = subprocess.run([*JAXCLS, "sweep"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == 'error: jaxcls sweep needs tyro: pip install "jaxcls[sweep]"\n'

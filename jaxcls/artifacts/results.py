@@ -6,7 +6,6 @@ import io
 import json
 import platform
 import shlex
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -137,25 +136,26 @@ def reload_lines(path: str | Path, framework: str, params: Params) -> str:
     return "\n".join([*lines, 'y = (X @ p["W"][:-1] + p["W"][-1]).argmax(1)'])
 
 
-def command(config: Any, defaults: Mapping[str, Any]) -> str:
-    """The line that asks for this run again: this program, and each flag that is not at its default.
+def command(program: str, config: Any, defaults: Mapping[str, Any]) -> str:
+    """The shell command that reproduces this run: the program, and each flag that is not at its default.
 
     Args:
+      program: as it is called.
       config: the flags, fields of a dataclass.
       defaults: what each is when not given; what is to be left out, as it is.
 
     Example:
       >>> from dataclasses import make_dataclass
       >>> config = make_dataclass("Config", ["lr", "batch_size", "out"])((0.1, 1.0), 20, "here")
-      >>> command(config, {"lr": (), "batch_size": 200, "out": "here"}).split()[2:]
-      ['--lr', '0.1', '1.0', '--batch-size', '20']
+      >>> command("jaxcls sweep", config, {"lr": (), "batch_size": 200, "out": "here"})
+      'jaxcls sweep --lr 0.1 1.0 --batch-size 20'
     """
     flags = []
     for name, value in vars(config).items():
         if value != defaults[name]:
             values = () if value is True else value if isinstance(value, tuple) else (value,)
             flags += [f"--{name.replace('_', '-')}", *map(str, values)]
-    return shlex.join(["python", sys.argv[0], *flags])
+    return " ".join([program, shlex.join(flags)]).strip()
 
 
 def versions() -> dict[str, str]:

@@ -3,7 +3,7 @@
 from jaxcls.data.cifar10 import CLASS_NAMES as CIFAR10_CLASSES
 from jaxcls.data.cifar10 import load_cifar10
 from jaxcls.data.digits import load_digits
-from jaxcls.data.npz import from_arrays, load_npz
+from jaxcls.data.npz import from_arrays, load_features, load_npz
 from jaxcls.data.protocols import PROTOCOLS, cs231n, eecs498, standard, standard_folds
 from jaxcls.data.source import Source
 from jaxcls.data.splits import Folds, Split, Splits, balanced, prepare
@@ -21,6 +21,7 @@ __all__ = [
     "from_arrays",
     "load_cifar10",
     "load_digits",
+    "load_features",
     "load_npz",
     "prepare",
     "standard",

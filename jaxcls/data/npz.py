@@ -3,6 +3,7 @@
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +81,37 @@ def from_arrays(X: NDArray, y: NDArray, *, name: str = "arrays") -> Source:
     return _source(name, X, y, names, hold_out(y), y)
 
 
+def load_features(path: str | Path) -> NDArray:
+    """Features alone, ``[N, d]`` of any real dtype: an ``.npy``, or X of an ``.npz``.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is no such file, or does not hold a matrix of finite numbers.
+      TypeError: features are not real numbers.
+
+    Example:
+      >>> import numpy as np, tempfile
+      >>> path = tempfile.mkdtemp() + "/features.npy"
+      >>> np.save(path, np.eye(3))
+      >>> load_features(path).shape
+      (3, 3)
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".npy":
+            with path.open("rb") as file:
+                X = _array(file)
+        else:
+            with zipfile.ZipFile(path) as archive, archive.open("X.npy") as member:
+                X = _array(member)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file, expected an .npy, or an .npz with X") from None
+    except Exception as error:  # a damaged file can raise anything
+        raise ValueError(f"{path} cannot be read as an .npy, or as an .npz with X: {one_line(error)}") from None
+    check_examples(X, np.zeros(len(X) if X.ndim else 0, int), f"{path}: X")
+    return X
+
+
 def _numbered(labels: Sequence[NDArray]) -> tuple[list[NDArray], tuple[str, ...]]:
     """Text as numbers of its classes, and their names; anything else as it is, and none."""
     if any(y.dtype.kind != "U" or y.ndim != 1 for y in labels):
@@ -117,7 +149,10 @@ def _read(path: Path) -> dict[str, NDArray]:
             size = sum(archive.getinfo(member).file_size for member in members.values())
             if size > host.memory():
                 raise ValueError(f"its arrays take {size} bytes, more than this machine has")
-            arrays = {name: _array(archive, member) for name, member in members.items()}
+            arrays = {}
+            for name, member in members.items():
+                with archive.open(member) as file:
+                    arrays[name] = _array(file)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file, expected an .npz with X and y") from None
     except Exception as error:  # a damaged file can raise anything
@@ -128,13 +163,11 @@ def _read(path: Path) -> dict[str, NDArray]:
     return arrays
 
 
-def _array(archive: zipfile.ZipFile, member: str) -> NDArray:
+def _array(file: IO[bytes]) -> NDArray:
     """What `numpy.load` reads, but nothing is allocated before it is known to be there."""
-    with archive.open(member) as file:
-        major, _ = np.lib.format.read_magic(file)
-        read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-        shape, fortran_order, dtype = read_header(file)
-        if dtype.hasobject:
-            raise ValueError(f"{member} holds Python objects")
-        content = file.read()
-    return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran_order else "C")
+    major, _ = np.lib.format.read_magic(file)
+    read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+    shape, fortran_order, dtype = read_header(file)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    return np.frombuffer(file.read(), dtype).reshape(shape, order="F" if fortran_order else "C")

@@ -1,0 +1,50 @@
+"""The command ``jaxcls``: ``sweep``, ``probe``, ``predict`` and ``report``; the only part of jaxcls that prints."""
+
+import functools
+import sys
+from collections.abc import Sequence
+
+USAGE = """jaxcls sweep     train a whole grid of classifiers, and show what it found
+jaxcls probe     the best linear classifier for your features
+jaxcls predict   labels of new features, by the best cell of a run
+jaxcls report    a finished run's page, made anew
+
+jaxcls COMMAND --help says more."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code.
+
+    Example:
+      >>> main(["--help"]) == 0
+      jaxcls sweep     train a whole grid of classifiers, and show what it found
+      jaxcls probe     the best linear classifier for your features
+      jaxcls predict   labels of new features, by the best cell of a run
+      jaxcls report    a finished run's page, made anew
+      <BLANKLINE>
+      jaxcls COMMAND --help says more.
+      True
+    """
+    name, *rest = [*(sys.argv[1:] if args is None else args), ""]
+    rest = rest[:-1]
+    if name in ("", "-h", "--help"):
+        print(USAGE)
+        return 0 if name else 2
+    try:
+        match name:
+            case "sweep":
+                from jaxcls.cli.sweep import main as command
+            case "probe":
+                from jaxcls.cli.probe import main as command
+            case "predict":
+                from jaxcls.cli.predict import main as command
+            case "report":
+                from jaxcls.cli.report import main as command
+            case _:
+                print(f"error: jaxcls has no command {name}: expected sweep, probe, predict or report", file=sys.stderr)
+                return 2
+        from jaxcls.cli import console
+    except ModuleNotFoundError as error:
+        print(f'error: jaxcls {name} needs {error.name}: pip install "jaxcls[sweep]"', file=sys.stderr)
+        return 2
+    return console.run(functools.partial(command, rest, f"jaxcls {name}"))

@@ -1,0 +1,71 @@
+"""What the commands have in common: how they start and end, and what they say of a run."""
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+
+import jaxcls
+from jaxcls.artifacts import results
+from jaxcls.data import Splits
+from jaxcls.grid import edge
+from jaxcls.outcome import SweepResult
+
+
+def run(command: Callable[[], int]) -> int:
+    """The exit code of a command: a mistake ends in one line and 2, Ctrl-C in one line and 130.
+
+    A reader that has seen enough, as ``| head`` has, ends it without a word, as it would end any other program.
+    """
+    try:
+        code = command()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        return 128 + 13  # SIGPIPE
+    except (ValueError, TypeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("error: stopped at once", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(128 + signal.SIGINT)  # an orderly exit would crash in a computation that is still going on
+
+
+def script(main: Callable[[list[str], str], int]) -> int:
+    """`run` for a program of its own, by the name that it was called by."""
+    return run(lambda: main(sys.argv[1:], f"python {shlex.quote(sys.argv[0])}"))
+
+
+def print_data(splits: Splits, roles: Sequence[str]) -> None:
+    """Print what runs where, and the data that it has for these roles; the line goes on."""
+    sizes = ", ".join(f"{len(split.y):,} {role}" for role, split in splits.items() if role in roles)
+    print(f"jaxcls    {jaxcls.__version__} with jax {jax.__version__}, on {results.device()}")
+    print(f"data      {splits.name}: {sizes} examples")
+    print(f"          {splits.num_features:,} features, {splits.num_classes} classes", end="")
+
+
+def print_edges(result: SweepResult, best: int) -> None:
+    """Print where the best cell lies on the grid's boundary, and what to try next."""
+    for axis, values in result.grid.beyond(best).items():
+        print(f"edge      {edge(axis, values)}")
+        print(f"          --{axis} {' '.join(f'{value:g}' for value in values)}")
+
+
+def print_wrote(paths: Sequence[Path]) -> None:
+    """Print a run's folder, its files and its pictures."""
+    print(f"wrote     {paths[0].parent}/")
+    for pictures in (False, True):
+        print(f"          {', '.join(path.name for path in paths if (path.suffix == '.png') == pictures)}")
+
+
+def print_prediction(folder: Path, result: SweepResult) -> None:
+    """Print how to predict, by the command and by lines that need nothing of jaxcls."""
+    print(f"\nTo predict labels: jaxcls predict {shlex.quote(str(folder))} FEATURES")
+    print("or y for raw features X [N, d], in numpy or JAX; in torch: torchref.load\n")
+    print(results.reload_lines(folder / "best.safetensors", "numpy", result.params))

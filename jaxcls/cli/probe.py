@@ -1,0 +1,230 @@
+"""``jaxcls probe``: the best linear classifier for your features, 96 penalties, each to its optimum."""
+
+import functools
+import sys
+import time
+import warnings
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import tyro
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import StratifiedKFold, train_test_split
+
+from jaxcls import classifier, crossval, data, probe, softmax, sweep, train
+from jaxcls.artifacts import plots, results
+from jaxcls.artifacts import report as page
+from jaxcls.artifacts.folder import claim
+from jaxcls.cli import console
+from jaxcls.data import Source, Splits
+from jaxcls.grid import Grid
+from jaxcls.numerics import one_line
+from jaxcls.outcome import SweepResult
+
+HELD_OUT = 0.15  # of the examples, for each of val and test, where no file is given
+LEARNING_RATES = (0.01, 0.1, 1.0)
+MOST_ROWS = 12  # of the table, on the screen
+
+
+@dataclass(frozen=True)
+class Config:
+    """The best linear classifier for your features: 96 penalties, each to its optimum."""
+
+    train: Path
+    """An .npz with features X [N, d] and labels y [N], integers or text; or with ready splits, as sweep.py has them."""
+    val: Path | None = None
+    """Another, to choose the strength by; 15% of train, class by class, if not given."""
+    test: Path | None = None
+    """Another, scored once, at the end; 15% of train, class by class, if not given."""
+    folds: int = 0
+    """Choose by cross-validation with so many folds instead, class by class."""
+    class_weight: Literal["none", "balanced"] = "none"
+    """Whether every example counts the same in the loss, or every class."""
+    reg: tuple[float, ...] = ()
+    """Strengths of the L2 penalty, reg * sum(W * W); 96 from 10 to 1e-9 if not given."""
+    solver: Literal["newton", "sgd", "momentum", "nesterov", "adam", "rmsprop"] = "newton"
+    """Newton's method goes to the optimum; the others train on minibatches, at every learning rate."""
+    lr: tuple[float, ...] = ()
+    """Learning rates, for minibatches; 0.01 0.1 1 if not given."""
+    steps: int = 2000
+    """Minibatches each cell is trained on."""
+    batch_size: int = 200
+    """Examples in a minibatch."""
+    seed: int = 0
+    """Of the splits, the folds and the minibatches."""
+    float64: bool = False
+    """Compute in float64: twice the time, for coefficients to the last digits."""
+    out: Path | None = None
+    """The run's folder, which must be empty or not exist; runs/probe-DATE-TIME if not given."""
+
+
+def main(args: list[str], program: str) -> int:
+    """Read the command line and run the probe; the exit code."""
+    return run(tyro.cli(Config, args=args, prog=program), program)
+
+
+def run(config: Config, program: str) -> int:
+    """Train, choose, score, write; the exit code."""
+    started = time.perf_counter()
+    jax.config.update("jax_enable_x64", config.float64)
+    source = read(config)
+    splits, grid = data.standard(source), hyperparameters(config)
+    out = config.out or Path("runs") / time.strftime("probe-%Y%m%d-%H%M%S")
+    with claim(out):
+        announce(config, splits, grid, out)
+        result = choose(config, source, splits, grid)
+        defaults = {field.name: field.default for field in fields(Config)} | {"out": config.out}
+        record = {"command": results.command(program, config, defaults), "config": asked(config)}
+        paths = results.write(out, result, splits, record) + plots.save(out, result, splits)
+        paths.append(page.write(out))
+    report(config, result, splits, paths, time.perf_counter() - started)
+    return 1 if result.best is None else 0
+
+
+def read(config: Config) -> Source:
+    """The files as one source, and which rows of it are for what."""
+    if config.val and config.folds:
+        raise ValueError("--val and --folds are two ways to choose: give one of them")
+    if config.folds < 0 or config.folds == 1:
+        raise ValueError(f"--folds must be at least 2, got {config.folds}")
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"--seed must lie in [0, 2**32), got {config.seed}")
+    files = {"train": config.train, "val": config.val, "test": config.test}
+    given = {role: data.load_npz(path) for role, path in files.items() if path}
+    first = given["train"]
+    for role, source in given.items():
+        if (width := source.X.shape[1]) != first.X.shape[1]:
+            raise ValueError(f"{files[role]} must have the {first.X.shape[1]} features of {config.train}, got {width}")
+        if is_split(source) and len(given) > 1:
+            raise ValueError(f"{files[role]} is split by itself: give it alone, as --train")
+        if source.note:
+            print(f"note: {source.note}", file=sys.stderr)
+    source = first if is_split(first) else held_out(config, given)
+    if config.folds:  # val is train again: each fold has its own
+        rows = np.sort(np.concatenate([source.train, source.val]))
+        source = replace(source, train=rows, val=rows)
+    return source
+
+
+def is_split(source: Source) -> bool:
+    """Whether these are ready splits: `load_npz` shuffles what it splits."""
+    return np.array_equal(np.concatenate([source.train, source.val, source.test]), np.arange(len(source.y)))
+
+
+def held_out(config: Config, given: dict[str, Source]) -> Source:
+    """These files as one source; what no file is given for is held out of train, class by class."""
+    names = {role: classes(source) for role, source in given.items()}
+    number = {name: k for k, name in enumerate(names["train"])}
+    labels = []
+    for role, source in given.items():
+        if others := [name for name in names[role] if name not in number]:
+            path = getattr(config, role)
+            raise ValueError(f"{path} has classes that {config.train} has not: {', '.join(others)}")
+        same = names[role] == names["train"][: len(names[role])]
+        labels.append(source.y if same else np.array([number[name] for name in names[role]])[source.y])
+    X, y = np.concatenate([source.X for source in given.values()]), np.concatenate(labels)
+    ends = np.cumsum([len(source.y) for source in given.values()])
+    of: dict[str, Any] = dict(zip(given, np.split(np.arange(len(y)), ends[:-1]), strict=True))
+    for role in ("test", "val"):
+        if role in of:
+            continue
+        size = max(round(HELD_OUT * len(given["train"].y)), 1)
+        try:
+            parts = train_test_split(of["train"], test_size=size, stratify=y[of["train"]], random_state=config.seed)
+        except ValueError as error:
+            why = f"{config.train} cannot be split class by class, give --val and --test"
+            raise ValueError(f"{why}: {one_line(error)}") from None
+        of["train"], of[role] = map(np.sort, parts)
+    return replace(given["train"], X=X, y=y, **of, class_names=names["train"])
+
+
+def classes(source: Source) -> tuple[str, ...]:
+    """The names of a file's classes: of numbers, those too that `load_npz` saw outside its train alone."""
+    numbers = range(min(int(source.y.max()), len(source.y)) + 1)  # of more, `Splits` says that they are no classes
+    return max(source.class_names, tuple(map(str, numbers)), key=len)
+
+
+def hyperparameters(config: Config) -> Grid:
+    """The grid that the command line names."""
+    reg = config.reg or probe.STRENGTHS
+    if config.solver != "newton":
+        return Grid(config.lr or LEARNING_RATES, reg, (config.seed,))
+    for name in ("lr", "steps", "batch_size"):
+        if getattr(config, name) != getattr(Config, name):
+            flag = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{flag} is for minibatches: add --solver sgd, momentum, nesterov, adam or rmsprop")
+    return Grid((), reg, ())
+
+
+def choose(config: Config, source: Source, splits: Splits, grid: Grid) -> SweepResult:
+    """Train all cells and choose the best: on val, or by cross-validation on train."""
+    weights = data.balanced(splits.train.y, splits.num_classes) if config.class_weight == "balanced" else None
+    search = functools.partial(probe.run, class_weights=weights)
+    if config.solver != "newton":
+        search = functools.partial(
+            sweep.run,
+            steps=config.steps,
+            batch_size=config.batch_size,
+            classifier=classifier.linear(class_weights=weights),
+            optimizer=train.OPTIMIZERS[config.solver],
+        )
+    if not config.folds:
+        return search(splits, grid)
+    rows, parts = source.train, StratifiedKFold(config.folds, shuffle=True, random_state=config.seed)
+    if (fewest := min(np.unique_counts(source.y[rows]).counts)) < config.folds:
+        print(f"note: a class has {fewest} examples, so some of the folds have none of it", file=sys.stderr)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # said above
+        folds = data.standard_folds(source, [rows[out] for _, out in parts.split(rows, source.y[rows])])
+    return crossval.run(search, grid, folds, splits).result
+
+
+def asked(config: Config) -> dict[str, object]:
+    """What the user asked for, as JSON can say it."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
+
+
+def announce(config: Config, splits: Splits, grid: Grid, out: Path) -> None:
+    """Say what is about to happen."""
+    axes = " x ".join(f"{len(values)} {axis}" for axis, values in grid.axes.items())
+    count = np.bincount(splits.train.y, minlength=splits.num_classes)
+    console.print_data(splits, ("train", "test") if config.folds else ("train", "val", "test"))
+    print(f" of {count.min():,} to {count.max():,} in train")
+    print(f"grid      {axes} = {len(grid):,} cells, {config.solver}", end="")
+    print(f", {config.folds} folds" if config.folds else "")
+    print(f"folder    {out}/")
+
+
+def report(config: Config, result: SweepResult, splits: Splits, paths: list[Path], seconds: float) -> None:
+    """Print the best cells, how good the best one is, and what was written."""
+    table, axes = result.table, list(result.grid.axes)
+    shown = np.argsort(np.where(table["rank"] > 0, table["rank"], len(table) + 1), kind="stable")[:MOST_ROWS]
+    print("\n" + " ".join(f"{axis:>10}" for axis in axes), f"{'train acc':>10} {'val acc':>9} {'rank':>5}")
+    for row in table[np.sort(shown)]:
+        cell = " ".join(f"{row[axis]:10.4g}" for axis in axes)
+        print(f"{cell} {row['train_accuracy']:10.4f} {row['val_accuracy']:9.4f} {row['rank']:5d}")
+    if len(table) > MOST_ROWS:
+        print(f"... the best {MOST_ROWS} of {len(table)} cells; all are in {paths[0]}")
+    if "converged" in (table.dtype.names or ()):
+        gap, converged = table["gap"] / table["train_loss"], table["converged"]
+        print(f"\nsolved    {converged.sum()} of {len(table)} converged", end="")
+        print(f", to within {gap[converged].max():.0e} of the least loss" if converged.any() else "")
+        if len(missed := table["reg"][~converged]):
+            further = "" if config.float64 else "; --float64 goes further"
+            print(f"          not those from {missed.min():.2g} to {missed.max():.2g}, ", end="")
+            print(f"which may be {gap[~converged].max():.0e} above it{further}")
+    if result.best is None or result.params is None:
+        print("\nevery cell diverged: try lower learning rates")
+        return
+    row = table[result.best]
+    predicted = np.asarray(softmax.predict(result.params, softmax.append_ones(splits.test.X)))
+    balanced = balanced_accuracy_score(splits.test.y, predicted)
+    by = f"the mean of {config.folds} folds" if config.folds else "val"
+    print(f"best      {', '.join(f'{axis} {row[axis]:.4g}' for axis in axes)}: {row['val_accuracy']:.4f} on {by}")
+    console.print_edges(result, result.best)
+    print(f"test      {result.test_accuracy:.4f}, mean over classes {balanced:.4f}")
+    print(f"time      {seconds:.1f} s, of it {result.timings.run_s:.1f} training")
+    console.print_wrote(paths)
+    console.print_prediction(paths[0].parent, result)

@@ -1,0 +1,404 @@
+"""``jaxcls sweep``: train a whole grid of classifiers at once, and show what it found."""
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from jaxcls import classifier, data, host, sweep, train
+from jaxcls.artifacts import checkpoint, plots, results
+from jaxcls.artifacts import report as page
+from jaxcls.artifacts.folder import claim
+from jaxcls.classifier import Classifier
+from jaxcls.cli import console
+from jaxcls.data import Source, Splits
+from jaxcls.grid import Grid
+from jaxcls.outcome import SweepResult
+from jaxcls.train import Optimizer
+
+PRECISIONS = {"highest": "highest", "tf32": "tensorfloat32", "bf16x3": "BF16_BF16_F32_X3"}
+Saved = tuple[sweep.Snapshot, dict[str, Any]]  # what `checkpoint.read` returns
+MOST_ROWS = 100  # of the table, on the screen
+WIDTHS = {"lr": 12, "reg": 12, "hidden": 7, "seed": 5}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train a whole grid of classifiers at once, and show what it found."""
+
+    preset: Literal[
+        "digits", "cs231n", "cs231n-net", "eecs498", "eecs498-net-hidden", "eecs498-net-reg", "eecs498-net-lr"
+    ] = "digits"
+    """Where all the defaults below come from: the bundled digits, or one of the courses' published experiments."""
+    data: str = "digits"
+    """digits, cifar10, or the path of an .npz with X, y (or X_train, y_train, X_val, y_val, X_test, y_test)."""
+    protocol: Literal["standard", "cs231n", "eecs498"] = "standard"
+    """How to prepare the data: each feature to mean 0 and deviation 1, or as a course prepares CIFAR-10."""
+    data_dir: Path | None = None
+    """The folder that holds CIFAR-10; downloaded once into the user's cache if not given."""
+    model: Literal["linear", "two-layer"] = "linear"
+    """The softmax classifier, or the net with one hidden layer of ReLU units."""
+    hidden: tuple[int, ...] = ()
+    """Numbers of hidden units, for the two-layer net; 100 if not given."""
+    lr: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+    """Learning rates."""
+    reg: tuple[float, ...] = (0.0, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+    """Strengths of the L2 penalty."""
+    seeds: tuple[int, ...] = (0,)
+    """Replicates: each has its own initial weights and its own minibatches."""
+    steps: int = 2000
+    """Minibatches each cell is trained on."""
+    batch_size: int = 100
+    """Examples in a minibatch, drawn with replacement."""
+    optimizer: Literal["sgd", "momentum", "nesterov", "adam", "rmsprop"] = "sgd"
+    """Made anew for every cell, from its learning rate."""
+    decay: float = 1.0
+    """Once an epoch, the learning rate is multiplied by this."""
+    init_scale: float | None = None
+    """Standard deviation of the initial weights; 1e-3 for linear, 1e-2 for two-layer if not given."""
+    precision: Literal["highest", "tf32", "bf16x3"] = "highest"
+    """Of matrix products on a GPU: float32, TensorFloat-32, or three products of bfloat16."""
+    devices: Literal["one", "all"] = "one"
+    """Train on one device, or split the cells over all."""
+    distributed: bool = False
+    """This is one of several processes, as SLURM, MPI or Kubernetes starts them: devices are those of all."""
+    out: Path | None = None
+    """The run's folder, which must be empty or not exist; runs/NAME-DATE-TIME, by preset or data, if not given."""
+    resume: Path | None = None
+    """The folder of an interrupted run to go on with; all other flags come from it."""
+
+
+EECS498_NET = Config(
+    data="cifar10",
+    protocol="eecs498",
+    model="two-layer",
+    hidden=(128,),
+    steps=3000,
+    batch_size=1000,
+    decay=0.95,
+    init_scale=1e-4,
+)
+PRESETS = {
+    "digits": Config(),
+    "cs231n": Config(
+        preset="cs231n",
+        data="cifar10",
+        protocol="cs231n",
+        lr=tuple(np.linspace(1e-7, 5e-7, 10).tolist()),
+        reg=tuple(np.linspace(2.5e4, 5e4, 10).tolist()),
+        seeds=(2,),
+        steps=1500,
+        batch_size=200,
+    ),
+    "cs231n-net": Config(
+        preset="cs231n-net",
+        data="cifar10",
+        protocol="cs231n",
+        model="two-layer",
+        hidden=(50,),
+        lr=(1e-4,),
+        reg=(0.25,),
+        steps=1000,
+        batch_size=200,
+        decay=0.95,
+        init_scale=1e-4,
+    ),
+    "eecs498": Config(
+        preset="eecs498",
+        data="cifar10",
+        protocol="eecs498",
+        lr=(3e-3, 5e-3, 7e-3, 9e-3, 1e-2),
+        reg=(1e-2, 3e-2, 5e-2, 7e-2, 9e-2),
+        steps=2000,
+        batch_size=200,
+        init_scale=1e-6,
+    ),
+    "eecs498-net-hidden": replace(
+        EECS498_NET, preset="eecs498-net-hidden", hidden=(2, 8, 32, 128), lr=(0.1,), reg=(1e-3,)
+    ),
+    "eecs498-net-reg": replace(EECS498_NET, preset="eecs498-net-reg", lr=(1.0,), reg=(0.0, 1e-5, 1e-3, 1e-1)),
+    "eecs498-net-lr": replace(EECS498_NET, preset="eecs498-net-lr", lr=(1e-4, 1e-2, 1.0, 1e2), reg=(1e-4,)),
+}
+
+
+def main(args: list[str], program: str) -> int:
+    """Read the command line and run the sweep; the exit code."""
+    return run(*parse(args, program), program)
+
+
+def run(config: Config, saved: Saved | None, program: str) -> int:
+    """Run the sweep, from what an earlier run saved if there is that; the exit code."""
+    started = time.perf_counter()
+    if config.distributed:
+        jax.distributed.initialize()
+    jax.config.update("jax_default_matmul_precision", PRECISIONS[config.precision])
+    splits = load(config)
+    grid = hyperparameters(config)
+    loaded_s = time.perf_counter() - started
+    name = config.preset if config.data == PRESETS[config.preset].data else Path(config.data).stem
+    out = config.resume or config.out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    options: dict[str, Any] = {
+        "steps": config.steps,
+        "batch_size": config.batch_size,
+        "classifier": model(config),
+        "optimizer": optimizer(config, splits),
+        "devices": jax.devices() if config.devices == "all" or config.distributed else None,
+    }
+    plan = sweep.plan(splits, grid, **options)
+    # The courses record a net's accuracies along the way, and of the linear classifier the loss alone.
+    options["history"] = bool(grid.hidden)
+    kept = {"preset": "digits", "out": config.out, "resume": config.resume}
+    command = results.command(program, config, vars(PRESETS[config.preset]) | kept)
+    depends_on = dependencies(config, splits, plan)
+    record = {"command": command, "config": asked(config), "depends_on": depends_on}
+    if saved:
+        options["resume"], earlier = saved
+        if others := checkpoint.differences(earlier["depends_on"], depends_on):
+            raise ValueError(f"{out} cannot be resumed as another run: {'; '.join(others)}")
+    saver = checkpoint.Saver(out, record)
+    if jax.process_index() > 0:  # the first process speaks and writes for all
+        return 0 if sweep.run(splits, grid, save=saver, **options).best is not None else 1
+    with claim(out, resume=saved is not None):
+        announce(config, splits, grid, plan, out)
+        try:
+            with Progress() as progress, saver.signals():
+                result = sweep.run(splits, grid, callback=progress, save=saver, **options)
+        except checkpoint.Stopped as stopped:
+            report_stopped(stopped, grid, plan, f"{program} --resume {shlex.quote(str(out))}")
+            return 128 + stopped.signum
+        written = time.perf_counter()
+        paths = results.write(out, result, splits, record) + plots.save(out, result, splits)
+        paths.append(page.write(out))
+        saver.path.unlink()
+    seconds = {"data": loaded_s, "write": time.perf_counter() - written}
+    seconds["all"] = sum(seconds.values()) + result.timings.total_s  # what came before it was resumed is in that
+    report(result, paths, seconds)
+    return 1 if result.best is None else 0
+
+
+def asked(config: Config) -> dict[str, object]:
+    """What the user asked for, as JSON can say it."""
+    return {
+        name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(config).items()
+        if name != "resume"
+    }
+
+
+def dependencies(config: Config, splits: Splits, plan: list[sweep.Part]) -> dict[str, object]:
+    """All that a bit of the results may depend on."""
+    elsewhere = {"out", "data", "data_dir"}  # where things are; the data have a fingerprint
+    return {
+        **{name: value for name, value in asked(config).items() if name not in elsewhere},
+        "data": splits.fingerprint(),
+        "device": results.device(),
+        "processor": host.processor(),
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+        "number of devices": jax.device_count(),
+        "blocks": [list(rows.shape) for part in plan for rows in part.blocks],
+        **results.versions(),
+    }
+
+
+def hyperparameters(config: Config) -> Grid:
+    """The grid that the command line names."""
+    if config.model == "linear":
+        if config.hidden:
+            raise ValueError("--hidden is for nets: add --model two-layer")
+        return Grid(config.lr, config.reg, config.seeds)
+    return Grid(config.lr, config.reg, config.seeds, config.hidden or (100,))
+
+
+def model(config: Config) -> Classifier:
+    """The model that the command line names."""
+    if config.model == "linear":
+        return classifier.linear(init_scale=1e-3 if config.init_scale is None else config.init_scale)
+    return classifier.two_layer_net(init_scale=1e-2 if config.init_scale is None else config.init_scale)
+
+
+def optimizer(config: Config, splits: Splits) -> Optimizer:
+    """The optimizer that the command line names, with its decay of the learning rate."""
+    chosen = train.OPTIMIZERS[config.optimizer]
+    if config.decay == 1:
+        return chosen
+    epoch = train.steps_per_epoch(len(splits.train.y), config.batch_size)
+    return train.decayed(chosen, config.decay, epoch)
+
+
+def load(config: Config) -> Splits:
+    """Read the data that the command line names, and prepare it."""
+    source = read(config)
+    if source.note:
+        print(f"note: {source.note}", file=sys.stderr)
+    return data.PROTOCOLS[config.protocol](source)
+
+
+def read(config: Config) -> Source:
+    """Read the raw data."""
+    if config.data == "digits":
+        return data.load_digits()
+    if config.data == "cifar10":
+        return data.load_cifar10(config.data_dir)
+    if config.data.endswith(".npz"):
+        return data.load_npz(config.data)
+    raise ValueError(f"--data must be digits, cifar10 or the path of an .npz, got {config.data}")
+
+
+def announce(config: Config, splits: Splits, grid: Grid, plan: list[sweep.Part], out: Path) -> None:
+    """Say what is about to happen."""
+    axes = " x ".join(f"{len(values)} {axis}" for axis, values in grid.axes.items())
+    total = max(part.need.data + part.blocks[0].size * part.need.cell for part in plan)
+    blocks = sum(len(part.blocks) for part in plan)
+    decay = f", decay {config.decay:g} an epoch" if config.decay != 1 else ""
+    console.print_data(splits, ("train", "val", "test"))
+    print(f"\ngrid      {axes} = {len(grid):,} cells")
+    print(f"          {config.steps:,} steps of {config.batch_size} examples, {config.optimizer}{decay}")
+    print(f"memory    about {megabytes(total)}, of it {megabytes(plan[0].need.data)} data", end="")
+    print(f"; {blocks} blocks, one after another" if blocks > 1 else "")
+    print(f"folder    {out}/")
+
+
+class Progress:
+    """The bar: says when compiling is done, then follows the run. Silent when nobody watches."""
+
+    bar: Any  # tqdm's, once all is compiled
+
+    def __enter__(self) -> "Progress":
+        print("compiling", end=" ", flush=True)
+        self.started, self.bar = time.perf_counter(), None
+        return self
+
+    def __call__(self, row: sweep.Figures) -> None:
+        """Move on to where a sweep's callback says it is."""
+        if self.bar is None:
+            print(f"{time.perf_counter() - self.started:.1f} s", flush=True)
+            self.bar = tqdm(
+                total=row["steps"],
+                desc="training",
+                unit=" steps",
+                disable=not sys.stderr.isatty(),
+                dynamic_ncols=True,
+            )
+        self.bar.update(row["step"] - self.bar.n)
+        diverged = f", {row['diverged']} diverged" if row["diverged"] else ""
+        self.bar.set_postfix_str(f"loss {row['loss']:.4g}{diverged}", refresh=False)
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def report(result: SweepResult, paths: list[Path], seconds: dict[str, float]) -> None:
+    """Print the table, the best cell, where the time went and what was written."""
+    table, best = result.table, result.best
+    axes = list(result.grid.axes)
+    shown = np.argsort(table, order=axes)
+    if len(table) > MOST_ROWS:
+        shown = np.argsort(np.where(table["rank"] > 0, table["rank"], len(table)))[:MOST_ROWS]
+    print_table(table, axes, shown, lambda k: f"diverged at step {table['diverged_at'][k]}")
+    if len(table) > MOST_ROWS:
+        print(f"... the best {MOST_ROWS} of {len(table):,} cells; all are in {paths[0]}")
+
+    if best is None:
+        print("\nevery cell diverged: try lower learning rates")
+    else:
+        row = table[best]
+        print(f"\nbest      {', '.join(f'{axis} {row[axis]:g}' for axis in axes)}")
+        if tied(table):
+            print("          chosen by validation accuracy; ties go to the lower validation")
+            print("          loss, then to the order of the grid")
+        print(f"          {row['val_accuracy']:.4f} on val, {result.test_accuracy:.4f} on test, which was scored once")
+        console.print_edges(result, best)
+    t = result.timings
+    print(
+        f"time      {seconds['all']:.1f} s: data {seconds['data']:.1f}, compile {t.compile_s:.1f}, "
+        f"train {t.run_s:.1f}, evaluate {t.evaluate_s:.1f}, write {seconds['write']:.1f}"
+    )
+    print(f"speed     {result.losses.size / t.run_s:,.0f} cell-steps per second")
+    console.print_wrote(paths)
+    if best is not None:
+        console.print_prediction(paths[0].parent, result)
+
+
+def report_stopped(stopped: checkpoint.Stopped, grid: Grid, plan: list[sweep.Part], resume: str) -> None:
+    """Print how far every cell is, and how to go on."""
+    snapshot = stopped.snapshot
+    table, losses, block, step = snapshot.table, snapshot.losses, snapshot.block, snapshot.step
+    blocks = [rows for part in plan for rows in part.blocks]
+
+    def how_far(k: int) -> str:
+        if table["diverged_at"][k] >= 0:
+            return f"diverged at step {table['diverged_at'][k]}"
+        if not step or k not in blocks[block]:
+            return "not begun"
+        finite = np.isfinite(losses[k, :step])
+        return (
+            f"loss {losses[k, step - 1]:.4f} at step {step}" if finite.all() else f"diverged at step {finite.argmin()}"
+        )
+
+    order = np.argsort(table, order=list(grid.axes))
+    if len(table) > MOST_ROWS:
+        order = order[np.argsort(losses[order, step - 1])][:MOST_ROWS]
+    print_table(table, list(grid.axes), order, how_far)
+    signum, (_, steps) = signal.Signals(stopped.signum), losses.shape
+    print(f"\nstopped   by {signum.name} after {block * steps + step:,} of {len(blocks) * steps:,} steps; to go on:")
+    print(f"          {resume}")
+
+
+def print_table(table: np.ndarray, axes: list[str], shown: np.ndarray, else_say: Callable[[int], str]) -> None:
+    """Print these rows: cell, accuracies and rank; of cells without, what there is to say."""
+    print("\n" + " ".join(f"{axis:>{WIDTHS[axis]}}" for axis in axes), f"{'train acc':>10} {'val acc':>9} {'rank':>6}")
+    for k in shown.tolist():
+        row = table[k]
+        cell = " ".join(f"{row[axis]:{WIDTHS[axis]}.6g}" for axis in axes)
+        if row["rank"]:
+            star = "  <- best" if row["rank"] == 1 else ""
+            print(f"{cell} {row['train_accuracy']:10.4f} {row['val_accuracy']:9.4f} {row['rank']:6d}{star}")
+        else:
+            print(f"{cell}   {else_say(k)}")
+
+
+def tied(table: np.ndarray) -> bool:
+    """Whether another cell reached the best one's validation accuracy."""
+    return int(np.sum(table["val_accuracy"] == np.nanmax(table["val_accuracy"]))) > 1
+
+
+def megabytes(count: int) -> str:
+    """Bytes, in words."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def parse(args: list[str], program: str) -> tuple[Config, Saved | None]:
+    """Read the command line; what it leaves out comes from the run it resumes, or else the preset it names."""
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--preset", nargs="?", default="digits")
+    first.add_argument("--resume", nargs="?", type=Path)
+    known = first.parse_known_args(args)[0]
+    if known.resume and (known.resume / "run.json").exists() and not (known.resume / checkpoint.NAME).exists():
+        raise ValueError(f"{known.resume} holds a run that is finished: there is nothing to resume")
+    saved = checkpoint.read(known.resume / checkpoint.NAME) if known.resume else None
+    default = recorded(saved[1]["config"]) if saved else PRESETS.get(known.preset, Config())
+    return tyro.cli(Config, default=default, args=args, prog=program), saved
+
+
+def recorded(run: Mapping[str, Any]) -> Config:
+    """What `asked` was given."""
+    found = {}
+    for field in fields(Config):
+        value = run.get(field.name, field.default)
+        if value is not None:
+            kind = {"data_dir": Path, "out": Path, "init_scale": float}.get(field.name, type(field.default))
+            value = kind(value)
+        found[field.name] = value
+    return Config(**found)
