@@ -11,8 +11,10 @@ ROOT = Path(__file__).parents[1]
 PAGES = re.findall(r"^   (\w[\w.]*)$", (ROOT / "docs" / "api.md").read_text("utf-8"), re.MULTILINE)
 
 
-def test_every_module_of_the_readmes_table_and_of_the_package_has_a_page() -> None:
-    rows = re.findall(r"^\| (`(?:jaxcls|torchref).*?) \|", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+def test_every_module_of_the_library_s_table_and_of_the_package_has_a_page() -> None:
+    rows = re.findall(
+        r"^\| (`(?:jaxcls|torchref).*?) \|", (ROOT / "docs" / "library.md").read_text("utf-8"), re.MULTILINE
+    )
     named = {name for row in rows for name in re.findall(r"`([\w.]+)`", row)}
     assert len(named) > 10
     assert named | {f"jaxcls.{name}" for name in jaxcls.__all__} <= set(PAGES)

@@ -49,7 +49,7 @@ def test_cs231n_s_default_net(cifar10_dir: str | None, tmp_path: Path) -> None:
     assert table["val_accuracy"] == pytest.approx(0.287, abs=0.01)
 
 
-# The three experiments in a third of the published steps; the README has all of them.
+# The three experiments in a third of the published steps; docs/published.md has all of them.
 THIRD = ["--steps", "1000"]
 
 

@@ -42,6 +42,16 @@ def script(main: Callable[[list[str], str], int]) -> int:
     return run(lambda: main(sys.argv[1:], f"python {shlex.quote(sys.argv[0])}"))
 
 
+def paragraphs(text: str | None) -> str:
+    """A module's docstring as tyro shows it line by line.
+
+    Example:
+      >>> paragraphs("One.\\n\\ntwo\\nthree\\n")
+      'One.\\n\\ntwo\\n\\nthree'
+    """
+    return "\n\n".join(filter(None, (text or "").splitlines()))
+
+
 def print_data(splits: Splits, roles: Sequence[str]) -> None:
     """Print what runs where, and the data that it has for these roles; the line goes on."""
     sizes = ", ".join(f"{len(split.y):,} {role}" for role, split in splits.items() if role in roles)

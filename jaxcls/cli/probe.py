@@ -1,4 +1,10 @@
-"""``jaxcls probe``: the best linear classifier for your features, 96 penalties, each to its optimum."""
+"""The best linear classifier for your features: 96 penalties, each to its optimum.
+
+jaxcls probe --train feats.npz     # splits held out of it
+jaxcls probe --train a.npz --val b.npz --test c.npz
+jaxcls probe --train a.npz --folds 5 --class-weight balanced
+jaxcls probe --train a.npz --solver adam --lr 1e-3 1e-2
+"""
 
 import functools
 import sys
@@ -63,7 +69,7 @@ class Config:
 
 def main(args: list[str], program: str) -> int:
     """Read the command line and run the probe; the exit code."""
-    return run(tyro.cli(Config, args=args, prog=program), program)
+    return run(tyro.cli(Config, args=args, prog=program, description=console.paragraphs(__doc__)), program)
 
 
 def run(config: Config, program: str) -> int:

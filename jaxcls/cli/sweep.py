@@ -1,4 +1,11 @@
-"""``jaxcls sweep``: train a whole grid of classifiers at once, and show what it found."""
+"""Train a whole grid of classifiers at once, and show what it found.
+
+jaxcls sweep                                    # digits
+jaxcls sweep --model two-layer --hidden 16 64   # nets
+jaxcls sweep --preset cs231n                    # the published grid
+jaxcls sweep --data features.npz --lr 0.01 0.1 1 --reg 0 1e-4 1e-3
+jaxcls sweep --resume runs/cs231n-20261121-120000   # go on
+"""
 
 import argparse
 import os
@@ -389,7 +396,7 @@ def parse(args: list[str], program: str) -> tuple[Config, Saved | None]:
         raise ValueError(f"{known.resume} holds a run that is finished: there is nothing to resume")
     saved = checkpoint.read(known.resume / checkpoint.NAME) if known.resume else None
     default = recorded(saved[1]["config"]) if saved else PRESETS.get(known.preset, Config())
-    return tyro.cli(Config, default=default, args=args, prog=program), saved
+    return tyro.cli(Config, default=default, args=args, prog=program, description=console.paragraphs(__doc__)), saved
 
 
 def recorded(run: Mapping[str, Any]) -> Config:
