@@ -178,6 +178,22 @@ def test_help_fits_80_columns(program: str, tmp_path: Path) -> None:
     assert max(map(len, lines)) <= 80
 
 
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("own_optimizer.py", "on test, for the best"),
+        ("own_model.py", "best      {'lr'"),
+        ("pipeline.py", "over the folds"),
+    ],
+)
+def test_an_example_of_the_library_is_short_and_runs(program: str, said: str, tmp_path: Path) -> None:
+    path = PROGRAM.with_name(program)
+    assert len(path.read_text().splitlines()) < 40
+    done = subprocess.run([sys.executable, str(path)], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert said in done.stdout
+    assert done.stderr == ""
+
+
 JAXCLS = [sys.executable, "-c", "import sys; from jaxcls.cli import main; sys.exit(main())"]
 
 
