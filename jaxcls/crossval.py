@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from jaxcls import outcome
 from jaxcls.data import Folds, Splits
-from jaxcls.grid import Grid
-from jaxcls.outcome import SCORES, SweepResult, Timings
+from jaxcls.grid import AXES, Grid
+from jaxcls.outcome import SCORES, SweepResult
 
 
 class CrossValidation(NamedTuple):
@@ -55,9 +55,9 @@ def run(search: Callable[[Any, Grid], SweepResult], grid: Grid, folds: Folds, wh
     result = replace(found, grid=grid, table=table, losses=losses, history=None, params=None, test_accuracy=math.nan)
     if result.best is not None:
         cell = grid.cells()[result.best]
-        axes: dict[str, Any] = {axis: (cell[axis],) if axis in cell else () for axis in outcome.AXES}
+        axes: dict[str, Any] = {axis: (cell[axis],) if axis in cell else () for axis in AXES}
         best = search(whole, Grid(**axes))
-        timings = Timings(*(sum(spent) for spent in zip(found.timings, best.timings, strict=True)))
+        timings = outcome.total([found.timings, best.timings])
         result = replace(result, params=best.params, test_accuracy=best.test_accuracy, timings=timings)
     return CrossValidation(result, found)
 

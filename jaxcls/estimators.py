@@ -24,7 +24,7 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from jaxcls import newton, sweep, train, two_layer
+from jaxcls import newton, outcome, sweep, train, two_layer
 from jaxcls.classifier import Classifier, two_layer_net
 from jaxcls.data import Split, Splits
 from jaxcls.grid import Grid
@@ -256,10 +256,8 @@ class _Search(_Classifier):
         names, K = _Fold._fields, len(cells)
         columns = {name: np.array([np.broadcast_to(getattr(fold, name), K) for fold in folds]) for name in names}
         mean = {f"mean_{name}": values.mean(axis=0) for name, values in columns.items()}
-        accuracy = np.round(mean["mean_test_score"], 12)  # the last bits depend on the order of the folds
-        order = np.lexsort((mean["mean_test_log_loss"], -accuracy))  # NaN, of a cell that diverged, comes last
-        best = int(order[0])
-        if np.isnan(accuracy[best]):
+        rank = outcome.ranks(mean["mean_test_score"], mean["mean_test_log_loss"])
+        if not rank.any():
             raise ValueError("lr must hold one at which the loss stays finite in every fold, got none")
         self.cv_results_ = {
             "params": cells,
@@ -267,8 +265,9 @@ class _Search(_Classifier):
             **{f"split{k}_{name}": getattr(fold, name) for k, fold in enumerate(folds) for name in names[:2]},
             **mean,
             **{f"std_{name}": values.std(axis=0) for name, values in columns.items()},
-            "rank_test_score": np.argsort(order) + 1,
+            "rank_test_score": np.where(rank > 0, rank, K),
         }
+        best = int(np.argmax(rank == 1))
         self.best_index_, self.best_params_, self.best_score_ = best, cells[best], float(mean["mean_test_score"][best])
         self.n_splits_ = len(folds)
 

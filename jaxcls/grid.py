@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+# The axes, in the order of cells, and the type of their values.
+AXES: dict[str, type] = {"lr": float, "reg": float, "hidden": int, "seed": int, "fold": int}
 REPLICATES = ("seed", "fold")  # axes of the same model again
 
 
@@ -42,7 +44,7 @@ class Grid:
     fold: Sequence[int] = ()
 
     def __post_init__(self) -> None:
-        for axis, dtype in (("lr", float), ("reg", float), ("seed", int), ("hidden", int), ("fold", int)):
+        for axis, dtype in AXES.items():
             object.__setattr__(self, axis, _axis(axis, getattr(self, axis), dtype))
         if max(self.seed, default=0) >= 2**32:
             raise ValueError(f"seed must hold values below 2**32, got {max(self.seed)}")
@@ -58,7 +60,7 @@ class Grid:
           >>> Grid(lr=[0.1, 1.0], reg=[0.0], hidden=[20]).axes
           {'lr': (0.1, 1.0), 'reg': (0.0,), 'hidden': (20,), 'seed': (0,)}
         """
-        axes = {name: tuple(getattr(self, name)) for name in ("lr", "reg", "hidden", "seed", "fold")}
+        axes = {name: tuple(getattr(self, name)) for name in AXES}
         return {name: values for name, values in axes.items() if values}
 
     def cells(self) -> list[dict[str, int | float]]:

@@ -1,5 +1,6 @@
 """What a sweep found: a row per cell, the best of them, and where the time went."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -7,13 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxcls.classifier import Params
-from jaxcls.grid import Grid
+from jaxcls.grid import AXES, Grid
 
 if TYPE_CHECKING:
     import pandas
 
 SCORES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
-AXES = {"lr": "f8", "reg": "f8", "hidden": "i8", "seed": "i8", "fold": "i8"}
 
 
 class Timings(NamedTuple):
@@ -23,6 +23,16 @@ class Timings(NamedTuple):
     run_s: float
     evaluate_s: float
     total_s: float
+
+
+def total(timings: Iterable[Timings]) -> Timings:
+    """The seconds of several searches together.
+
+    Example:
+      >>> total([Timings(1.0, 2.0, 0.0, 3.0), Timings(0.0, 1.0, 1.0, 2.0)])
+      Timings(compile_s=1.0, run_s=3.0, evaluate_s=1.0, total_s=5.0)
+    """
+    return Timings(*(sum(seconds) for seconds in zip(*timings, strict=True)))
 
 
 class History(NamedTuple):
@@ -121,10 +131,31 @@ def empty(grid: Grid, **more: str) -> NDArray:
     return table
 
 
+def ranks(accuracy: NDArray[np.floating], loss: NDArray[np.floating]) -> NDArray[np.integer]:
+    """1 for the highest accuracy, ties broken by the lower loss, then by order; 0 where there is no finite loss.
+
+    Example:
+      >>> print(ranks(np.array([0.9, 0.8, 0.9, np.nan]), np.array([0.3, 0.2, 0.1, np.nan])))
+      [2 3 1 0]
+    """
+    scored = np.flatnonzero(np.isfinite(loss))
+    accuracy = np.round(accuracy, 12)  # of a mean over folds, the last bits depend on their order
+    order = scored[np.lexsort((scored, loss[scored], -accuracy[scored]))]
+    found = np.zeros(len(loss), int)
+    found[order] = np.arange(len(order)) + 1
+    return found
+
+
 def rank(table: NDArray) -> None:
-    """Enter the ranks of the rows that have scores: by accuracy on val, then by the loss there, then by their order."""
-    scored = np.flatnonzero(np.isfinite(table["val_loss"]))
-    accuracy = np.round(table["val_accuracy"], 12)  # of a mean over folds, the last bits depend on their order
-    order = scored[np.lexsort((scored, table["val_loss"][scored], -accuracy[scored]))]
-    table["rank"] = 0
-    table["rank"][order] = np.arange(len(order)) + 1
+    """Enter the ranks of a table's rows, by accuracy and loss on val."""
+    table["rank"] = ranks(table["val_accuracy"], table["val_loss"])
+
+
+def best_first(rank: NDArray[np.integer]) -> NDArray[np.intp]:
+    """The rows in the order of their ranks, then those without one in the order of the grid.
+
+    Example:
+      >>> print(best_first(np.array([2, 0, 1, 0])))
+      [2 0 1 3]
+    """
+    return np.argsort(np.where(rank > 0, rank, len(rank) + 1), kind="stable")

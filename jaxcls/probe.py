@@ -101,7 +101,7 @@ def _each_fold(search: Callable[[Splits, Grid], SweepResult], folds: Folds, grid
         for name in (*SCORES, *MORE):
             column[name] = each.table[name]
     outcome.rank(table)
-    timings = Timings(*(sum(spent) for spent in zip(*(each.timings for each in found), strict=True)))
+    timings = outcome.total(each.timings for each in found)
     losses = np.zeros((len(grid), 0), found[0].losses.dtype)
     return SweepResult(grid, table, losses, None, None, math.nan, timings)
 

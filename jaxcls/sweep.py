@@ -33,10 +33,10 @@ from jaxcls.engine import (
     wide,
     without_keys,
 )
-from jaxcls.grid import Grid
+from jaxcls.grid import AXES, Grid
 from jaxcls.memory import Memory, available
 from jaxcls.numerics import checks, pinned_generator
-from jaxcls.outcome import AXES, SCORES, History, SweepResult, Timings
+from jaxcls.outcome import SCORES, History, SweepResult, Timings
 from jaxcls.train import Hyper, Optimizer, Score
 
 Figures = dict[str, int | float]

@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Error, Page, sync_playwright
 from jaxcls import outcome, two_layer
 from jaxcls.artifacts import plots, report, results
 from jaxcls.data import Splits
-from jaxcls.grid import Grid
+from jaxcls.grid import AXES, Grid
 
 HOSTILE = (
     "<script>window.broken = 1</script>",
@@ -47,7 +47,7 @@ def hostile(digits: Splits) -> Splits:
 def made_up(splits: Splits, grid: Grid, diverged: Collection[int] = ()) -> outcome.SweepResult:
     """A sweep's result, quicker than a sweep; these rows of it diverged."""
     rng = np.random.default_rng(0)
-    kinds = [(axis, outcome.AXES[axis]) for axis in grid.axes] + [(name, "f8") for name in outcome.SCORES]
+    kinds = [(axis, AXES[axis]) for axis in grid.axes] + [(name, "f8") for name in outcome.SCORES]
     losses, accuracies = 10 ** rng.uniform(-3, 3, (2, len(grid))), rng.random((2, len(grid)))
     scores = np.stack([losses, accuracies], axis=1).reshape(4, -1).T
     rows = [(*cell.values(), *numbers, -1, 0) for cell, numbers in zip(grid.cells(), scores, strict=True)]

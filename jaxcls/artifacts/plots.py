@@ -18,7 +18,7 @@ from jaxcls import two_layer
 from jaxcls.artifacts.folder import replacing
 from jaxcls.data import Splits
 from jaxcls.grid import REPLICATES, Grid
-from jaxcls.outcome import SweepResult
+from jaxcls.outcome import SweepResult, best_first
 
 MOST_TICKS = 24  # on an axis; of more values, every second, third, ... is labelled
 AXIS_LABELS = {"lr": "learning rate", "reg": "regularisation strength", "hidden": "hidden units", "seed": "seed"}
@@ -241,8 +241,7 @@ def _heat_maps(result: SweepResult) -> Figure:
 
 def _best_ranked(table: NDArray, axes: Sequence[str]) -> NDArray[np.bool_]:
     """Which rows are the best ranked of those that have their values on these axes."""
-    rank = np.where(table["rank"] > 0, table["rank"], len(table) + 1)
-    order = np.argsort(rank, kind="stable")
+    order = best_first(table["rank"])
     first = np.unique(table[order][list(axes)], return_index=True)[1]
     return np.isin(np.arange(len(table)), order[first])
 

@@ -16,9 +16,9 @@ from jaxcls import two_layer
 from jaxcls.artifacts import results
 from jaxcls.artifacts.folder import replacing
 from jaxcls.artifacts.results import Run
-from jaxcls.grid import Grid, edge
+from jaxcls.grid import AXES, Grid, edge
 from jaxcls.numerics import one_line
-from jaxcls.outcome import AXES
+from jaxcls.outcome import best_first
 
 PICTURES = {
     "heatmap.png": "Accuracy over the grid; the best cell is outlined",
@@ -165,8 +165,7 @@ def _cells(run: Run) -> str:
 
 def _columns(run: Run) -> dict[str, list[str]]:
     """``results.csv`` as it is to be read, best cell first: rounded, and empty where a cell that diverged has none."""
-    rank, names = run.table["rank"], run.table.dtype.names or ()
-    order = np.argsort(np.where(rank > 0, rank, len(rank) + 1), kind="stable")  # then in the order of the grid
+    order, names = best_first(run.table["rank"]), run.table.dtype.names or ()
     columns = {name: [_cell(name, value) for value in run.table[name][order].tolist()] for name in names}
     diverged = np.flatnonzero(run.table["status"][order] == "diverged")
     for row, cell in zip(diverged, run.record["diverged"], strict=True):

@@ -20,8 +20,9 @@ from jaxcls import host, two_layer
 from jaxcls.artifacts.folder import replacing
 from jaxcls.classifier import Params
 from jaxcls.data import Splits
+from jaxcls.grid import AXES
 from jaxcls.numerics import matmul_precision, one_line
-from jaxcls.outcome import AXES, History, SweepResult
+from jaxcls.outcome import History, SweepResult
 
 
 class Run(NamedTuple):
@@ -182,7 +183,7 @@ def _csv(rows: Iterable[Mapping[str, Any]]) -> bytes:
 
 def _columns(content: bytes) -> NDArray:
     rows = list(csv.reader(io.StringIO(content.decode())))
-    integers = {"rank", "step", "iterations"} | {axis for axis, kind in AXES.items() if kind == "i8"}
+    integers = {"rank", "step", "iterations"} | {axis for axis, kind in AXES.items() if kind is int}
     kinds = {name: "i8" if name in integers else "U8" if name == "status" else "f8" for name in rows[0]}
     return np.array([tuple(row) for row in rows[1:]], list(kinds.items()))
 

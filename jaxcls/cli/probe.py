@@ -28,7 +28,7 @@ from jaxcls.cli import console
 from jaxcls.data import Source, Splits
 from jaxcls.grid import Grid
 from jaxcls.numerics import one_line
-from jaxcls.outcome import SweepResult
+from jaxcls.outcome import SweepResult, best_first
 
 HELD_OUT = 0.15  # of the examples, for each of val and test, where no file is given
 LEARNING_RATES = (0.01, 0.1, 1.0)
@@ -206,7 +206,7 @@ def announce(config: Config, splits: Splits, grid: Grid, out: Path) -> None:
 def report(config: Config, result: SweepResult, splits: Splits, paths: list[Path], seconds: float) -> None:
     """Print the best cells, how good the best one is, and what was written."""
     table, axes = result.table, list(result.grid.axes)
-    shown = np.argsort(np.where(table["rank"] > 0, table["rank"], len(table) + 1), kind="stable")[:MOST_ROWS]
+    shown = best_first(table["rank"])[:MOST_ROWS]
     print("\n" + " ".join(f"{axis:>10}" for axis in axes), f"{'train acc':>10} {'val acc':>9} {'rank':>5}")
     for row in table[np.sort(shown)]:
         cell = " ".join(f"{row[axis]:10.4g}" for axis in axes)

@@ -31,7 +31,7 @@ from jaxcls.classifier import Classifier
 from jaxcls.cli import console
 from jaxcls.data import Source, Splits
 from jaxcls.grid import Grid
-from jaxcls.outcome import SweepResult
+from jaxcls.outcome import SweepResult, best_first
 from jaxcls.train import Optimizer
 
 PRECISIONS = {"highest": "highest", "tf32": "tensorfloat32", "bf16x3": "BF16_BF16_F32_X3"}
@@ -312,7 +312,7 @@ def report(result: SweepResult, paths: list[Path], seconds: dict[str, float]) ->
     axes = list(result.grid.axes)
     shown = np.argsort(table, order=axes)
     if len(table) > MOST_ROWS:
-        shown = np.argsort(np.where(table["rank"] > 0, table["rank"], len(table)))[:MOST_ROWS]
+        shown = best_first(table["rank"])[:MOST_ROWS]
     print_table(table, axes, shown, lambda k: f"diverged at step {table['diverged_at'][k]}")
     if len(table) > MOST_ROWS:
         print(f"... the best {MOST_ROWS} of {len(table):,} cells; all are in {paths[0]}")
