@@ -1,7 +1,7 @@
 """The classifiers as scikit-learn's estimators, for its pipelines, searches and cross-validation.
 
     SoftmaxClassifier       the linear classifier at its optimum, `jaxcls.newton`
-    SoftmaxClassifierCV     the best of many strengths: one path for all of them, per fold
+    SoftmaxClassifierCV     the best of many values of reg: one path for all of them, per fold
     TwoLayerClassifier      the two-layer net, by minibatch gradient descent, `jaxcls.train`
     TwoLayerClassifierCV    the best cell of a grid: one sweep for all of them, per fold
 
@@ -277,20 +277,20 @@ class _Search(_Classifier):
 
 @dataclass(eq=False, repr=False)
 class SoftmaxClassifierCV(_Search, _Newton):
-    """`SoftmaxClassifier` with the strength that does best in cross-validation.
+    """`SoftmaxClassifier` with the regularisation value that does best in cross-validation.
 
     A fold has all examples, those held out at weight 0, so all folds share one compiled program. Sample weights count
     in validation too, class weights do not.
 
     Args:
-      reg: the strengths; or how many, from 10 to 1e-7 by a constant factor.
+      reg: the regularisation values; or how many, from 10 to 1e-7 by a constant factor.
       cv: the folds, as scikit-learn has it; 5 stratified ones when not given.
       class_weight, tol, max_iter: as `SoftmaxClassifier` has them.
 
     Attributes:
       cv_results_, best_index_, best_params_, best_score_, n_splits_: as ``GridSearchCV`` has them, and the same of
         ``test_log_loss``; of equal accuracies the one of lower log loss ranks first, of those the first in order.
-      best_estimator_: the `SoftmaxClassifier` of that strength, trained on all examples.
+      best_estimator_: the `SoftmaxClassifier` of that value, trained on all examples.
       n_iter_, classes_, n_features_in_, feature_names_in_: as it has them.
 
     Example:
@@ -307,7 +307,7 @@ class SoftmaxClassifierCV(_Search, _Newton):
         given, (X, y, labels) = X, self._examples(X, y)
         sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
         if isinstance(self.reg, Integral) and self.reg < 1:
-            raise ValueError(f"reg must be at least 1 strength, got {self.reg}")
+            raise ValueError(f"reg must be at least 1 value, got {self.reg}")
         reg = np.logspace(1, -7, self.reg) if isinstance(self.reg, Integral) else np.asarray(self.reg)
         whole = self._path(X, labels, reg, self._weights(y, sample_weight))
 
@@ -322,7 +322,7 @@ class SoftmaxClassifierCV(_Search, _Newton):
             times = np.array([trained - began, time.perf_counter() - trained]) / len(reg)
             return _Fold(*np.transpose(scores), *times)
 
-        self._search([{"reg": float(strength)} for strength in reg], fold, X, y, groups)
+        self._search([{"reg": float(value)} for value in reg], fold, X, y, groups)
         best = SoftmaxClassifier(**self.best_params_, **_common(self, _Newton))
         best._examples(given, y)
         self.best_estimator_ = best._become(whole, self.best_index_)
@@ -332,7 +332,7 @@ class SoftmaxClassifierCV(_Search, _Newton):
 
 @dataclass(eq=False, repr=False)
 class TwoLayerClassifierCV(_Search, _Trained):
-    """`TwoLayerClassifier` with the hidden size, learning rate and strength that do best in cross-validation.
+    """`TwoLayerClassifier` with the hidden size, learning rate and regularisation that do best in cross-validation.
 
     Args:
       hidden, lr, reg: the grid; its order is lr by lr, within it reg by reg, and so on.

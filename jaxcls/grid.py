@@ -19,13 +19,13 @@ class Grid:
 
     Attributes:
       lr: learning rates; none for a solver that has no such thing.
-      reg: strengths of the L2 penalty.
+      reg: regularisation values, of the L2 penalty.
       seed: one replicate each, with its own initial weights and its own minibatches; none where nothing is drawn.
       hidden: numbers of hidden units, for a net; none for the linear classifier, whose grid lacks this axis.
       fold: which parts of `jaxcls.data.Folds` to hold out, one at a time; none for data that are split once.
 
     Raises:
-      ValueError: there is no strength, or an axis holds a value twice, or one that is negative, infinite or NaN.
+      ValueError: there is no reg, or an axis holds a value twice, or one that is negative, infinite or NaN.
       TypeError: a value is no number, or a seed, a hidden size or a fold no integer.
 
     Example:

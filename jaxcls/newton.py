@@ -129,7 +129,7 @@ def path(
       penalise_bias: whether the bias is penalised with the rest, as `jaxcls.softmax.loss` does.
       tol: see `Optimum.converged`; the dtype's epsilon to the power 3/4 when not given, 2e-12 in float64.
       max_iterations: the most Newton steps.
-      memory: bytes to stay within, with fewer values side by side if need be; `jaxcls.memory.available` when not
+      memory: bytes to stay within, with fewer values solved together if need be; `jaxcls.memory.available` when not
         given.
 
     Raises:

@@ -65,7 +65,7 @@ class SweepResult:
         - ``rank``: 1 for the highest validation accuracy, ties broken by lower validation loss, then by grid
           order; 0 for a diverged cell.
       losses: the minibatch loss before each step, penalty included, ``[cells, steps]``.
-      history: accuracies along the way; None unless asked for.
+      history: accuracies during training; None unless asked for.
       params: the best cell's, on the host; None if every cell diverged.
       test_accuracy: the best cell's, which alone sees the test set; NaN if every cell diverged.
       timings: where the time went.

@@ -1,4 +1,4 @@
-"""The best linear probe for some features: every strength to its optimum, the best one by validation."""
+"""The best linear probe for some features: every value of reg solved to convergence, the best by validation."""
 
 import functools
 import math
@@ -21,7 +21,7 @@ from jaxcls.outcome import SCORES, SweepResult, Timings
 from jaxcls.train import Score
 
 MORE = {"gap": "f8", "gradient": "f8", "iterations": "i8", "converged": "?"}  # columns, beside those of any sweep
-STRENGTHS = tuple(np.logspace(1, -9, 96).tolist())
+REG = tuple(np.logspace(1, -9, 96).tolist())
 
 
 def run(
@@ -32,22 +32,22 @@ def run(
     tol: float | None = None,
     max_iterations: int = 50,
 ) -> SweepResult:
-    """Train the softmax classifier to its optimum at every strength: what `jaxcls.sweep.run` is for a solver.
+    """Solve the softmax classifier for every value of reg: what `jaxcls.sweep.run` is for a solver.
 
     Args:
       splits: the data, prepared by a protocol of `jaxcls.data`; or in parts, for a grid with the axis ``fold``.
-      grid: strengths and nothing else, ``Grid(lr=(), reg=..., seed=())``; 96 from 10 to 1e-9 when not given.
+      grid: values of reg and nothing else, ``Grid(lr=(), reg=..., seed=())``; 96 from 10 to 1e-9 when not given.
       class_weights: what an example of each class counts, ``[C]``, as `jaxcls.data.balanced` has it.
       tol, max_iterations: as in `jaxcls.newton.path`.
 
     Returns:
       A `SweepResult` whose table has four more columns, as `jaxcls.newton.Optimum` has them: ``gap``, ``gradient``,
-      ``iterations`` and ``converged``. It has no losses along the way, and counts compilation as running. Of folds,
+      ``iterations`` and ``converged``. It has no losses during training, and counts compilation as running. Of folds,
       solved one after another, it has no params and no test accuracy.
 
     Raises:
       TypeError: the examples are not of JAX's default float.
-      ValueError: the grid has other axes than ``reg``, and ``fold`` for folds, a strength is not above 0, or a class
+      ValueError: the grid has other axes than ``reg``, and ``fold`` for folds, a value is not above 0, or a class
         weight below it, or there is not one for each class.
 
     Example:
@@ -57,7 +57,7 @@ def run(
       (np.True_, {'reg': 0.01})
     """
     started = time.perf_counter()
-    grid = Grid(lr=(), reg=STRENGTHS, seed=()) if grid is None else grid
+    grid = Grid(lr=(), reg=REG, seed=()) if grid is None else grid
     checks.default_float(splits.train.X.dtype)
     checks.folds(grid.fold, splits.num_folds)
     if class_weights is not None:

@@ -85,7 +85,7 @@ def plan(
     columns = alignment(devices)
     work = 2 * batch_size * splits.num_features * steps * len(grid) / max(len(grid.hidden), 1)
     together = groups(grid.hidden, work) or [()]
-    if (columns > 1 or len(grid.hidden) > len(together)) and not wide.passes_over_zeros(
+    if (columns > 1 or len(grid.hidden) > len(together)) and not wide.preserves_zero_padding(
         classifier, optimizer, splits.num_classes
     ):
         columns, together = 1, [(size,) for size in grid.hidden] or [()]
@@ -161,7 +161,7 @@ def run(
       classifier: the model's pure functions.
       optimizer: ``lr -> optax.GradientTransformation``, as `optax.sgd` is; lr is traced, so a schedule has a peak of 1
         and is multiplied by it: ``lambda lr: optax.sgd(lambda count: lr * schedule(count))``.
-      history: whether to record accuracies along the way, as `History` says.
+      history: whether to record accuracies during training, as `History` says.
       devices: what to train on, the cells split evenly; `jax.devices` for all, of every process. One when not given.
       chunk_steps: the most steps between two looks at the run.
       memory: bytes to stay within on each device, training the grid in blocks if need be;
@@ -211,7 +211,7 @@ def run(
     epoch = train.steps_per_epoch(len(splits.train.y), batch_size) if history else None
     chunks = _chunks(steps, chunk_steps, epoch)
     recorded = np.array(range(0, steps, epoch) if epoch else [], np.int64)
-    begin = _nothing_yet(grid, steps, len(recorded), parts[0].problem)
+    begin = _initial_snapshot(grid, steps, len(recorded), parts[0].problem)
     fingerprint = functools.cache(functools.partial(_fingerprint, splits, batch_size))
     if resume is not None:
         begin = _resumed(resume, begin._replace(fingerprint=fingerprint()), len(blocks), chunks)
@@ -290,8 +290,8 @@ def run(
     return SweepResult(grid, table, losses, along, params, test_accuracy, Timings(**spent))
 
 
-def _nothing_yet(grid: Grid, steps: int, recorded: int, problem: Problem) -> Snapshot:
-    """Where every sweep begins."""
+def _initial_snapshot(grid: Grid, steps: int, recorded: int, problem: Problem) -> Snapshot:
+    """The snapshot before the first step."""
     losses = np.full((len(grid), steps), np.nan, problem.dtype)
     train_accuracy, val_accuracy = np.full((2, len(grid), recorded), np.nan)
     no_time = Timings(0.0, 0.0, 0.0, 0.0)

@@ -1,4 +1,4 @@
-"""Damage files and read them: the only outcomes are the right data, or an error of one sentence.
+"""Damage files and read them: the only outcomes are the right data, or a one-line error.
 
 python parity_tests/damage.py                 # 13,500 damaged files
 python parity_tests/damage.py --files 100     # of each kind
@@ -89,8 +89,8 @@ def outcome(kind: Kind, raw: bytes) -> str:
             found = kind.read(kind.path)
     except SENTENCES as error:
         text, what = str(error), "refused"
-        assert text.isprintable(), f"not one sentence: {text!r}"
-        assert 0 < len(text) < 1000, f"not one sentence: {text!r}"
+        assert text.isprintable(), f"not one line: {text!r}"
+        assert 0 < len(text) < 1000, f"not one line: {text!r}"
     else:
         assert kind.right(found), "wrong data"
         what = "right"

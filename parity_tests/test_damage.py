@@ -1,4 +1,4 @@
-"""Files from strangers: the right data or an error of one sentence, and nothing else happens."""
+"""Files from strangers: the right data or a one-line error, and nothing else happens."""
 
 import damage
 import pytest

@@ -1,4 +1,4 @@
-"""Loaders and protocols: the right data, or one sentence."""
+"""Loaders and protocols: the right data, or a one-line error."""
 
 import functools
 import http.server

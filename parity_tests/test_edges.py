@@ -158,40 +158,40 @@ def with_one(name: str, argument: str, change: Callable[[np.ndarray], Any]) -> d
 pytestmark = pytest.mark.usefixtures("our_words")
 
 
-@pytest.mark.parametrize("vessel", SAME)
-def test_an_array_may_come_in_any_vessel(vessel: str) -> None:
+@pytest.mark.parametrize("kind_of_array", SAME)
+def test_any_array_type_is_accepted(kind_of_array: str) -> None:
     for name, argument in ARRAYS:
         expected = call(name, arguments(name))
-        for ours, theirs in zip(call(name, with_one(name, argument, SAME[vessel])), expected, strict=True):
+        for ours, theirs in zip(call(name, with_one(name, argument, SAME[kind_of_array])), expected, strict=True):
             np.testing.assert_array_equal(ours, theirs, err_msg=f"{name}({argument})")
             assert ours.dtype == theirs.dtype, f"{name}({argument})"
 
 
-@pytest.mark.parametrize("vessel", REFUSED)
-def test_what_is_no_array_of_numbers_is_refused_in_one_sentence(vessel: str) -> None:
+@pytest.mark.parametrize("kind_of_array", REFUSED)
+def test_what_is_no_array_of_numbers_is_rejected_with_one_line(kind_of_array: str) -> None:
     for name, argument in ARRAYS:
-        if vessel == "None" and inspect.signature(FUNCTIONS[name]).parameters[argument].default is None:
+        if kind_of_array == "None" and inspect.signature(FUNCTIONS[name]).parameters[argument].default is None:
             continue  # what it means by itself
-        said = refusal(name, argument, REFUSED[vessel])
+        said = refusal(name, argument, REFUSED[kind_of_array])
         what = "W" if argument == "params" else argument
         assert re.match(rf"{what}2? must be an array", said), f"{name}({argument}): {said}"
 
 
-@pytest.mark.parametrize("vessel", NOT_THE_DTYPE)
-def test_another_dtype_is_refused_in_one_sentence(vessel: str) -> None:
+@pytest.mark.parametrize("kind_of_array", NOT_THE_DTYPE)
+def test_another_dtype_is_rejected_with_one_line(kind_of_array: str) -> None:
     for name, argument in ARRAYS:
         taken = {"y": ("integers", "bytes"), "logits": ("float16 among float32",)}.get(argument, ())
         if name.startswith("gradcheck") or name.endswith((".append_ones", ".sum_of_squares", ".penalty")):
             continue  # these take any numbers
         real = argument == "reg" or (name == "newton.path" and argument != "y")
-        if vessel in taken or (real and vessel != "complex"):
-            call(name, with_one(name, argument, NOT_THE_DTYPE[vessel]))
+        if kind_of_array in taken or (real and kind_of_array != "complex"):
+            call(name, with_one(name, argument, NOT_THE_DTYPE[kind_of_array]))
             continue
-        assert refusal(name, argument, NOT_THE_DTYPE[vessel]), f"{name}({argument})"
+        assert refusal(name, argument, NOT_THE_DTYPE[kind_of_array]), f"{name}({argument})"
 
 
 def refusal(name: str, argument: str, change: Callable[[np.ndarray], Any]) -> str:
-    """The one sentence."""
+    """The one line."""
     with pytest.raises((TypeError, ValueError)) as raised:
         call(name, with_one(name, argument, change))
     said = str(raised.value)
@@ -224,11 +224,13 @@ NUMBERS = {
 CHECKED = [name for name in FUNCTIONS if not name.startswith(("gradcheck", "train", "newton")) and "naive" not in name]
 
 
-@pytest.mark.parametrize("vessel", [np.array, list, Frame])
+@pytest.mark.parametrize("kind_of_array", [np.array, list, Frame])
 @pytest.mark.parametrize("label", [2**32, 2**32 + 1, -(2**32), 2**63 - 1])
-def test_a_label_too_wide_for_32_bits_is_out_of_range(label: int, vessel: Callable[..., Any]) -> None:
+def test_a_label_too_wide_for_32_bits_is_out_of_range(label: int, kind_of_array: Callable[..., Any]) -> None:
     y = np.array([0, label])
-    loss, _ = losses.cross_entropy_and_grad(np.zeros((2, 3), np.float32), y.tolist() if vessel is list else vessel(y))
+    loss, _ = losses.cross_entropy_and_grad(
+        np.zeros((2, 3), np.float32), y.tolist() if kind_of_array is list else kind_of_array(y)
+    )
     assert np.isnan(loss)
 
 

@@ -71,7 +71,7 @@ SEES_ZEROS: dict[str, train.Optimizer] = {
     "centralized": lambda lr: optax.chain(optax.centralize(), optax.sgd(lr)),
     "clipped by its mean": lambda lr: optax.chain(optax.clip_by_block_rms(1.0), optax.sgd(lr)),
 }
-PASSES_OVER_ZEROS: dict[str, train.Optimizer] = OPTIMIZERS | {
+PRESERVES_ZERO_PADDING: dict[str, train.Optimizer] = OPTIMIZERS | {
     "clipped by its norm": lambda lr: optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(lr)),
     "lamb": optax.lamb,
 }
@@ -79,12 +79,12 @@ PASSES_OVER_ZEROS: dict[str, train.Optimizer] = OPTIMIZERS | {
 
 def test_which_optimizers_pass_over_zeros() -> None:
     def passing(model: Classifier, optimizers: dict[str, train.Optimizer]) -> list[str]:
-        return [name for name, optimizer in optimizers.items() if wide.passes_over_zeros(model, optimizer, 10)]
+        return [name for name, optimizer in optimizers.items() if wide.preserves_zero_padding(model, optimizer, 10)]
 
     assert passing(NET, SEES_ZEROS) == []
     assert passing(linear(), SEES_ZEROS) == ["centralized"]  # over the classes, and none of those are zeros
     for model in (NET, linear()):
-        assert passing(model, PASSES_OVER_ZEROS) == [*PASSES_OVER_ZEROS]
+        assert passing(model, PRESERVES_ZERO_PADDING) == [*PRESERVES_ZERO_PADDING]
 
 
 WEIGHTS_ALONE = two_layer.Params(W1=True, b1=False, W2=True, b2=False)

@@ -46,7 +46,7 @@ class Stopped(Exception):  # noqa: N818
 class Saver:
     """``save`` of `jaxcls.sweep.run`: writes a checkpoint into ``folder`` now and then, and whenever a signal comes.
 
-    As often as it takes a fiftieth of the time. Where several processes train together, after every chunk, so that
+    At most 2 % of the run time. Where several processes train together, after every chunk, so that
     they agree when; the first of them writes.
 
     Args:

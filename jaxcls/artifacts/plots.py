@@ -100,7 +100,7 @@ def loss_curves(ax: Axes, result: SweepResult, *, points: int = 100) -> Axes:
 
 
 def path_curves(ax: Axes, result: SweepResult) -> Axes:
-    """Train and validation accuracy over the strengths of the penalty, of a grid that has no other axis."""
+    """Train and validation accuracy over the regularisation values of a grid that has no other axis."""
     order = np.argsort(result.table["reg"])
     table = result.table[order]
     for name, label in (("train_accuracy", "train"), ("val_accuracy", "validation")):

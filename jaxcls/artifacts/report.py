@@ -23,7 +23,7 @@ from jaxcls.outcome import best_first
 PICTURES = {
     "heatmap.png": "Accuracy over the grid; the best cell is outlined",
     "history.png": "Loss and accuracy over the epochs, of the best cell at each value of an axis",
-    "path.png": "Accuracy over the regularisation strengths",
+    "path.png": "Accuracy over the regularisation values",
     "loss.png": "Minibatch loss of every cell over the steps",
     "weights.png": "Weights of the best cell",
 }

@@ -42,7 +42,7 @@ class Config:
     train: Path
     """An .npz with features X [N, d] and labels y [N], integers or text; or with ready splits, as sweep.py has them."""
     val: Path | None = None
-    """Another, to choose the strength by; 15% of train, class by class, if not given."""
+    """Another, to choose reg by; 15% of train, class by class, if not given."""
     test: Path | None = None
     """Another, scored once, at the end; 15% of train, class by class, if not given."""
     folds: int = 0
@@ -50,7 +50,7 @@ class Config:
     class_weight: Literal["none", "balanced"] = "none"
     """Whether every example counts the same in the loss, or every class."""
     reg: tuple[float, ...] = ()
-    """Strengths of the L2 penalty, reg * sum(W * W); 96 from 10 to 1e-9 if not given."""
+    """Values of the L2 penalty, reg * sum(W * W); 96 from 10 to 1e-9 if not given."""
     solver: Literal["newton", "sgd", "momentum", "nesterov", "adam", "rmsprop"] = "newton"
     """Newton's method goes to the optimum; the others train on minibatches, at every learning rate."""
     lr: tuple[float, ...] = ()
@@ -62,7 +62,7 @@ class Config:
     seed: int = 0
     """Of the splits, the folds and the minibatches."""
     float64: bool = False
-    """Compute in float64: twice the time, for coefficients to the last digits."""
+    """Compute in float64: twice the time, for coefficients to near machine precision."""
     out: Path | None = None
     """The run's folder, which must be empty or not exist; runs/probe-DATE-TIME if not given."""
 
@@ -155,7 +155,7 @@ def classes(source: Source) -> tuple[str, ...]:
 
 def hyperparameters(config: Config) -> Grid:
     """The grid that the command line names."""
-    reg = config.reg or probe.STRENGTHS
+    reg = config.reg or probe.REG
     if config.solver != "newton":
         return Grid(config.lr or LEARNING_RATES, reg, (config.seed,))
     for name in ("lr", "steps", "batch_size"):

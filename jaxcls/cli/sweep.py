@@ -61,7 +61,7 @@ class Config:
     lr: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
     """Learning rates."""
     reg: tuple[float, ...] = (0.0, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
-    """Strengths of the L2 penalty."""
+    """Regularisation values: of the L2 penalty."""
     seeds: tuple[int, ...] = (0,)
     """Replicates: each has its own initial weights and its own minibatches."""
     steps: int = 2000
@@ -163,7 +163,7 @@ def run(config: Config, saved: Saved | None, program: str) -> int:
         "devices": jax.devices() if config.devices == "all" or config.distributed else None,
     }
     plan = sweep.plan(splits, grid, **options)
-    # The courses record a net's accuracies along the way, and of the linear classifier the loss alone.
+    # The courses record a net's accuracies during training, and of the linear classifier the loss alone.
     options["history"] = bool(grid.hidden)
     kept = {"preset": "digits", "out": config.out, "resume": config.resume}
     command = results.command(program, config, vars(PRESETS[config.preset]) | kept)
@@ -277,7 +277,7 @@ def announce(config: Config, splits: Splits, grid: Grid, plan: list[sweep.Part],
 
 
 class Progress:
-    """The bar: says when compiling is done, then follows the run. Silent when nobody watches."""
+    """The progress bar, after the time of compilation; disabled when stderr is not a terminal."""
 
     bar: Any  # tqdm's, once all is compiled
 

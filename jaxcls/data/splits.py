@@ -16,7 +16,7 @@ _TO_INTEGERS |= {"f": ": y.astype(int) makes them of whole numbers", "b": ": y.a
 
 
 def check_examples(X: NDArray, y: NDArray, X_name: str = "X", y_name: str = "y") -> None:
-    """Say in one sentence why these are not N examples and their N integer labels, N at least 1.
+    """Checks that these are N examples and their N integer labels, N at least 1, with one-line errors.
 
     Raises:
       ValueError: a wrong rank, lengths that differ, no examples or features, a NaN or infinite feature.

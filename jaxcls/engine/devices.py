@@ -1,4 +1,4 @@
-"""The cells of a grid over several devices: each trains its own, and in a step they never talk.
+"""The cells of a grid over several devices: a step needs no communication between them.
 
 A mesh has one axis, ``cells``. Data are on every device, whole; what belongs to cells is split. The same code
 serves one CPU, the GPUs of a host, and the devices of many processes under `jax.distributed`.

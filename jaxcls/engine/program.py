@@ -1,4 +1,4 @@
-"""What a block of cells runs, compiled: begin, train for some steps, look along the way, score."""
+"""Ahead-of-time compiled functions for one block of cells: begin, train for some steps, record, score."""
 
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -13,8 +13,8 @@ no units. A unit whose weights in and out are zero has a gradient of exactly zer
 On a GPU the features end in columns of zeros, as `jaxcls.engine.devices.alignment` says. What is multiplied by them
 begins with zeros, and has a gradient of exactly zero, too.
 
-Such zeros are for optimizers that pass them over, as `passes_over_zeros` finds out: those that work element by element,
-or by norms. One that takes means over an array, or adds noise, has each size in a program of its own, and no zeros.
+Such zeros are for optimizers that preserve them, as `preserves_zero_padding` finds out: those that work element by
+element, or by norms. One that takes means over an array, or adds noise, has one program per size, and no zeros.
 
 Cells share nothing but their data: one that overflows leaves the others as they were, bit for bit.
 """
@@ -87,12 +87,12 @@ def problem(
 
 
 @functools.lru_cache
-def passes_over_zeros(classifier: Classifier, optimizer: Optimizer, num_classes: int) -> bool:
+def preserves_zero_padding(classifier: Classifier, optimizer: Optimizer, num_classes: int) -> bool:
     """Whether params train as they would without the zeros behind them, by training a few with and without.
 
     Example:
       >>> import optax
-      >>> passes_over_zeros(LINEAR, optax.adam, 10), passes_over_zeros(LINEAR, optax.adafactor, 10)
+      >>> preserves_zero_padding(LINEAR, optax.adam, 10), preserves_zero_padding(LINEAR, optax.adafactor, 10)
       (True, False)
     """
     transformation = optimizer(jnp.asarray(0.1))

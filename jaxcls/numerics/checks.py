@@ -1,4 +1,4 @@
-"""Static mistakes, in one sentence each.
+"""Shape and dtype checks at trace time, with one-line errors.
 
 Rank, size and dtype are known while JAX traces, so these raise at trace time and cost nothing in a compiled
 function. Values (a label out of range, a NaN) are not known then: `jaxcls.data` checks those on the host.

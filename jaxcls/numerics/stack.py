@@ -1,11 +1,11 @@
-"""Many models as one stack: the cells of a grid, last.
+"""Parameters with a trailing cell axis: many models as one stack.
 
 The weights of G linear classifiers are ``W[D, C, G]``. Minibatches are the same for all, so the scores of all are one
-product, ``X[N, D]`` with ``W[D, C·G]``; what each cell has of its own, ``reg[G]``, lies along the vector registers, and
-so do sums over a few classes.
+product, ``X[N, D]`` with ``W[D, C·G]``; what each cell has of its own, ``reg[G]``, is contiguous, so that SIMD
+instructions run over cells, in sums over a few classes too.
 
 `jax.vmap` over the last axis would mean the same, but moves it to the front where a mapped array meets one that is
-not, and the compiler then turns all weights over and back. So the formulas that training runs take a stack as it
+not, and the compiler then transposes all weights twice. So the formulas that training runs take a stack as it
 is, and `stacked` tells `jax.vmap` to hand it to them.
 """
 
@@ -42,7 +42,7 @@ def einsum(
         return jnp.einsum(
             f"{a},{b}...->{result}...", A, B, out_sharding=None if like is None else explicit_sharding(like)
         )
-    # Behind barriers each array is turned over once. Fused into its surroundings, that takes three times as long.
+    # Between barriers each array is transposed once. Fused into its surroundings, that takes three times as long.
     cells_first = jax.lax.optimization_barrier(jnp.moveaxis(A, -1, 0))
     product = jax.lax.optimization_barrier(jnp.einsum(f"G{a},{b}G->G{result}", cells_first, B))
     return jnp.moveaxis(product, 0, -1)
