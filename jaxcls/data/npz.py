@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Sequence
+from io import BufferedIOBase
 from pathlib import Path
 from typing import IO
 
@@ -163,7 +164,7 @@ def _read(path: Path) -> dict[str, NDArray]:
     return arrays
 
 
-def _array(file: IO[bytes]) -> NDArray:
+def _array(file: IO[bytes] | BufferedIOBase) -> NDArray:
     """What `numpy.load` reads, but nothing is allocated before it is known to be there."""
     major, _ = np.lib.format.read_magic(file)
     read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
