@@ -268,7 +268,7 @@ PEERS: dict[str, Peer] = {
     "jax.jit, a loop": jax_loop,
     "jax.jit(vmap), cells first": jax_vmap,
     "jaxcls": jaxcls_wide,
-    "jaxcls, a device a core": jaxcls_wide,  # run.py sets the number of devices
+    "jaxcls, one device per core": jaxcls_wide,  # run.py sets the number of devices
 }
 LOOPS = ("numpy float64", "numpy float32", "torch nn, autograd", "torch by hand", "jax.jit, a loop")
 

@@ -29,7 +29,7 @@ from jaxcls.artifacts import results
 from jaxcls.artifacts.folder import replacing
 
 HERE = Path(__file__).parent
-DEVICE_A_CORE = "jaxcls, a device a core"  # the host's processor seen as several; a GPU stays one
+DEVICE_A_CORE = "jaxcls, one device per core"  # the host's processor seen as several; a GPU stays one
 NAMES = (  # as in peers.py, which takes seconds to import
     "numpy float64",
     "numpy float32",

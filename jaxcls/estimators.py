@@ -94,7 +94,7 @@ class _Newton(_Classifier):
         classes, labels = np.unique(y, return_inverse=True)
         with np.errstate(divide="ignore"):  # by a class without weight, which counts for nothing
             of_class = compute_class_weight(self.class_weight, classes=classes, y=y, **balance)
-        return np.where(sample_weight > 0, sample_weight * np.where(np.isfinite(of_class), of_class, 0)[labels], 0)
+        return sample_weight * np.where(np.isfinite(of_class), of_class, 0)[labels]
 
     def _path(self, X: NDArray, labels: NDArray, reg: Any, weights: NDArray) -> newton.Optimum:
         _check_classes(labels[weights > 0])

@@ -36,7 +36,7 @@ def cores() -> int:
 
 
 def processor() -> str:
-    """The processor's name, as far as the system says it.
+    """Name of the processor; empty where the system has none.
 
     Example:
       >>> isinstance(processor(), str)

@@ -29,7 +29,7 @@ from jaxcls.data import Split, Splits
 from jaxcls.estimators import SoftmaxClassifier, SoftmaxClassifierCV, TwoLayerClassifier, TwoLayerClassifierCV
 from jaxcls.grid import Grid
 
-STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4)
+REG = (1e-1, 1e-2, 1e-3, 1e-4)
 NET: dict[str, Any] = {"steps": 100, "batch_size": 50, "random_state": 0}
 ALL = [
     SoftmaxClassifier(),
@@ -89,8 +89,8 @@ def test_the_precision_is_that_of_the_features_whatever_jax_s_is(iris: tuple, ki
 
 
 def test_cv_of_strengths_is_grid_search(iris: tuple) -> None:
-    ours = SoftmaxClassifierCV(STRENGTHS).fit(*iris)
-    theirs = GridSearchCV(SoftmaxClassifier(), {"reg": STRENGTHS}, cv=5).fit(*iris)
+    ours = SoftmaxClassifierCV(REG).fit(*iris)
+    theirs = GridSearchCV(SoftmaxClassifier(), {"reg": REG}, cv=5).fit(*iris)
     scores = [key for key in theirs.cv_results_ if key.endswith("test_score") and key != "rank_test_score"]
     assert len(scores) == 7
     for key in scores:
@@ -145,7 +145,7 @@ def test_in_a_pipeline_cross_validated_cloned_and_pickled(iris: tuple, estimator
     assert clone(estimator).get_params() == estimator.get_params()
 
 
-@pytest.mark.parametrize("estimator", [SoftmaxClassifier(), SoftmaxClassifierCV(STRENGTHS)])
+@pytest.mark.parametrize("estimator", [SoftmaxClassifier(), SoftmaxClassifierCV(REG)])
 def test_balanced_is_the_weights_that_balance(iris: tuple, estimator: BaseEstimator) -> None:
     X, y = (array[iris[1] < 2][:80] for array in iris)
     rows = np.append(np.flatnonzero(y == 0)[:10], np.flatnonzero(y == 1))
@@ -176,6 +176,13 @@ def test_a_fold_that_did_not_converge_has_seen_nothing_of_what_it_holds_out() ->
     assert ours.best_score_ < 0.5
 
 
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+def test_a_weight_below_0_is_refused(iris: tuple, class_weight: str | None) -> None:
+    weights = np.where(np.arange(150) == 7, -1.0, 1.0)
+    with pytest.raises(ValueError, match=r"^weights must be finite, not below 0, and not all 0$"):
+        SoftmaxClassifier(class_weight=class_weight).fit(*iris, weights)
+
+
 def test_a_class_whose_weights_are_0_is_no_class(iris: tuple) -> None:
     X, y = iris
     balanced = SoftmaxClassifier(class_weight="balanced").fit(X, y, (y < 2).astype(float))
@@ -186,15 +193,15 @@ def test_a_class_whose_weights_are_0_is_no_class(iris: tuple) -> None:
 
 def test_groups_stay_together(iris: tuple) -> None:
     groups = np.arange(150) % 7
-    ours = SoftmaxClassifierCV(STRENGTHS, cv=GroupKFold(3)).fit(*iris, groups=groups)
-    theirs = GridSearchCV(SoftmaxClassifier(), {"reg": STRENGTHS}, cv=GroupKFold(3)).fit(*iris, groups=groups)
+    ours = SoftmaxClassifierCV(REG, cv=GroupKFold(3)).fit(*iris, groups=groups)
+    theirs = GridSearchCV(SoftmaxClassifier(), {"reg": REG}, cv=GroupKFold(3)).fit(*iris, groups=groups)
     np.testing.assert_array_equal(ours.cv_results_["mean_test_score"], theirs.cv_results_["mean_test_score"])
 
 
 def test_a_fold_without_a_class_still_counts(iris: tuple) -> None:
     X, y = iris
     folds = [(np.flatnonzero(y < 2), np.flatnonzero(y == 2)), (np.flatnonzero(y > 0), np.flatnonzero(y == 0))]
-    found = SoftmaxClassifierCV(STRENGTHS, cv=folds).fit(X, y)
+    found = SoftmaxClassifierCV(REG, cv=folds).fit(X, y)
     assert set(found.cv_results_["mean_test_score"]) == {0.0}
     assert np.isfinite(found.cv_results_["mean_test_log_loss"]).all()
 

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from jaxcls import newton, softmax
 
 N, D, C = 400, 6, 4
-STRENGTHS = np.logspace(1, -7, 20)
+REG = np.logspace(1, -7, 20)
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +46,9 @@ def objective(X: np.ndarray, y: np.ndarray, reg: float, W: jax.Array, weights: n
 def test_the_whole_path_is_scikit_learn_s(examples: tuple, weighted: bool) -> None:
     X, y = examples
     weights = np.random.default_rng(1).uniform(0, 3, N) if weighted else None
-    found = newton.path(X, y, STRENGTHS, weights=weights)
+    found = newton.path(X, y, REG, weights=weights)
     assert found.converged.all()
-    for k, reg in enumerate(STRENGTHS):
+    for k, reg in enumerate(REG):
         theirs = sklearn(X, y, reg, weights)
         loss = functools.partial(objective, X, y, reg, weights=np.ones(N) if weights is None else weights, free=1)
         assert found.loss[k] == pytest.approx(float(loss(W=found.W[..., k])), rel=1e-12)
@@ -61,8 +61,8 @@ def test_the_whole_path_is_scikit_learn_s(examples: tuple, weighted: bool) -> No
 @pytest.mark.usefixtures("float64")
 def test_it_says_its_own_gradient(examples: tuple) -> None:
     X, y = examples
-    found = newton.path(X, y, STRENGTHS, tol=1e-3)
-    for k, reg in enumerate(STRENGTHS):
+    found = newton.path(X, y, REG, tol=1e-3)
+    for k, reg in enumerate(REG):
         loss = functools.partial(objective, X, y, reg, weights=np.ones(N), free=1)
         exact = np.abs(jax.grad(lambda W: loss(W=W))(found.W[..., k])).max()  # noqa: B023
         assert found.gradient[k] == pytest.approx(exact, rel=1e-6, abs=1e-15)
@@ -71,9 +71,9 @@ def test_it_says_its_own_gradient(examples: tuple) -> None:
 @pytest.mark.usefixtures("float64")
 def test_with_the_bias_penalised_it_is_the_optimum_of_softmax_loss(examples: tuple) -> None:
     X, y = examples
-    found = newton.path(X, y, STRENGTHS, penalise_bias=True, tol=1e-14)
+    found = newton.path(X, y, REG, penalise_bias=True, tol=1e-14)
     assert found.converged.all()
-    for k, reg in enumerate(STRENGTHS):
+    for k, reg in enumerate(REG):
         loss, dW = softmax.loss_and_grad(found.W[..., k], softmax.append_ones(X), y, reg)
         assert found.loss[k] == pytest.approx(float(loss), rel=1e-12)
         assert np.abs(dW).max() < 1e-7  # at 1e-14 of L, the square of the gradient is below 1e-14 of the curvature
@@ -112,12 +112,12 @@ def test_only_the_proportions_of_weights_matter(examples: tuple, scale: float) -
 @pytest.mark.usefixtures("float64")
 def test_neither_order_nor_blocks_of_regularisation_values_matter(examples: tuple) -> None:
     X, y = examples
-    whole = newton.path(X, y, STRENGTHS)
+    whole = newton.path(X, y, REG)
     data, cell = newton.estimate(N, D, C, dtype=np.dtype(float))
-    blocks = newton.path(X, y, STRENGTHS, memory=data + 3 * cell)
+    blocks = newton.path(X, y, REG, memory=data + 3 * cell)
     np.testing.assert_allclose(blocks.loss, whole.loss, rtol=1e-11)
     np.testing.assert_allclose(blocks.W, whole.W, atol=1e-5)
-    backwards = newton.path(X, y, STRENGTHS[::-1])
+    backwards = newton.path(X, y, REG[::-1])
     np.testing.assert_array_equal(backwards.W[..., ::-1], whole.W)
 
 
@@ -134,11 +134,11 @@ def test_more_features_than_examples_separable_and_constant_features(dtype: np.d
 
 def test_float32_comes_as_near_as_float32_can(examples: tuple) -> None:
     X, y = examples
-    found = newton.path(X, y, STRENGTHS)
+    found = newton.path(X, y, REG)
     assert found.W.dtype == np.float32
     assert found.converged.all()
     with jax.enable_x64(True):
-        exact = newton.path(X, y, STRENGTHS)
+        exact = newton.path(X, y, REG)
     np.testing.assert_allclose(found.loss, exact.loss, rtol=2e-6)
 
 
@@ -285,10 +285,10 @@ def test_where_nothing_can_be_learnt_the_weights_are_0(case: str, dtype: np.dtyp
 
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
-    "no strength": ({"reg": []}, r"reg must hold at least one value, got shape \[0\]"),
+    "no value": ({"reg": []}, r"reg must hold at least one value, got shape \[0\]"),
     "one number": ({"reg": 0.1}, r"reg must hold at least one value, got shape \[\]"),
-    "strength 0": ({"reg": [0.1, 0.0]}, "reg must hold finite values above 0, where there is an optimum, got 0"),
-    "strength NaN": ({"reg": [np.nan]}, "reg must hold finite values above 0, where there is an optimum, got nan"),
+    "reg 0": ({"reg": [0.1, 0.0]}, "reg must hold finite values above 0, where there is an optimum, got 0"),
+    "reg NaN": ({"reg": [np.nan]}, "reg must hold finite values above 0, where there is an optimum, got nan"),
     "no matrix": ({"X": np.ones(N)}, r"X must have shape \[N, d\] with N, d >= 1, got \[400\]"),
     "labels": ({"num_classes": 3}, r"labels must lie in \[0, 3\), got 0 to 3"),
     "weights of others": ({"weights": [1.0]}, r"weights must hold one for each of the 400 examples, got \[1\]"),

@@ -25,11 +25,11 @@ def main(args: Sequence[str] | None = None) -> int:
       jaxcls COMMAND --help says more.
       True
     """
-    name, *rest = [*(sys.argv[1:] if args is None else args), ""]
-    rest = rest[:-1]
-    if name in ("", "-h", "--help"):
+    args = sys.argv[1:] if args is None else args
+    if not args or args[0] in ("-h", "--help"):
         print(USAGE)
-        return 0 if name else 2
+        return 0 if args else 2
+    name, *rest = args
     try:
         match name:
             case "sweep":

@@ -52,12 +52,12 @@ def paragraphs(text: str | None) -> str:
     return "\n\n".join(filter(None, (text or "").splitlines()))
 
 
-def print_data(splits: Splits, roles: Sequence[str]) -> None:
-    """Print what runs where, and the data that it has for these roles; the line goes on."""
+def print_data(splits: Splits, roles: Sequence[str], more: str = "") -> None:
+    """Print what runs where, and the data that it has for these roles; ``more`` ends the last line."""
     sizes = ", ".join(f"{len(split.y):,} {role}" for role, split in splits.items() if role in roles)
     print(f"jaxcls    {jaxcls.__version__} with jax {jax.__version__}, on {results.device()}")
     print(f"data      {splits.name}: {sizes} examples")
-    print(f"          {splits.num_features:,} features, {splits.num_classes} classes", end="")
+    print(f"          {splits.num_features:,} features, {splits.num_classes} classes{more}")
 
 
 def print_edges(result: SweepResult, best: int) -> None:

@@ -47,12 +47,12 @@ def main(args: list[str], program: str) -> int:
     answer = softmax(scores, axis=1) if config.proba else names[scores.argmax(axis=1)]
     if config.out is None:
         sys.stdout.write(table(answer, names))
-    elif config.out.suffix == ".csv":
-        with replacing(config.out) as partial:
-            partial.write_text(table(answer, names))
-    else:
-        with replacing(config.out) as partial:
+        return 0
+    with replacing(config.out) as partial:
+        if config.out.suffix == ".npy":
             np.save(partial, answer)
+        else:
+            partial.write_text(table(answer, names))
     return 0
 
 

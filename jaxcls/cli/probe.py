@@ -196,8 +196,8 @@ def announce(config: Config, splits: Splits, grid: Grid, out: Path) -> None:
     """Say what is about to happen."""
     axes = " x ".join(f"{len(values)} {axis}" for axis, values in grid.axes.items())
     count = np.bincount(splits.train.y, minlength=splits.num_classes)
-    console.print_data(splits, ("train", "test") if config.folds else ("train", "val", "test"))
-    print(f" of {count.min():,} to {count.max():,} in train")
+    roles = ("train", "test") if config.folds else ("train", "val", "test")
+    console.print_data(splits, roles, f" of {count.min():,} to {count.max():,} in train")
     print(f"grid      {axes} = {len(grid):,} cells, {config.solver}", end="")
     print(f", {config.folds} folds" if config.folds else "")
     print(f"folder    {out}/")

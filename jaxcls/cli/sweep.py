@@ -174,7 +174,7 @@ def run(config: Config, saved: Saved | None, program: str) -> int:
         if others := checkpoint.differences(earlier["depends_on"], depends_on):
             raise ValueError(f"{out} cannot be resumed as another run: {'; '.join(others)}")
     saver = checkpoint.Saver(out, record)
-    if jax.process_index() > 0:  # the first process speaks and writes for all
+    if jax.process_index() > 0:  # only process 0 prints and writes files
         return 0 if sweep.run(splits, grid, save=saver, **options).best is not None else 1
     with claim(out, resume=saved is not None):
         announce(config, splits, grid, plan, out)
@@ -269,7 +269,7 @@ def announce(config: Config, splits: Splits, grid: Grid, plan: list[sweep.Part],
     blocks = sum(len(part.blocks) for part in plan)
     decay = f", decay {config.decay:g} an epoch" if config.decay != 1 else ""
     console.print_data(splits, ("train", "val", "test"))
-    print(f"\ngrid      {axes} = {len(grid):,} cells")
+    print(f"grid      {axes} = {len(grid):,} cells")
     print(f"          {config.steps:,} steps of {config.batch_size} examples, {config.optimizer}{decay}")
     print(f"memory    about {megabytes(total)}, of it {megabytes(plan[0].need.data)} data", end="")
     print(f"; {blocks} blocks, one after another" if blocks > 1 else "")

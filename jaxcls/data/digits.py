@@ -20,5 +20,5 @@ def load_digits() -> Source:
 
     X, y = datasets.load_digits(return_X_y=True)
     names = tuple(str(digit) for digit in range(10))
-    train, val, test = hold_out(y, by_class=False)
+    train, val, test = hold_out(y, by_class=False)  # the split of every figure that is published of them
     return Source("digits", X, y, train, val, test, names, np.arange(64).reshape(8, 8))

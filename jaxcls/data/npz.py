@@ -103,8 +103,8 @@ def load_features(path: str | Path) -> NDArray:
             with path.open("rb") as file:
                 X = _array(file)
         else:
-            with zipfile.ZipFile(path) as archive, archive.open("X.npy") as member:
-                X = _array(member)
+            with zipfile.ZipFile(path) as archive:
+                X = _members(archive, ["X"])["X"]
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file, expected an .npy, or an .npz with X") from None
     except Exception as error:  # a damaged file can raise anything
@@ -146,14 +146,7 @@ def _read(path: Path) -> dict[str, NDArray]:
     try:
         with zipfile.ZipFile(path) as archive:
             held = [member.removesuffix(".npy") for member in archive.namelist()]
-            members = {name: f"{name}.npy" for name in wanted if f"{name}.npy" in archive.namelist()}
-            size = sum(archive.getinfo(member).file_size for member in members.values())
-            if size > host.memory():
-                raise ValueError(f"its arrays take {size} bytes, more than this machine has")
-            arrays = {}
-            for name, member in members.items():
-                with archive.open(member) as file:
-                    arrays[name] = _array(file)
+            arrays = _members(archive, [name for name in wanted if name in held])
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file, expected an .npz with X and y") from None
     except Exception as error:  # a damaged file can raise anything
@@ -161,6 +154,18 @@ def _read(path: Path) -> dict[str, NDArray]:
     if not ({"X", "y"} <= arrays.keys() or set(READY) <= arrays.keys()):
         found = one_line(", ".join(held) or "nothing")  # a name can be anything
         raise ValueError(f"{path} must hold X and y, or {', '.join(READY)}; it holds {found}")
+    return arrays
+
+
+def _members(archive: zipfile.ZipFile, names: Sequence[str]) -> dict[str, NDArray]:
+    """These arrays of an ``.npz``, unless they are larger than this machine's memory."""
+    size = sum(archive.getinfo(f"{name}.npy").file_size for name in names)
+    if size > host.memory():
+        raise ValueError(f"its arrays take {size} bytes, more than this machine has")
+    arrays = {}
+    for name in names:
+        with archive.open(f"{name}.npy") as file:
+            arrays[name] = _array(file)
     return arrays
 
 
