@@ -29,7 +29,7 @@ from run import command
 from workloads import WORKLOADS, Workload
 
 from jaxcls import classifier
-from jaxcls.engine import CELLS, EVERYWHERE, devices, program, wide
+from jaxcls.engine import CELLS, EVERYWHERE, cells, devices, program
 from jaxcls.train import Hyper
 
 STEPS = 100
@@ -116,19 +116,19 @@ def compiled(workload: Workload, device: Any, alignment: int) -> str:
     sizes = (workload.num_features, *hidden, workload.num_classes)
     # As many examples as a minibatch has, and none held out: so the bytes there are those that are gathered.
     parts = (workload.batch_size, 0)
-    problem = wide.Problem(model, optax.sgd, (sizes,), jnp.dtype("float32"), parts, alignment)
+    problem = cells.Problem(model, optax.sgd, (sizes,), jnp.dtype("float32"), parts, alignment)
 
     def array(shape: tuple[int, ...], spec: PartitionSpec = EVERYWHERE, dtype: Any = jnp.float32) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(on, spec))
 
-    by_cell, of_state = PartitionSpec(CELLS), wide.specs(problem)
+    by_cell, of_state = PartitionSpec(CELLS), cells.specs(problem)
     state = jax.tree.map(
-        lambda leaf, spec: array((1, *leaf.shape, workload.cells), spec, leaf.dtype), wide.cell(problem), of_state
+        lambda leaf, spec: array((1, *leaf.shape, workload.cells), spec, leaf.dtype), cells.cell(problem), of_state
     )
     hyper = Hyper(*[array((workload.cells,), by_cell)] * 2)
-    replicates = wide.Replicates(array((1,), dtype=jax.random.key(0).dtype), array((1,), dtype=jnp.int32))
+    replicates = cells.Replicates(array((1,), dtype=jax.random.key(0).dtype), array((1,), dtype=jnp.int32))
     num_columns = jax.tree.leaves(state.params)[0].shape[1]
-    examples = wide.Examples(array((workload.batch_size, num_columns)), array((workload.batch_size,), dtype=jnp.int32))
+    examples = cells.Examples(array((workload.batch_size, num_columns)), array((workload.batch_size,), dtype=jnp.int32))
     chunk = program.chunk(on, problem, steps=STEPS, batch_size=workload.batch_size)
     return chunk.lower(state, hyper, replicates, array((), dtype=jnp.int32), examples).compile().as_text()
 

@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from run import HERE, measure_sizes, slug, write
 from workloads import Workload
 
-from jaxcls import host
-from jaxcls.artifacts import results
+from jaxcls.artifacts import record
 from jaxcls.artifacts.folder import replacing
 
 BASE = Workload(100, 3073, 10, 200, 10_000, 1500)
@@ -39,25 +38,25 @@ class Config:
 
 def main(config: Config) -> int:
     """Measure every point; the exit code."""
-    record = {"device": results.device(), "processor": host.processor(), "versions": results.versions(), "axes": {}}
+    measured = {**record.machine(), "versions": record.versions(), "axes": {}}
     for axis, (base, values) in AXES.items():
         points = [measure_sizes(base._replace(**{axis: value}), "jaxcls", config.seconds) for value in values]
-        record["axes"][axis] = [{axis: value} | point for value, point in zip(values, points, strict=True)]
+        measured["axes"][axis] = [{axis: value} | point for value, point in zip(values, points, strict=True)]
         for value, point in zip(values, points, strict=True):
             step_s = point["seconds_per_cell_step"] * point["cells_run"]
             print(f"{axis:>13} {value:6d} {step_s * 1e3:10.3f} ms a step {point['peak_bytes'] / 1e6:8.0f} MB")
     path = config.out / f"growth-{slug()}.json"
-    write(record, path)
+    write(measured, path)
     with replacing(path.with_suffix(".png")) as partial:
-        draw(record).savefig(partial, dpi=120)
+        draw(measured).savefig(partial, dpi=120)
     return 0
 
 
-def draw(record: dict) -> Figure:
+def draw(measured: dict) -> Figure:
     """Time a step above, memory below, against each axis; the dotted line grows as the axis does."""
     figure = Figure(figsize=(3 * len(AXES), 5.5), layout="constrained")
     rows = figure.subplots(2, len(AXES), sharex="col", sharey="row")
-    for column, (axis, points) in enumerate(record["axes"].items()):
+    for column, (axis, points) in enumerate(measured["axes"].items()):
         values = [point[axis] for point in points]
         times = [1e3 * point["seconds_per_cell_step"] * point["cells_run"] for point in points]
         time, memory = rows[0, column], rows[1, column]
@@ -68,7 +67,7 @@ def draw(record: dict) -> Figure:
     rows[0, 0].set_ylabel("ms a step")
     rows[1, 0].set_ylabel("peak MB")
     rows[1, 0].set_ylim(bottom=0)
-    figure.suptitle(f"{record['device']}, {record['processor']}")
+    figure.suptitle(f"{measured['device']}, {measured['processor']}")
     return figure
 
 

@@ -20,8 +20,8 @@ from torch.nn.functional import cross_entropy
 from workloads import Problem, step_numpy
 
 import torchref
-from jaxcls import classifier, train, two_layer
-from jaxcls.engine import CELLS, EVERYWHERE, alignment, mesh, on_each, put, wide
+from jaxcls import classifier, engine, train, two_layer
+from jaxcls.engine import CELLS, EVERYWHERE, alignment, mesh, on_each, put
 from jaxcls.train import Hyper
 
 CellParams = tuple[NDArray, ...]
@@ -232,19 +232,19 @@ def jaxcls_wide(problem: Problem, cells: Sequence[int]) -> Trainer:
     sizes = (problem.X.shape[1], *(array.shape[-1] for array in problem.params[::2]))
     model = model._replace(features=jnp.asarray)  # the column of ones is there
     parts, align = (len(problem.y),), alignment(jax.devices())
-    common = wide.Problem(model, optax.sgd, (sizes,), jnp.dtype("float32"), parts, align)
-    by_cell, of_state = PartitionSpec(CELLS), wide.specs(common)
+    common = engine.Problem(model, optax.sgd, (sizes,), jnp.dtype("float32"), parts, align)
+    by_cell, of_state = PartitionSpec(CELLS), engine.cells.specs(common)
     hyper = Hyper(*(put(on, array[filled], by_cell) for array in (problem.lr, problem.reg)))
-    examples = wide.Examples(wide.features(common, put(on, problem.X)), put(on, problem.y))
+    examples = engine.cells.Examples(engine.cells.features(common, put(on, problem.X)), put(on, problem.y))
     held_out = put(on, np.ones(1, np.int32))
     # One replicate, [1, ..., G]; plain SGD keeps no state of its own.
-    params = jax.tree.map(wide.widen, params, wide.cell(common).params)
+    params = jax.tree.map(engine.cells.widen, params, engine.cells.cell(common).params)
     state = train.init(optax.sgd, params, Hyper(jnp.float32(0), jnp.float32(0)))
     state = jax.tree.map(lambda a: np.stack([a] * len(filled), axis=-1)[None], state)
     state = jax.tree.map(functools.partial(put, on), state, of_state)
     scan = on_each(
         on,
-        functools.partial(wide.run, common),
+        functools.partial(engine.cells.run, common),
         (of_state, by_cell, EVERYWHERE, EVERYWHERE, EVERYWHERE),
         (of_state, PartitionSpec(None, None, CELLS)),
         donate_argnums=0,
@@ -254,7 +254,7 @@ def jaxcls_wide(problem: Problem, cells: Sequence[int]) -> Trainer:
         nonlocal state
         state, _ = jax.block_until_ready(scan(state, hyper, held_out, examples, put(on, batches[:, None])))
 
-    return Trainer(run, lambda: [_leaves(wide.take(common, state.params, 0, k, 0)) for k in range(len(cells))])
+    return Trainer(run, lambda: [_leaves(engine.cells.take(common, state.params, 0, k, 0)) for k in range(len(cells))])
 
 
 PEERS: dict[str, Peer] = {

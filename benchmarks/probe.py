@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from run import HERE, slug, write
 from sklearn.linear_model import LogisticRegression
 
-from jaxcls import host, newton
-from jaxcls.artifacts import results
+from jaxcls import newton
+from jaxcls.artifacts import record
 
 TOLERANCES = (1e-4, 1e-7)  # scikit-learn's own, and one at which its objective is ours
 
@@ -41,10 +41,9 @@ def main(examples: int = 20_000, features: int = 512, classes: int = 10, strengt
     first_s, _ = timed(lambda: newton.path(X, y, reg))
     times, ours = zip(*(timed(lambda: newton.path(X, y, reg)) for _ in range(3)), strict=True)
     ours_s, optimum = float(np.median(times)), ours[0]
-    record: dict[str, Any] = {
-        "device": results.device(),
-        "processor": host.processor(),
-        "versions": results.versions(),
+    measured: dict[str, Any] = {
+        **record.machine(),
+        "versions": record.versions(),
         "problem": {"examples": examples, "features": features, "classes": classes, "strengths": strengths},
         "jaxcls": {
             "seconds": ours_s,
@@ -55,16 +54,16 @@ def main(examples: int = 20_000, features: int = 512, classes: int = 10, strengt
         },
     }
     print(f"jaxcls                     {ours_s:8.1f} s   {optimum.converged.sum()} of {strengths} converged, ", end="")
-    print(f"within {record['jaxcls']['gap']:.0e} of the minimum; compiling {first_s - ours_s:.1f} s")
+    print(f"within {measured['jaxcls']['gap']:.0e} of the minimum; compiling {first_s - ours_s:.1f} s")
     for tol in TOLERANCES:
         theirs_s, W = timed(lambda: scikit_learn(X, y, C, tol))  # noqa: B023
         above = np.array([objective(X, y, r, w) for r, w in zip(reg, W, strict=True)]) / optimum.loss - 1
         apart = max(float(np.abs(w[:-1] - optimum.W[:-1, :, k]).max()) for k, w in enumerate(W))
         name = f"scikit-learn, tol {tol:.0e}"
-        record[name] = {"seconds": theirs_s, "above": above.tolist(), "coefficients_apart": apart}
+        measured[name] = {"seconds": theirs_s, "above": above.tolist(), "coefficients_apart": apart}
         print(f"{name:26} {theirs_s:8.1f} s   {theirs_s / ours_s:5.1f} times; its objective is ", end="")
         print(f"{above.min():+.0e} to {above.max():+.0e} above, its coefficients {apart:.0e} off")
-    write(record, HERE / "results" / f"probe-{slug()}.json")
+    write(measured, HERE / "results" / f"probe-{slug()}.json")
     return 0
 
 

@@ -24,8 +24,7 @@ from typing import Any
 import tyro
 from workloads import WORKLOADS, Workload
 
-from jaxcls import host
-from jaxcls.artifacts import results
+from jaxcls.artifacts import record
 from jaxcls.artifacts.folder import replacing
 
 HERE = Path(__file__).parent
@@ -71,19 +70,18 @@ def main(config: Config) -> int:
     unknown += [name for name in config.peers if name not in NAMES]
     if unknown:
         raise ValueError(f"workloads and peers must be among {[*WORKLOADS]} and {[*NAMES]}, got {unknown}")
-    record: dict[str, Any] = {
+    measured: dict[str, Any] = {
         "date": date.today().isoformat(),
-        "device": results.device(),
-        "processor": host.processor(),
+        **record.machine(),
         "precision": config.precision,
-        "versions": results.versions() | {"torch": metadata.version("torch")},
+        "versions": record.versions() | {"torch": metadata.version("torch")},
         "workloads": {},
     }
-    print(f"{record['device']}, {record['processor']}, {record['precision']} precision")
-    path = config.out or HERE / "results" / f"{slug()}-{record['date']}.json"
+    print(f"{measured['device']}, {measured['processor']}, {measured['precision']} precision")
+    path = config.out or HERE / "results" / f"{slug()}-{measured['date']}.json"
     for name in config.workloads:
-        record["workloads"][name] = compare(name, config)
-        write(record, path)  # after each: a run cut short keeps what it has
+        measured["workloads"][name] = compare(name, config)
+        write(measured, path)  # after each: a run cut short keeps what it has
     return 0
 
 
@@ -135,17 +133,17 @@ def middle(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return runs[times.index(statistics.median_low(times))] | {"all_runs": times}
 
 
-def write(record: dict[str, Any], path: Path) -> None:
-    """Write a record as JSON, and say where."""
+def write(measured: dict[str, Any], path: Path) -> None:
+    """Write a measured as JSON, and say where."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
-        partial.write_text(json.dumps(record, indent=1) + "\n")
+        partial.write_text(json.dumps(measured, indent=1) + "\n")
     print(f"\nwrote {path}")
 
 
 def slug() -> str:
     """The device, as a part of a file's name."""
-    return "-".join(results.device().lower().replace("(", "").replace(")", "").split())
+    return "-".join(record.device().lower().replace("(", "").replace(")", "").split())
 
 
 def command(main: Callable[[Any], int], config: type, description: str | None) -> int:

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from run import HERE, slug, write
 
-from jaxcls import host
-from jaxcls.artifacts import results
+from jaxcls.artifacts import record
 
 RUNS = 5
 SWEEP = HERE.parent / "examples" / "sweep.py"
@@ -29,14 +28,14 @@ def main() -> int:
         cold = [default_run(Path(folder) / f"cold-{k}", Path(folder) / f"cache-{k}") for k in range(RUNS)]
         default_run(Path(folder) / "first", Path(folder) / "cache")
         warm = [default_run(Path(folder) / f"warm-{k}", Path(folder) / "cache") for k in range(RUNS)]
-    record = {"device": results.device(), "processor": host.processor(), "versions": results.versions()}
+    measured = {**record.machine(), "versions": record.versions()}
     measured = {"import jaxcls.sweep": imports}
     for name, runs in (("cache cold", cold), ("cache warm", warm)):
         measured |= {f"{name}: {part}": [run[part] for run in runs] for part in runs[0]}
     for name, runs in measured.items():
-        record[name] = {"median_s": statistics.median(runs), "runs_s": runs}
+        measured[name] = {"median_s": statistics.median(runs), "runs_s": runs}
         print(f"{name:23} {statistics.median(runs):6.2f} s   ({min(runs):.2f} to {max(runs):.2f})")
-    write(record, HERE / "results" / f"startup-{slug()}.json")
+    write(measured, HERE / "results" / f"startup-{slug()}.json")
     return 0
 
 

@@ -14,13 +14,13 @@ import optax
 import tyro
 
 from jaxcls import data, sweep, train
-from jaxcls.artifacts import plots, results
+from jaxcls.artifacts import plots, record
 from jaxcls.artifacts.folder import claim
 from jaxcls.classifier import two_layer_net
 from jaxcls.cli import console
 from jaxcls.data import Splits
 from jaxcls.grid import Grid
-from jaxcls.outcome import SweepResult
+from jaxcls.result import SweepResult
 from jaxcls.sweep import Figures
 
 BATCH = 500
@@ -47,8 +47,8 @@ def main(hidden: int = 1024, steps: int = 6400, data_dir: Path | None = None, ou
         # A larger net, trained for longer, wants more of a penalty.
         large = Grid([cell["lr"]], [cell["reg"] * factor for factor in (1, 2, 4)], hidden=[hidden])
         result = search(splits, large, steps)
-        record = {"small": small.axes, "large": large.axes, "steps": steps, "batch_size": BATCH, "decay": DECAY}
-        results.write(folder, result, splits, record)
+        search_of = {"small": small.axes, "large": large.axes, "steps": steps, "batch_size": BATCH, "decay": DECAY}
+        record.write(folder, result, splits, search_of)
         plots.save(folder, result, splits)
     if result.best is None:
         print(f"every large net diverged at lr {cell['lr']:g}; the small ones' table is above")

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxcls import outcome
 from jaxcls.data import Folds, Splits
 from jaxcls.grid import AXES, Grid
-from jaxcls.outcome import SCORES, SweepResult
+from jaxcls.result import SCORES, SweepResult, rank_rows, total
 
 
 class CrossValidation(NamedTuple):
@@ -50,14 +49,14 @@ def run(search: Callable[[Any, Grid], SweepResult], grid: Grid, folds: Folds, wh
     """
     found = search(folds, replace(grid, fold=range(folds.num_folds)))
     table = _over_folds(found.table.reshape(len(grid), -1))
-    outcome.rank(table)
+    rank_rows(table)
     losses = found.losses.reshape(len(grid), folds.num_folds, found.losses.shape[1]).mean(axis=1)
     result = replace(found, grid=grid, table=table, losses=losses, history=None, params=None, test_accuracy=math.nan)
     if result.best is not None:
         cell = grid.cells()[result.best]
         axes: dict[str, Any] = {axis: (cell[axis],) if axis in cell else () for axis in AXES}
         best = search(whole, Grid(**axes))
-        timings = outcome.total([found.timings, best.timings])
+        timings = total([found.timings, best.timings])
         result = replace(result, params=best.params, test_accuracy=best.test_accuracy, timings=timings)
     return CrossValidation(result, found)
 

@@ -24,11 +24,12 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from jaxcls import newton, outcome, sweep, train, two_layer
+from jaxcls import newton, sweep, train, two_layer
 from jaxcls.classifier import Classifier, two_layer_net
 from jaxcls.data import Split, Splits
 from jaxcls.grid import Grid
 from jaxcls.numerics import pinned_generator
+from jaxcls.result import ranks
 from jaxcls.train import Optimizer
 
 try:
@@ -256,7 +257,7 @@ class _Search(_Classifier):
         names, K = _Fold._fields, len(cells)
         columns = {name: np.array([np.broadcast_to(getattr(fold, name), K) for fold in folds]) for name in names}
         mean = {f"mean_{name}": values.mean(axis=0) for name, values in columns.items()}
-        rank = outcome.ranks(mean["mean_test_score"], mean["mean_test_log_loss"])
+        rank = ranks(mean["mean_test_score"], mean["mean_test_log_loss"])
         if not rank.any():
             raise ValueError("lr must hold one at which the loss stays finite in every fold, got none")
         self.cv_results_ = {

@@ -1,10 +1,14 @@
-"""How much memory there is, and how many cells fit into it."""
+"""Memory: how much there is, on the host and on the device, and how many cells fit into it."""
 
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 
-from jaxcls import host
+GROUPS, LIMITS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")  # where Linux says them
 
 
 class Memory(NamedTuple):
@@ -35,4 +39,33 @@ def available() -> int:
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(0.9 * stats["bytes_limit"])
-    return host.memory() // (2 * jax.local_device_count())
+    return host() // (2 * jax.local_device_count())
+
+
+def host() -> int:
+    """Bytes of memory on the host: the machine's, or what SLURM, Kubernetes or a container allow of it.
+
+    8 GiB where the system does not say, as Windows does not.
+
+    Example:
+      >>> host() > 2**20
+      True
+    """
+    try:
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        machine = 8 * 2**30
+    return min([machine, *_limits()])
+
+
+def _limits() -> Iterator[int]:
+    """Those of the control groups that this process is in, and of all around them; of either version."""
+    lines = GROUPS.read_text().splitlines() if GROUPS.exists() else []
+    for controllers, group in (line.split(":", 2)[1:] for line in lines):
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root, name = (LIMITS / "memory", "memory.limit_in_bytes") if controllers else (LIMITS, "memory.max")
+        inner = root / group.lstrip("/")
+        for folder in (inner, *inner.parents):
+            with contextlib.suppress(OSError, ValueError):  # none there, or it says "max"
+                yield int((folder / name).read_text())

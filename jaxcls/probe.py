@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Array
 from numpy.typing import NDArray
 
-from jaxcls import newton, outcome, softmax, train
+from jaxcls import newton, softmax, train
 from jaxcls.classifier import LINEAR
 from jaxcls.data import Folds, Splits
 from jaxcls.grid import Grid
 from jaxcls.numerics import checks
-from jaxcls.outcome import SCORES, SweepResult, Timings
+from jaxcls.result import SCORES, SweepResult, Timings, empty_table, rank_rows, total
 from jaxcls.train import Score
 
 MORE = {"gap": "f8", "gradient": "f8", "iterations": "i8", "converged": "?"}  # columns, beside those of any sweep
@@ -78,14 +78,14 @@ def run(
         max_iterations=max_iterations,
     )
     solved = time.perf_counter()
-    table = outcome.empty(grid, **MORE)
+    table = empty_table(grid, **MORE)
     for name in MORE:
         table[name] = getattr(optimum, name)
     on_train, on_val = (_scores(optimum.W, split.X, split.y) for split in (splits.train, splits.val))
     table["train_loss"], table["val_loss"] = optimum.loss, on_val.loss
     table["train_accuracy"] = np.asarray(on_train.num_correct) / len(splits.train.y)
     table["val_accuracy"] = np.asarray(on_val.num_correct) / len(splits.val.y)
-    outcome.rank(table)
+    rank_rows(table)
     best = int(np.argmax(table["rank"] == 1))
     test_accuracy = train.accuracy(LINEAR, optimum.W[..., best], splits.test.X, splits.test.y)
     now = time.perf_counter()
@@ -96,12 +96,12 @@ def run(
 
 def _each_fold(search: Callable[[Splits, Grid], SweepResult], folds: Folds, grid: Grid) -> SweepResult:
     found = [search(folds.split(fold), replace(grid, fold=())) for fold in grid.fold]
-    table = outcome.empty(grid, **MORE)
+    table = empty_table(grid, **MORE)
     for column, each in zip(table.reshape(-1, len(found)).T, found, strict=True):  # fold is the last axis
         for name in (*SCORES, *MORE):
             column[name] = each.table[name]
-    outcome.rank(table)
-    timings = outcome.total(each.timings for each in found)
+    rank_rows(table)
+    timings = total(each.timings for each in found)
     losses = np.zeros((len(grid), 0), found[0].losses.dtype)
     return SweepResult(grid, table, losses, None, None, math.nan, timings)
 

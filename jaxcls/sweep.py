@@ -14,7 +14,7 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 from numpy.typing import NDArray
 
-from jaxcls import outcome, train
+from jaxcls import train
 from jaxcls.classifier import LINEAR, Classifier
 from jaxcls.data import Folds, Splits
 from jaxcls.engine import (
@@ -25,18 +25,18 @@ from jaxcls.engine import (
     Replicates,
     alignment,
     blocks,
+    cells,
     fetch,
     groups,
     mesh,
     program,
     put,
-    wide,
     without_keys,
 )
 from jaxcls.grid import AXES, Grid
 from jaxcls.memory import Memory, available
 from jaxcls.numerics import checks, pinned_generator
-from jaxcls.outcome import SCORES, History, SweepResult, Timings
+from jaxcls.result import SCORES, History, SweepResult, Timings, empty_table, rank_rows
 from jaxcls.train import Hyper, Optimizer, Score
 
 Figures = dict[str, int | float]
@@ -85,12 +85,12 @@ def plan(
     columns = alignment(devices)
     work = 2 * batch_size * splits.num_features * steps * len(grid) / max(len(grid.hidden), 1)
     together = groups(grid.hidden, work) or [()]
-    if (columns > 1 or len(grid.hidden) > len(together)) and not wide.preserves_zero_padding(
+    if (columns > 1 or len(grid.hidden) > len(together)) and not cells.preserves_zero_padding(
         classifier, optimizer, splits.num_classes
     ):
         columns, together = 1, [(size,) for size in grid.hidden] or [()]
-    common = functools.partial(wide.problem, splits, classifier=classifier, optimizer=optimizer, alignment=columns)
-    need = functools.partial(wide.estimate, batch_size=batch_size)
+    common = functools.partial(cells.problem, splits, classifier=classifier, optimizer=optimizer, alignment=columns)
+    need = functools.partial(cells.estimate, batch_size=batch_size)
     if grid.hidden:
         (data, one), (_, two) = need(common((1,))), need(common((2,)))
         largest = (budget - data - one) // (two - one) + 1
@@ -270,13 +270,13 @@ def run(
         with _timed(spent, "evaluate_s"):
             scores = fetch(on, runs.evaluate(state.params, hyper.reg, replicates.held_out, examples))
             _enter_scores(table, rows, losses, scores, problem)
-            outcome.rank(table)
+            rank_rows(table)
             if first := np.argwhere(table["rank"][rows] == 1).tolist():
                 replicate, index = first[0]
                 own = int(_sizes(table[rows[0]], problem)[index])
-                best = _leaves(on, wide.take(problem, state.params, replicate, index, own))
+                best = _leaves(on, cells.take(problem, state.params, replicate, index, own))
     with _timed(spent, "evaluate_s"):
-        tree = jax.tree.structure(wide.cell(parts[0].problem).params)
+        tree = jax.tree.structure(cells.cell(parts[0].problem).params)
         params = jax.tree.unflatten(tree, best) if best else None
         test_accuracy = math.nan
         if params is not None and isinstance(splits, Splits):
@@ -295,7 +295,7 @@ def _initial_snapshot(grid: Grid, steps: int, recorded: int, problem: Problem) -
     losses = np.full((len(grid), steps), np.nan, problem.dtype)
     train_accuracy, val_accuracy = np.full((2, len(grid), recorded), np.nan)
     no_time = Timings(0.0, 0.0, 0.0, 0.0)
-    return Snapshot(outcome.empty(grid), losses, train_accuracy, val_accuracy, [], 0, 0, [], no_time, "")
+    return Snapshot(empty_table(grid), losses, train_accuracy, val_accuracy, [], 0, 0, [], no_time, "")
 
 
 def _fingerprint(data: Splits | Folds, batch_size: int) -> str:
@@ -322,7 +322,7 @@ def _examples(on: Mesh, problem: Problem, data: Splits | Folds) -> Examples:
         moments = (moment.astype(problem.dtype) for moment in (data.fold_mean, data.fold_scale))
         return Examples(*(put(on, array) for array in (data.train.X, data.train.y, *moments)))
     X, y = (np.concatenate([getattr(split, name) for split in (data.train, data.val)]) for name in ("X", "y"))
-    return Examples(wide.features(problem, put(on, X)), put(on, y))
+    return Examples(cells.features(problem, put(on, X)), put(on, y))
 
 
 def _leaves(on: Mesh, tree: Any) -> list[NDArray]:
@@ -340,12 +340,12 @@ def _chunks(steps: int, chunk_steps: int, epoch: int | None) -> list[range]:
 
 def _cells(on: Mesh, table: NDArray, rows: NDArray[np.integer], problem: Problem) -> Cells:
     """A block's hyperparameters, ``[G]`` each, which size each cell has, ``[G]``, and its replicates, ``[S]``."""
-    cells = table[rows[0]]
+    first = table[rows[0]]
     by_cell = PartitionSpec(CELLS)
-    lr, reg = (put(on, cells[name].astype(problem.dtype), by_cell) for name in ("lr", "reg"))
+    lr, reg = (put(on, first[name].astype(problem.dtype), by_cell) for name in ("lr", "reg"))
     seeds = put(on, table["seed"][rows[:, 0]].astype(np.uint32))
     replicates = Replicates(jax.vmap(jax.random.key)(seeds), put(on, _held_out(table, rows, problem)))
-    return Hyper(lr, reg), put(on, _sizes(cells, problem), by_cell), replicates
+    return Hyper(lr, reg), put(on, _sizes(first, problem), by_cell), replicates
 
 
 def _held_out(table: NDArray, rows: NDArray[np.integer], problem: Problem) -> NDArray[np.int32]:

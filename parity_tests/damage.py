@@ -32,7 +32,7 @@ import safetensors.numpy
 from made_up import PER_BATCH, files
 
 from jaxcls import data, sweep
-from jaxcls.artifacts import checkpoint, results
+from jaxcls.artifacts import checkpoint, record
 from jaxcls.classifier import two_layer_net
 from jaxcls.data import cifar10
 from jaxcls.grid import Grid
@@ -137,7 +137,7 @@ def kinds() -> dict[str, Kind]:
         splits, grid, chunk_steps=10, save=lambda take: checkpoint.write(path, take(), {"lr": [0.1]}), **options
     )
     (place / "run").mkdir()
-    results.write(place / "run", result, splits, {})
+    record.write(place / "run", result, splits, {})
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((300, 20)).astype(np.float32), rng.integers(0, 5, 300)
     stored, compressed, archive = io.BytesIO(), io.BytesIO(), io.BytesIO()
@@ -177,7 +177,7 @@ def kinds() -> dict[str, Kind]:
     add(checkpoint.NAME, path.name, path.read_bytes(), checkpoint.read)
     for name in ("run.json", "results.csv", "history.csv", "best.safetensors"):
         whole = (place / "run" / name).read_bytes()
-        add(name, f"run/{name}", whole, lambda path: results.read(path.parent))
+        add(name, f"run/{name}", whole, lambda path: record.read(path.parent))
     return made
 
 

@@ -18,13 +18,14 @@ import optax
 import pytest
 import safetensors.numpy
 
-from jaxcls import outcome, sweep
-from jaxcls.artifacts import checkpoint, results
+from jaxcls import sweep
+from jaxcls.artifacts import checkpoint, record
 from jaxcls.artifacts.folder import claim
 from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Split, Splits
-from jaxcls.engine import wide
+from jaxcls.engine import cells
 from jaxcls.grid import Grid
+from jaxcls.result import SweepResult
 
 PROGRAM = str(Path(__file__).parents[1] / "examples" / "sweep.py")
 LR, REG = [0.1, 1e30, 1.0], [0.0, 1e-2]
@@ -49,8 +50,8 @@ def test_a_sweep_resumed_from_any_chunk_writes_the_same_bytes(name: str, digits:
     grid, options = SWEEPS[name]
     options = options | {"steps": 35, "chunk_steps": 15}
     if "blocks" in name:
-        problem = wide.problem(digits, classifier=linear(), optimizer=optax.adam)
-        need = wide.estimate(problem, batch_size=200)
+        problem = cells.problem(digits, classifier=linear(), optimizer=optax.adam)
+        need = cells.estimate(problem, batch_size=200)
         options["memory"] = need.data + 4 * need.cell
     saved: list[Path] = []
 
@@ -58,9 +59,9 @@ def test_a_sweep_resumed_from_any_chunk_writes_the_same_bytes(name: str, digits:
         saved.append(tmp_path / f"{len(saved)}.safetensors")
         checkpoint.write(saved[-1], take(), {"of": name})
 
-    def written(result: outcome.SweepResult, folder: Path) -> dict[str, bytes]:
+    def written(result: SweepResult, folder: Path) -> dict[str, bytes]:
         folder.mkdir()
-        paths = results.write(folder, result, digits, {})
+        paths = record.write(folder, result, digits, {})
         return {path.name: path.read_bytes() for path in paths if path.name != "run.json"}
 
     whole = written(sweep.run(digits, grid, save=save, **options), tmp_path / "whole")

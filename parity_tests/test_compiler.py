@@ -9,9 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcls import softmax
+from jaxcls import engine, softmax
 from jaxcls.classifier import Classifier, linear, two_layer_net
-from jaxcls.engine import program, wide
+from jaxcls.engine import program
 from jaxcls.engine.devices import mesh
 from jaxcls.train import Hyper
 
@@ -60,17 +60,17 @@ def test_jitted_numbers_are_right_where_the_cpu_compiler_is_known_to_err(
     np.testing.assert_allclose(per_example.mean(), loss, rtol=rtol)
 
 
-def compiled_chunk(classifier: Classifier, optimizer: wide.Optimizer, replicates: int, cells: int) -> str:
+def compiled_chunk(classifier: Classifier, optimizer: engine.cells.Optimizer, replicates: int, cells: int) -> str:
     """The optimised HLO of a chunk of training, CS231n's sizes."""
     layers = (HIDDEN,) * classifier.num_hidden_layers
-    problem = wide.Problem(classifier, optimizer, ((FEATURES, *layers, CLASSES),), jnp.dtype("float32"), (400, 100))
+    problem = engine.Problem(classifier, optimizer, ((FEATURES, *layers, CLASSES),), jnp.dtype("float32"), (400, 100))
     hyper = Hyper(jnp.linspace(1e-7, 5e-7, cells), jnp.linspace(2.5e4, 5e4, cells))
     keys = jax.vmap(jax.random.key)(jnp.arange(replicates, dtype=jnp.uint32))
-    of_all = wide.Replicates(keys, jnp.ones(replicates, int))
-    state = jax.eval_shape(functools.partial(wide.init, problem), hyper, jnp.zeros(cells, int), of_all)
+    of_all = engine.cells.Replicates(keys, jnp.ones(replicates, int))
+    state = jax.eval_shape(functools.partial(engine.cells.init, problem), hyper, jnp.zeros(cells, int), of_all)
     X, y = jax.ShapeDtypeStruct((500, FEATURES), jnp.float32), jax.ShapeDtypeStruct((500,), jnp.int32)
     chunk = program.chunk(mesh(jax.devices()[:1]), problem, steps=20, batch_size=200)
-    compiled = chunk.lower(state, hyper, of_all, jnp.int32(0), wide.Examples(X, y)).compile()
+    compiled = chunk.lower(state, hyper, of_all, jnp.int32(0), engine.cells.Examples(X, y)).compile()
     return compiled.as_text()
 
 
@@ -89,7 +89,7 @@ cpu_only = pytest.mark.skipif(jax.default_backend() != "cpu", reason="reads what
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 @pytest.mark.parametrize("classifier", [linear(), two_layer_net()], ids=["linear", "net"])
 def test_no_weights_are_copied_or_transposed(
-    classifier: Classifier, optimizer: wide.Optimizer, replicates: int
+    classifier: Classifier, optimizer: engine.cells.Optimizer, replicates: int
 ) -> None:
     cells = 25  # enough for the weights to be larger than a minibatch, which the compiler may turn
     smallest = FEATURES * cells * CLASSES  # of a net, it may turn the second layer's, far smaller than the first's

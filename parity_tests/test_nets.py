@@ -11,11 +11,12 @@ import pytest
 import torch
 
 import torchref
-from jaxcls import outcome, sweep, train, two_layer
+from jaxcls import sweep, train, two_layer
 from jaxcls.classifier import Classifier, linear, two_layer_net
 from jaxcls.data import Splits
-from jaxcls.engine import plan, wide
+from jaxcls.engine import cells, plan
 from jaxcls.grid import Grid
+from jaxcls.result import SCORES
 from jaxcls.train import Hyper
 
 NET = two_layer_net(init_scale=0.1)
@@ -79,7 +80,7 @@ PRESERVES_ZERO_PADDING: dict[str, train.Optimizer] = OPTIMIZERS | {
 
 def test_which_optimizers_pass_over_zeros() -> None:
     def passing(model: Classifier, optimizers: dict[str, train.Optimizer]) -> list[str]:
-        return [name for name, optimizer in optimizers.items() if wide.preserves_zero_padding(model, optimizer, 10)]
+        return [name for name, optimizer in optimizers.items() if cells.preserves_zero_padding(model, optimizer, 10)]
 
     assert passing(NET, SEES_ZEROS) == []
     assert passing(linear(), SEES_ZEROS) == ["centralized"]  # over the classes, and none of those are zeros
@@ -131,13 +132,13 @@ def test_an_optimizer_that_does_not_pass_over_zeros_meets_none(digits: Splits, m
 @each_optimizer
 def test_units_of_zeros_stay_exactly_zero(optimizer: train.Optimizer, digits: Splits) -> None:
     sizes = ((64, 3, 10), (64, 7, 10), (64, 20, 10))
-    problem = wide.Problem(NET, optimizer, sizes, jnp.dtype("float32"), digits.parts)
+    problem = cells.Problem(NET, optimizer, sizes, jnp.dtype("float32"), digits.parts)
     hyper, which = Hyper(jnp.full(3, 0.5), jnp.array([0.0, 1e-2, 0.1])), jnp.arange(3)
-    replicates = wide.Replicates(jax.vmap(jax.random.key)(jnp.arange(2, dtype=jnp.uint32)), jnp.ones(2, int))
+    replicates = cells.Replicates(jax.vmap(jax.random.key)(jnp.arange(2, dtype=jnp.uint32)), jnp.ones(2, int))
     X, y = (np.concatenate([getattr(split, name) for split in (digits.train, digits.val)]) for name in ("X", "y"))
-    examples = wide.Examples(jnp.asarray(X), jnp.asarray(y))
-    state = wide.init(problem, hyper, which, replicates)
-    chunk = jax.jit(functools.partial(wide.chunk, problem, steps=STEPS, batch_size=BATCH))
+    examples = cells.Examples(jnp.asarray(X), jnp.asarray(y))
+    state = cells.init(problem, hyper, which, replicates)
+    chunk = jax.jit(functools.partial(cells.chunk, problem, steps=STEPS, batch_size=BATCH))
     state, losses = chunk(state, hyper, replicates, jnp.int32(0), examples)
     assert (losses[-1] < losses[0]).all()
 
@@ -205,7 +206,7 @@ def test_nets_that_diverge_are_marked_and_leave_the_others_as_they_were_bit_for_
         assert np.isnan(kept[gone][:, 1:]).all()
         np.testing.assert_array_equal(kept[~gone], getattr(calm.history, name)[~gone])
     np.testing.assert_array_equal(wild.losses[~gone], calm.losses[~gone])
-    for column in outcome.SCORES:
+    for column in SCORES:
         np.testing.assert_array_equal(wild.table[column][~gone], calm.table[column][~gone])
 
 
@@ -264,8 +265,8 @@ def test_a_hidden_size_too_large_for_memory_is_refused_with_the_largest_that_fit
         run(digits, Grid([0.1], [0.0], hidden=[8, too_large]), steps=5, memory=10**8)
     largest = int(str(refused.value).split()[5])
     for hidden in (largest, largest + 1):
-        problem = wide.problem(digits, (hidden,), classifier=NET)
-        data, cell = wide.estimate(problem, batch_size=BATCH)
+        problem = cells.problem(digits, (hidden,), classifier=NET)
+        data, cell = cells.estimate(problem, batch_size=BATCH)
         assert (data + cell <= 10**8) == (hidden == largest)
 
 

@@ -19,11 +19,12 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from jaxcls import classifier, crossval, data, outcome, probe, softmax, sweep
-from jaxcls.artifacts import results
+from jaxcls import classifier, crossval, data, probe, softmax, sweep
+from jaxcls.artifacts import record
 from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Folds, Source, Splits
 from jaxcls.grid import Grid
+from jaxcls.result import SCORES, empty_table
 
 PROGRAM = Path(__file__).parents[1] / "examples" / "linear_probe.py"
 PATH = Grid(lr=(), reg=np.logspace(-1, -6, 11).tolist(), seed=())
@@ -117,7 +118,7 @@ def test_class_weights_are_one_for_each_class_and_not_below_0(weights: list, sou
 
 def test_a_cell_has_diverged_when_it_first_did_on_a_fold() -> None:
     grid = Grid([0.1, 1.0, 10.0], [0.0], fold=[0, 1, 2])
-    table = outcome.empty(grid)
+    table = empty_table(grid)
     table["diverged_at"] = [41, 42, 41, -1, 7, -1, -1, -1, -1]
     found = crossval._over_folds(table.reshape(3, 3))
     assert found["diverged_at"].tolist() == [41, 7, -1]
@@ -176,7 +177,7 @@ def test_folds_on_one_axis_are_what_each_is_alone(hidden: tuple[int, ...], memor
         alone, rows = sweep.run(folds.split(fold), grid, steps=steps, classifier=model), found.table["fold"] == fold
         np.testing.assert_array_equal(found.table["diverged_at"][rows], alone.table["diverged_at"])
         np.testing.assert_allclose(found.losses[rows], alone.losses, rtol=1e-4)
-        for name in outcome.SCORES:
+        for name in SCORES:
             np.testing.assert_allclose(found.table[name][rows], alone.table[name], rtol=1e-4, err_msg=name)
 
 
@@ -280,7 +281,7 @@ def test_labels_that_are_text_are_the_same_in_every_file(files: Path) -> None:
         given = [each for role in ROLES for each in (f"--{role}", f"{role}-{kind}.npz")]
         done = run(*given, "--reg", 1e-2, 1e-3, "--out", kind, cwd=files)
         assert done.returncode == 0, done.stderr
-    number, text = (results.read(files / kind) for kind in ("number", "text"))
+    number, text = (record.read(files / kind) for kind in ("number", "text"))
     np.testing.assert_array_equal(number.table, text.table)
     assert number.record["best"] == text.record["best"]
     assert text.record["data"]["classes"] == ["ant", "bee", "cat"]
@@ -304,7 +305,7 @@ def test_folds_class_weights_and_splits_of_its_own(solver: str, files: Path) -> 
 def test_after_folds_the_best_cell_is_saved_as_it_was_trained(files: Path, source: Source) -> None:
     done = run("--train", "train.npz", "--test", "test.npz", "--folds", 3, "--out", "run", cwd=files)
     assert done.returncode == 0, done.stderr
-    found = results.read(files / "run")
+    found = record.read(files / "run")
     np.testing.assert_allclose(found.best["mean"], source.X[source.train].mean(axis=0), rtol=1e-4, atol=1e-5)
     prepared = (source.X[source.test] - found.best["mean"]) / found.best["scale"]
     predicted = (prepared @ found.best["W"][:-1] + found.best["W"][-1]).argmax(axis=1)

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Error, Page, sync_playwright
 
-from jaxcls import outcome, two_layer
-from jaxcls.artifacts import plots, report, results
+from jaxcls import two_layer
+from jaxcls.artifacts import plots, record, report
 from jaxcls.data import Splits
 from jaxcls.grid import AXES, Grid
+from jaxcls.result import SCORES, History, SweepResult, Timings
 
 HOSTILE = (
     "<script>window.broken = 1</script>",
@@ -36,7 +37,7 @@ HOSTILE = (
 )
 COMMAND = "python sweep.py --data 'a <b> & \"c\".npz' --lr 0.1 1"
 VOID = {"meta", "link", "img"}  # elements without an end tag
-COLUMNS = ["lr", "reg", "seed", *(name.replace("_", " ") for name in outcome.SCORES), "rank", "status"]
+COLUMNS = ["lr", "reg", "seed", *(name.replace("_", " ") for name in SCORES), "rank", "status"]
 
 
 @pytest.fixture(scope="module")
@@ -44,46 +45,44 @@ def hostile(digits: Splits) -> Splits:
     return dataclasses.replace(digits, class_names=HOSTILE, name=HOSTILE[0])
 
 
-def made_up(splits: Splits, grid: Grid, diverged: Collection[int] = ()) -> outcome.SweepResult:
+def made_up(splits: Splits, grid: Grid, diverged: Collection[int] = ()) -> SweepResult:
     """A sweep's result, quicker than a sweep; these rows of it diverged."""
     rng = np.random.default_rng(0)
-    kinds = [(axis, AXES[axis]) for axis in grid.axes] + [(name, "f8") for name in outcome.SCORES]
+    kinds = [(axis, AXES[axis]) for axis in grid.axes] + [(name, "f8") for name in SCORES]
     losses, accuracies = 10 ** rng.uniform(-3, 3, (2, len(grid))), rng.random((2, len(grid)))
     scores = np.stack([losses, accuracies], axis=1).reshape(4, -1).T
     rows = [(*cell.values(), *numbers, -1, 0) for cell, numbers in zip(grid.cells(), scores, strict=True)]
     table = np.array(rows, [*kinds, ("diverged_at", "i8"), ("rank", "i8")])
     order = np.argsort(-table["val_accuracy"], kind="stable")
     for row in diverged:
-        table[list(outcome.SCORES)][row] = (np.nan,) * 4
+        table[list(SCORES)][row] = (np.nan,) * 4
         table["diverged_at"][row] = 8 + row
     ranked = [row for row in order if row not in diverged]
     table["rank"][ranked] = 1 + np.arange(len(ranked))
     D, H, C = splits.num_features, max(grid.hidden, default=0), splits.num_classes
     net = two_layer.Params(*map(np.ones, ((D, H), H, (H, C), C)))
     steps, accuracy = np.array([0, 10, 20]), rng.random((2, len(grid), 3))
-    return outcome.SweepResult(
+    return SweepResult(
         grid,
         table,
         losses=rng.random((len(grid), 30)),
-        history=outcome.History(steps, *accuracy) if grid.hidden else None,
+        history=History(steps, *accuracy) if grid.hidden else None,
         params=None if not ranked else net if grid.hidden else np.ones((D + 1, C)),
         test_accuracy=0.5 if ranked else math.nan,
-        timings=outcome.Timings(1.0, 2.0, 3.0, 6.0),
+        timings=Timings(1.0, 2.0, 3.0, 6.0),
     )
 
 
 @pytest.fixture(scope="module")
-def result(hostile: Splits) -> outcome.SweepResult:
+def result(hostile: Splits) -> SweepResult:
     return made_up(hostile, Grid([20.0, 1e-7, 1.0, 3e3], [0.0, 0.5]), diverged=[1, 6])
 
 
 @pytest.fixture(scope="module")
-def finished(
-    result: outcome.SweepResult, hostile: Splits, digits: Splits, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def finished(result: SweepResult, hostile: Splits, digits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run, without its report."""
     folder = tmp_path_factory.mktemp("run")
-    results.write(folder, result, hostile, {"command": COMMAND, "config": {"data": HOSTILE[2], HOSTILE[3]: [1.0, 0.1]}})
+    record.write(folder, result, hostile, {"command": COMMAND, "config": {"data": HOSTILE[2], HOSTILE[3]: [1.0, 0.1]}})
     plots.save(folder, result, digits)
     return folder
 
@@ -97,7 +96,7 @@ def folder(finished: Path, tmp_path: Path) -> Path:
 def net_folder(digits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("net")
     net = made_up(digits, Grid([0.3, 1.0], [1e-3], [3], [8, 4]))
-    results.write(folder, net, digits, {})
+    record.write(folder, net, digits, {})
     plots.save(folder, net, digits)
     return folder
 
@@ -177,7 +176,7 @@ def test_what_comes_from_a_run_is_text_and_nothing_else(folder: Path) -> None:
 
 
 def test_the_table_has_a_row_per_cell_best_first_and_no_scores_of_diverged_cells(
-    folder: Path, result: outcome.SweepResult
+    folder: Path, result: SweepResult
 ) -> None:
     page = Document(report.write(folder))
     assert page.all("th") == COLUMNS
@@ -187,7 +186,7 @@ def test_the_table_has_a_row_per_cell_best_first_and_no_scores_of_diverged_cells
     for row, k in zip(rows, order, strict=True):
         assert [float(text) for text in row[:3]] == [table[axis][k] for axis in ("lr", "reg", "seed")]
         if table["rank"][k]:
-            for name, text in zip(outcome.SCORES, row[3:7], strict=True):
+            for name, text in zip(SCORES, row[3:7], strict=True):
                 within = {"abs": 5.1e-5} if "accuracy" in name else {"rel": 1e-5}  # of what 4 decimals, 6 digits leave
                 assert float(text) == pytest.approx(table[name][k], **within)
             assert row[7:] == [str(table["rank"][k]), "ok"]
@@ -195,9 +194,7 @@ def test_the_table_has_a_row_per_cell_best_first_and_no_scores_of_diverged_cells
             assert row[3:] == [""] * 5 + [f"diverged at step {table['diverged_at'][k]}"]
 
 
-def test_the_best_cell_stands_with_its_scores_and_the_edge_it_lies_on(
-    folder: Path, result: outcome.SweepResult
-) -> None:
+def test_the_best_cell_stands_with_its_scores_and_the_edge_it_lies_on(folder: Path, result: SweepResult) -> None:
     page, cell = Document(report.write(folder)), result.grid.cells()[result.best]
     shown = dict(zip(page.all("dt"), page.all("dd"), strict=True))
     assert {axis: float(shown[axis]) for axis in ("lr", "reg", "seed")} == cell
@@ -217,8 +214,8 @@ def test_a_net_has_its_column_its_history_and_its_lines(net_folder: Path) -> Non
     assert 'p["W2"]' in lines
 
 
-def test_the_lines_to_predict_are_those_that_a_run_prints(folder: Path, result: outcome.SweepResult) -> None:
-    assert Document(report.write(folder)).all("pre")[0] == results.reload_lines(
+def test_the_lines_to_predict_are_those_that_a_run_prints(folder: Path, result: SweepResult) -> None:
+    assert Document(report.write(folder)).all("pre")[0] == record.reload_lines(
         "best.safetensors", "numpy", result.params
     )
 
@@ -237,7 +234,7 @@ def test_pictures_are_those_that_stand_in_the_folder(folder: Path) -> None:
 
 
 def test_a_run_that_diverged_everywhere_has_a_report(digits: Splits, tmp_path: Path) -> None:
-    results.write(tmp_path, made_up(digits, Grid([1.0], [0.0]), diverged=[0]), digits, {})
+    record.write(tmp_path, made_up(digits, Grid([1.0], [0.0]), diverged=[0]), digits, {})
     page = Document(report.write(tmp_path))
     assert "Every cell diverged" in page.all("main")[0]
     assert page.all("pre") == []
@@ -433,7 +430,7 @@ def test_ten_thousand_cells_are_sorted_while_one_waits_and_a_hundred_printed(
     digits: Splits, tmp_path: Path, browser: Browser
 ) -> None:
     many = made_up(digits, Grid(np.geomspace(1e-6, 1, 100).tolist(), np.geomspace(1e-6, 1, 100).tolist()))
-    results.write(tmp_path, many, digits, {})
+    record.write(tmp_path, many, digits, {})
     with opened(browser, report.write(tmp_path)) as page:
         for k in (5, 6):  # the second time rows are in an order of their own
             head = f"document.querySelectorAll('th button')[{k}]"

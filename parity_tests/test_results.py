@@ -20,37 +20,38 @@ import safetensors
 import torch
 
 import torchref
-from jaxcls import data, outcome, softmax, sweep
-from jaxcls.artifacts import plots, report, results
+from jaxcls import data, softmax, sweep
+from jaxcls.artifacts import plots, record, report
 from jaxcls.artifacts.folder import claim, replacing
 from jaxcls.classifier import Classifier, two_layer_net
 from jaxcls.data import Splits, load_digits
 from jaxcls.grid import Grid
+from jaxcls.result import SCORES, SweepResult
 
 
 @pytest.fixture(scope="module")
-def result(digits: Splits) -> outcome.SweepResult:
+def result(digits: Splits) -> SweepResult:
     return sweep.run(digits, Grid([0.1, 1.0, 10.0], [0.0, 0.5], [3, 4]), steps=200)
 
 
 @pytest.fixture(scope="module")
-def folder(result: outcome.SweepResult, digits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(result: SweepResult, digits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    results.write(folder, result, digits, {"config": {"steps": 200}})
+    record.write(folder, result, digits, {"config": {"steps": 200}})
     plots.save(folder, result, digits)
     return folder
 
 
 @pytest.fixture(scope="module")
-def net(digits: Splits) -> outcome.SweepResult:
+def net(digits: Splits) -> SweepResult:
     grid = Grid([0.1, 1.0, 100.0], [1e-3], [3, 4], [7, 20])
     return sweep.run(digits, grid, steps=200, classifier=two_layer_net(init_scale=0.1), history=True)
 
 
 @pytest.fixture(scope="module")
-def net_folder(net: outcome.SweepResult, digits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def net_folder(net: SweepResult, digits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    results.write(folder, net, digits, {})
+    record.write(folder, net, digits, {})
     plots.save(folder, net, digits)
     return folder
 
@@ -69,10 +70,10 @@ def test_folder_holds_all_and_nothing_half_written(folder: Path) -> None:
     ]
 
 
-def test_csv_has_a_row_per_cell_at_full_precision(folder: Path, result: outcome.SweepResult) -> None:
+def test_csv_has_a_row_per_cell_at_full_precision(folder: Path, result: SweepResult) -> None:
     with (folder / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["lr", "reg", "seed", *outcome.SCORES, "rank", "status"]
+    assert list(rows[0]) == ["lr", "reg", "seed", *SCORES, "rank", "status"]
     assert len(rows) == 12
     for row, expected in zip(rows, result.table, strict=True):
         assert row["status"] == ("diverged" if expected["diverged_at"] >= 0 else "ok")
@@ -82,7 +83,7 @@ def test_csv_has_a_row_per_cell_at_full_precision(folder: Path, result: outcome.
     assert {row["status"] for row in rows} == {"ok", "diverged"}
 
 
-def test_json_says_what_was_run_on_what(folder: Path, result: outcome.SweepResult, digits: Splits) -> None:
+def test_json_says_what_was_run_on_what(folder: Path, result: SweepResult, digits: Splits) -> None:
     record = json.loads((folder / "run.json").read_text())
     assert record["config"] == {"steps": 200}
     assert record["data"]["sha256"] == digits.fingerprint()
@@ -97,9 +98,9 @@ def test_json_says_what_was_run_on_what(folder: Path, result: outcome.SweepResul
 @pytest.mark.parametrize("model", ["linear", "net"])
 def test_what_was_written_is_read_back(model: str, request: pytest.FixtureRequest) -> None:
     result, folder = (request.getfixturevalue(name) for name in FIXTURES[model])
-    run = results.read(folder)
+    run = record.read(folder)
     assert run.record["best"]["test_accuracy"] == result.test_accuracy
-    for name in (*result.grid.axes, *outcome.SCORES, "rank"):
+    for name in (*result.grid.axes, *SCORES, "rank"):
         np.testing.assert_array_equal(run.table[name], result.table[name])
     np.testing.assert_array_equal(run.table["status"] == "diverged", result.table["diverged_at"] >= 0)
     assert (run.history is None) == (result.history is None)
@@ -115,21 +116,19 @@ def test_a_run_s_file_that_changed_is_refused(folder: Path, tmp_path: Path) -> N
         shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
         (tmp_path / name).write_bytes((folder / name).read_bytes().replace(b"0.1", b"0.2", 1)[:-1])
         with pytest.raises(ValueError, match=f"{name} is damaged, or not what a run wrote: "):
-            results.read(tmp_path)
+            record.read(tmp_path)
         (tmp_path / name).unlink()
         with pytest.raises(FileNotFoundError, match=f"{name}: no such file, expected what a finished run left"):
-            results.read(tmp_path)
+            record.read(tmp_path)
 
 
-def test_the_same_run_writes_the_same_bytes(
-    folder: Path, result: outcome.SweepResult, digits: Splits, tmp_path: Path
-) -> None:
-    results.write(tmp_path, result, digits, {"config": {"steps": 200}})
+def test_the_same_run_writes_the_same_bytes(folder: Path, result: SweepResult, digits: Splits, tmp_path: Path) -> None:
+    record.write(tmp_path, result, digits, {"config": {"steps": 200}})
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (folder / path.name).read_bytes()
 
 
-def test_history_has_a_row_per_cell_and_epoch(net_folder: Path, net: outcome.SweepResult) -> None:
+def test_history_has_a_row_per_cell_and_epoch(net_folder: Path, net: SweepResult) -> None:
     with (net_folder / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["lr", "reg", "hidden", "seed", "step", "loss", "train_accuracy", "val_accuracy"]
@@ -141,7 +140,7 @@ def test_history_has_a_row_per_cell_and_epoch(net_folder: Path, net: outcome.Swe
     assert float(row["val_accuracy"]) == along.val_accuracy[net.best, 5]
 
 
-def test_safetensors_header_says_which_cell_it_is(folder: Path, result: outcome.SweepResult) -> None:
+def test_safetensors_header_says_which_cell_it_is(folder: Path, result: SweepResult) -> None:
     with safetensors.safe_open(folder / "best.safetensors", "numpy") as file:
         header = json.loads(file.metadata()["jaxcls"])
         assert set(file.keys()) == {"W", "mean", "scale"}
@@ -160,7 +159,7 @@ def test_the_printed_lines_predict_as_the_sweep_did(
     result, folder = (request.getfixturevalue(name) for name in FIXTURES[model])
     source = load_digits()
     names = {"X": tensor(source.X[source.test].astype(np.float32))}
-    lines = results.reload_lines(folder / "best.safetensors", framework, result.params)
+    lines = record.reload_lines(folder / "best.safetensors", framework, result.params)
     assert len(lines.splitlines()) == {"linear": 4, "net": 5}[model]
     with jax.numpy_rank_promotion("allow"):  # as it is for everyone but these tests
         exec(lines, names)
@@ -173,18 +172,18 @@ def test_time_stamps_are_predicted_as_they_were_trained(framework: str, tmp_path
     X = 1.7e9 + 20 * y[:, None] + np.random.default_rng(0).normal(0, 3, (60, 1))
     splits = data.standard(data.from_arrays(X, y))
     result = sweep.run(splits, Grid(lr=[1.0], reg=[0.0]), steps=50)
-    results.write(tmp_path, result, splits, {})
+    record.write(tmp_path, result, splits, {})
     path = tmp_path / "best.safetensors"
     names = {"X": X if framework == "numpy" else torch.tensor(X)}
     lines = "y = torchref.load(path)(X).argmax(1)"
     names |= {"torchref": torchref, "path": path}
-    exec(lines if framework == "torchref" else results.reload_lines(path, framework, result.params), names)
+    exec(lines if framework == "torchref" else record.reload_lines(path, framework, result.params), names)
     assert (np.asarray(names["y"]) == y).all()
 
 
 @pytest.mark.parametrize("folder", ['a "quoted" one', "ein schönes"])
 def test_the_printed_lines_are_python_whatever_the_folder_s_name(folder: str) -> None:
-    _, line, *_ = results.reload_lines(Path(folder) / "best.safetensors", "numpy", np.zeros((2, 2))).split("\n")
+    _, line, *_ = record.reload_lines(Path(folder) / "best.safetensors", "numpy", np.zeros((2, 2))).split("\n")
     assert ast.literal_eval(line.removeprefix("p = load_file(")[:-1]) == f"{folder}/best.safetensors"
 
 
@@ -211,7 +210,7 @@ def test_a_model_of_one_s_own_is_written_and_reported(digits: Splits, tmp_path: 
     )
     found = sweep.run(digits, Grid([0.1], [1e-3]), steps=100, classifier=mine)
     assert found.test_accuracy > 0.8
-    results.write(tmp_path, found, digits, {})
+    record.write(tmp_path, found, digits, {})
     assert "weights.png" not in {path.name for path in plots.save(tmp_path, found, digits)}
     assert "load_file" not in report.write(tmp_path).read_text()
 
@@ -288,12 +287,12 @@ def test_a_file_that_cannot_be_finished_is_not_there(tmp_path: Path) -> None:
 
 def test_all_diverged_writes_the_table_and_no_model(digits: Splits, tmp_path: Path) -> None:
     nothing = sweep.run(digits, Grid([1e30], [1.0]), steps=5)
-    paths = results.write(tmp_path, nothing, digits, {}) + plots.save(tmp_path, nothing, digits)
+    paths = record.write(tmp_path, nothing, digits, {}) + plots.save(tmp_path, nothing, digits)
     assert [path.name for path in paths] == ["results.csv", "run.json", "heatmap.png", "loss.png"]
     assert json.loads((tmp_path / "run.json").read_text())["best"] is None
 
 
-def test_heat_map_shows_the_grid_s_own_numbers_sorted_and_outlines_the_best(result: outcome.SweepResult) -> None:
+def test_heat_map_shows_the_grid_s_own_numbers_sorted_and_outlines_the_best(result: SweepResult) -> None:
     from matplotlib.figure import Figure
 
     grid = Grid(lr=[1.0, 0.1], reg=[1e-2, 1e-4, 0.0])
@@ -330,7 +329,7 @@ def test_heat_map_over_any_two_axes_has_the_best_over_the_others() -> None:
         assert shown[row, column] == np.nanmax(scores)
 
 
-def test_history_curves_are_those_of_the_best_cell_at_each_value(net: outcome.SweepResult) -> None:
+def test_history_curves_are_those_of_the_best_cell_at_each_value(net: SweepResult) -> None:
     from matplotlib.figure import Figure
 
     axes = Figure().subplots(1, 3)
@@ -368,7 +367,7 @@ def test_features_that_are_no_picture_are_drawn_as_a_matrix() -> None:
     assert ax.images[0].get_array().shape == (3, 5)
 
 
-def test_a_class_may_have_any_name(result: outcome.SweepResult, digits: Splits, tmp_path: Path) -> None:
+def test_a_class_may_have_any_name(result: SweepResult, digits: Splits, tmp_path: Path) -> None:
     names = ("$x^$", "$\\frac$", *digits.class_names[2:])
     for pixels in (digits.pixels, None):
         plots.save(tmp_path, result, replace(digits, class_names=names, pixels=pixels))

@@ -12,18 +12,18 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcls import data, outcome, probe, softmax, sweep, train
+from jaxcls import data, engine, probe, softmax, sweep, train
 from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Split, Splits, load_digits, standard_folds
-from jaxcls.engine import wide
 from jaxcls.grid import Grid
+from jaxcls.result import SCORES, SweepResult, empty_table, rank_rows
 from jaxcls.train import Hyper
 
 GRID = Grid(lr=[0.03, 0.3], reg=[0.0, 1e-2, 0.1], seed=[0, 7])
 
 
 @pytest.fixture(scope="module")
-def result(digits: Splits) -> outcome.SweepResult:
+def result(digits: Splits) -> SweepResult:
     return sweep.run(digits, GRID, steps=150, batch_size=50)
 
 
@@ -40,7 +40,7 @@ def alone(splits: Splits, lr: float, reg: float, seed: int, optimizer: train.Opt
 
 
 @pytest.mark.parametrize("row", range(len(GRID)))
-def test_every_cell_is_what_it_would_be_alone(row: int, result: outcome.SweepResult, digits: Splits) -> None:
+def test_every_cell_is_what_it_would_be_alone(row: int, result: SweepResult, digits: Splits) -> None:
     W, losses = alone(digits, **GRID.cells()[row], optimizer=optax.sgd, steps=150)
     # Another shape of product adds up in another order: equal to rounding, not to the bit.
     np.testing.assert_allclose(result.losses[row], losses, rtol=1e-4)
@@ -91,18 +91,18 @@ def test_cells_that_go_wrong_leave_the_others_as_they_were_bit_for_bit(
     kept = (reg < 1) & ((lr == 0.01) | (lr == 0.03))
     assert kept.sum() == 4 * max(len(hidden), 1)
     np.testing.assert_array_equal(calm.losses[kept], wild.losses[kept])
-    for column in outcome.SCORES:
+    for column in SCORES:
         np.testing.assert_array_equal(calm.table[column][kept], wild.table[column][kept])
 
 
-def test_every_cell_of_a_replicate_sees_the_same_minibatches_and_starts_alike(result: outcome.SweepResult) -> None:
+def test_every_cell_of_a_replicate_sees_the_same_minibatches_and_starts_alike(result: SweepResult) -> None:
     first = result.losses[:, 0].reshape(2, 3, 2)
     # At reg 0 the first loss depends on initial weights and first minibatch alone.
     assert first[0, 0, 0] == first[1, 0, 0]
     assert first[0, 0, 0] != first[0, 0, 1]
 
 
-def test_rank_is_by_val_accuracy_then_val_loss_then_order(result: outcome.SweepResult) -> None:
+def test_rank_is_by_val_accuracy_then_val_loss_then_order(result: SweepResult) -> None:
     table = result.table
     expected = sorted(range(len(table)), key=lambda row: (-table["val_accuracy"][row], table["val_loss"][row], row))
     assert [int(row) for row in np.argsort(table["rank"])] == expected
@@ -117,20 +117,20 @@ def test_ties_go_to_the_lower_val_loss(digits: Splits) -> None:
 
 
 def test_accuracies_that_differ_in_the_last_bit_are_a_tie() -> None:
-    table = outcome.empty(Grid([0.1, 1.0], [0.0]))
+    table = empty_table(Grid([0.1, 1.0], [0.0]))
     table["val_accuracy"], table["val_loss"] = [np.mean([0.1, 0.2, 0.3]), np.mean([0.3, 0.2, 0.1])], [2.0, 1.0]
     assert table["val_accuracy"][0] > table["val_accuracy"][1]
-    outcome.rank(table)
+    rank_rows(table)
     assert table["rank"].tolist() == [2, 1]
 
 
-def test_test_accuracy_is_the_best_cell_s(result: outcome.SweepResult, digits: Splits) -> None:
+def test_test_accuracy_is_the_best_cell_s(result: SweepResult, digits: Splits) -> None:
     predicted = softmax.predict(result.params, softmax.append_ones(digits.test.X))
     assert result.test_accuracy == pytest.approx(float((predicted == digits.test.y).mean()), abs=1.1 / 270)
 
 
-def test_table_is_the_same_in_blocks_of_any_size(result: outcome.SweepResult, digits: Splits) -> None:
-    need = wide.estimate(wide.problem(digits), batch_size=50)
+def test_table_is_the_same_in_blocks_of_any_size(result: SweepResult, digits: Splits) -> None:
+    need = engine.cells.estimate(engine.cells.problem(digits), batch_size=50)
     for cells in (1, 4, 5, 7, 12):
         found = sweep.run(digits, GRID, steps=150, batch_size=50, memory=need.data + cells * need.cell)
         np.testing.assert_array_equal(found.table[["lr", "reg", "seed"]], result.table[["lr", "reg", "seed"]])
@@ -195,7 +195,7 @@ def test_callback_is_called_before_and_after_every_chunk(digits: Splits) -> None
 
 def test_callback_counts_no_cell_twice(digits: Splits) -> None:
     rows: list[dict] = []
-    data, cell = wide.estimate(wide.problem(digits), batch_size=200)
+    data, cell = engine.cells.estimate(engine.cells.problem(digits), batch_size=200)
     grid = Grid(np.logspace(-1, 0, 9).tolist(), [0.0])
     sweep.run(digits, grid, steps=10, memory=data + 5 * cell, callback=rows.append)
     assert [(row["step"], row["cells"]) for row in rows] == [(0, 5), (10, 5), (20, 4)]
@@ -277,7 +277,7 @@ def test_edges_are_said_with_the_values_to_try_next() -> None:
     assert Grid(lr=[0.1, 1e6], reg=[0.0]).beyond(0) == {"lr": (0.1, 0.01, 0.001)}
 
 
-def test_the_table_as_a_data_frame_and_as_scikit_learn_has_it(result: outcome.SweepResult) -> None:
+def test_the_table_as_a_data_frame_and_as_scikit_learn_has_it(result: SweepResult) -> None:
     frame = result.to_pandas()
     assert list(frame.columns) == list(result.table.dtype.names)
     np.testing.assert_array_equal(frame["val_accuracy"], result.table["val_accuracy"])

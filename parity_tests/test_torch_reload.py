@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 import torchref
 from jaxcls import classifier, data, softmax, sweep, two_layer
-from jaxcls.artifacts import results
+from jaxcls.artifacts import record
 from jaxcls.data import Splits
 from jaxcls.grid import Grid
 
@@ -18,7 +18,7 @@ from jaxcls.grid import Grid
 def test_torch_gives_the_same_logits_and_predictions(hidden: tuple[int, ...], digits: Splits, tmp_path: Path) -> None:
     model = classifier.two_layer_net(init_scale=1e-2) if hidden else classifier.linear()
     result = sweep.run(digits, Grid(lr=[0.3], reg=[1e-3], hidden=hidden), steps=200, classifier=model)
-    results.write(tmp_path, result, digits, {})
+    record.write(tmp_path, result, digits, {})
     source = data.load_digits()
     X = source.X[source.test].astype(np.float32)
     with torch.no_grad():
@@ -33,7 +33,7 @@ def test_torch_gives_the_same_logits_and_predictions(hidden: tuple[int, ...], di
 
 
 def test_it_is_an_ordinary_module(digits: Splits, tmp_path: Path) -> None:
-    results.write(tmp_path, sweep.run(digits, Grid(lr=[0.3], reg=[1e-3]), steps=20), digits, {})
+    record.write(tmp_path, sweep.run(digits, Grid(lr=[0.3], reg=[1e-3]), steps=20), digits, {})
     model = torchref.load(tmp_path / "best.safetensors")
     assert [name for name, _ in model.named_parameters()] == ["1.weight", "1.bias"]
     other = torchref.load(tmp_path / "best.safetensors").double()

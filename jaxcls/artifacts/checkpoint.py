@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from jaxcls.artifacts.folder import replacing
 from jaxcls.numerics import one_line
-from jaxcls.outcome import Timings
+from jaxcls.result import Timings
 from jaxcls.sweep import Snapshot
 
 NAME = "checkpoint.safetensors"

@@ -18,7 +18,7 @@ from jaxcls import two_layer
 from jaxcls.artifacts.folder import replacing
 from jaxcls.data import Splits
 from jaxcls.grid import REPLICATES, Grid
-from jaxcls.outcome import SweepResult, best_first
+from jaxcls.result import SweepResult, best_first
 
 MOST_TICKS = 24  # on an axis; of more values, every second, third, ... is labelled
 AXIS_LABELS = {"lr": "learning rate", "reg": "regularisation strength", "hidden": "hidden units", "seed": "seed"}

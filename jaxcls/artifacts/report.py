@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxcls import two_layer
-from jaxcls.artifacts import results
+from jaxcls.artifacts import record
 from jaxcls.artifacts.folder import replacing
-from jaxcls.artifacts.results import Run
+from jaxcls.artifacts.record import Run
 from jaxcls.grid import AXES, Grid, edge
 from jaxcls.numerics import one_line
-from jaxcls.outcome import best_first
+from jaxcls.result import best_first
 
 PICTURES = {
     "heatmap.png": "Accuracy over the grid; the best cell is outlined",
@@ -37,7 +37,7 @@ def write(folder: str | Path) -> Path:
     """Write ``report.html`` into the folder of a finished run, from what stands there; its path.
 
     Args:
-      folder: what `jaxcls.artifacts.results.write` wrote, and the pictures of `jaxcls.artifacts.plots.save` that are
+      folder: what `jaxcls.artifacts.record.write` wrote, and the pictures of `jaxcls.artifacts.plots.save` that are
         to be shown. If ``run.json`` has a ``command``, the line that started the run, the report shows it.
 
     Raises:
@@ -50,12 +50,12 @@ def write(folder: str | Path) -> Path:
       >>> from jaxcls import data, grid, sweep
       >>> splits, folder = data.standard(data.load_digits()), tempfile.mkdtemp()
       >>> result = sweep.run(splits, grid.Grid(lr=[0.1], reg=[0.0]), steps=20)
-      >>> paths = results.write(folder, result, splits, {"command": "python mine.py"})
+      >>> paths = record.write(folder, result, splits, {"command": "python mine.py"})
       >>> write(folder).name
       'report.html'
     """
     folder = Path(folder)
-    run, pictures = results.read(folder), _pictures(folder)
+    run, pictures = record.read(folder), _pictures(folder)
     try:
         page = _page(run, pictures)
     except Exception as error:  # a run.json of somebody else's can say anything
@@ -191,7 +191,7 @@ def _predict(run: Run) -> str:
     if arrays.keys() not in ({"W"}, {*two_layer.Params._fields}):
         return ""  # somebody else's model
     params = arrays["W"] if "W" in arrays else two_layer.Params(**arrays)
-    lines = results.reload_lines("best.safetensors", "numpy", params)
+    lines = record.reload_lines("best.safetensors", "numpy", params)
     note = (
         "In the run's folder, for raw features <code>X [N, d]</code>, an array of numpy or JAX;"
         " in torch: <code>torchref.load</code>."

@@ -10,10 +10,10 @@ from pathlib import Path
 import jax
 
 import jaxcls
-from jaxcls.artifacts import results
+from jaxcls.artifacts import record
 from jaxcls.data import Splits
 from jaxcls.grid import edge
-from jaxcls.outcome import SweepResult
+from jaxcls.result import SweepResult
 
 
 def run(command: Callable[[], int]) -> int:
@@ -55,7 +55,7 @@ def paragraphs(text: str | None) -> str:
 def print_data(splits: Splits, roles: Sequence[str], more: str = "") -> None:
     """Print what runs where, and the data that it has for these roles; ``more`` ends the last line."""
     sizes = ", ".join(f"{len(split.y):,} {role}" for role, split in splits.items() if role in roles)
-    print(f"jaxcls    {jaxcls.__version__} with jax {jax.__version__}, on {results.device()}")
+    print(f"jaxcls    {jaxcls.__version__} with jax {jax.__version__}, on {record.device()}")
     print(f"data      {splits.name}: {sizes} examples")
     print(f"          {splits.num_features:,} features, {splits.num_classes} classes{more}")
 
@@ -78,4 +78,4 @@ def print_prediction(folder: Path, result: SweepResult) -> None:
     """Print how to predict, by the command and by lines that need nothing of jaxcls."""
     print(f"\nTo predict labels: jaxcls predict {shlex.quote(str(folder))} FEATURES")
     print("or y for raw features X [N, d], in numpy or JAX; in torch: torchref.load\n")
-    print(results.reload_lines(folder / "best.safetensors", "numpy", result.params))
+    print(record.reload_lines(folder / "best.safetensors", "numpy", result.params))

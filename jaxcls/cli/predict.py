@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from jaxcls import data
-from jaxcls.artifacts import results
+from jaxcls.artifacts import record
 from jaxcls.artifacts.folder import replacing
 
 BLOCK = 10_000  # examples whose logits are in memory at once
@@ -37,7 +37,7 @@ def main(args: list[str], program: str) -> int:
     config = tyro.cli(Config, args=args, prog=program)
     if config.out and config.out.suffix not in (".csv", ".npy"):
         raise ValueError(f"--out must end in .csv or .npy, got {config.out}")
-    run = results.read(config.run)
+    run = record.read(config.run)
     if run.best is None:
         raise ValueError(f"{config.run} holds no weights: every cell diverged")
     X, names = data.load_features(config.features), np.array(run.record["data"]["classes"])

@@ -21,14 +21,14 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from jaxcls import classifier, crossval, data, probe, softmax, sweep, train
-from jaxcls.artifacts import plots, results
+from jaxcls.artifacts import plots, record
 from jaxcls.artifacts import report as page
 from jaxcls.artifacts.folder import claim
 from jaxcls.cli import console
 from jaxcls.data import Source, Splits
 from jaxcls.grid import Grid
 from jaxcls.numerics import one_line
-from jaxcls.outcome import SweepResult, best_first
+from jaxcls.result import SweepResult, best_first
 
 HELD_OUT = 0.15  # of the examples, for each of val and test, where no file is given
 LEARNING_RATES = (0.01, 0.1, 1.0)
@@ -83,8 +83,8 @@ def run(config: Config, program: str) -> int:
         announce(config, splits, grid, out)
         result = choose(config, source, splits, grid)
         defaults = {field.name: field.default for field in fields(Config)} | {"out": config.out}
-        record = {"command": results.command(program, config, defaults), "config": asked(config)}
-        paths = results.write(out, result, splits, record) + plots.save(out, result, splits)
+        asked_for = {"command": record.command(program, config, defaults), "config": asked(config)}
+        paths = record.write(out, result, splits, asked_for) + plots.save(out, result, splits)
         paths.append(page.write(out))
     report(config, result, splits, paths, time.perf_counter() - started)
     return 1 if result.best is None else 0

@@ -23,15 +23,15 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from jaxcls import classifier, data, host, sweep, train
-from jaxcls.artifacts import checkpoint, plots, results
+from jaxcls import classifier, data, sweep, train
+from jaxcls.artifacts import checkpoint, plots, record
 from jaxcls.artifacts import report as page
 from jaxcls.artifacts.folder import claim
 from jaxcls.classifier import Classifier
 from jaxcls.cli import console
 from jaxcls.data import Source, Splits
 from jaxcls.grid import Grid
-from jaxcls.outcome import SweepResult, best_first
+from jaxcls.result import SweepResult, best_first
 from jaxcls.train import Optimizer
 
 PRECISIONS = {"highest": "highest", "tf32": "tensorfloat32", "bf16x3": "BF16_BF16_F32_X3"}
@@ -166,14 +166,14 @@ def run(config: Config, saved: Saved | None, program: str) -> int:
     # The courses record a net's accuracies during training, and of the linear classifier the loss alone.
     options["history"] = bool(grid.hidden)
     kept = {"preset": "digits", "out": config.out, "resume": config.resume}
-    command = results.command(program, config, vars(PRESETS[config.preset]) | kept)
+    command = record.command(program, config, vars(PRESETS[config.preset]) | kept)
     depends_on = dependencies(config, splits, plan)
-    record = {"command": command, "config": asked(config), "depends_on": depends_on}
+    asked_for = {"command": command, "config": asked(config), "depends_on": depends_on}
     if saved:
         options["resume"], earlier = saved
         if others := checkpoint.differences(earlier["depends_on"], depends_on):
             raise ValueError(f"{out} cannot be resumed as another run: {'; '.join(others)}")
-    saver = checkpoint.Saver(out, record)
+    saver = checkpoint.Saver(out, asked_for)
     if jax.process_index() > 0:  # only process 0 prints and writes files
         return 0 if sweep.run(splits, grid, save=saver, **options).best is not None else 1
     with claim(out, resume=saved is not None):
@@ -185,7 +185,7 @@ def run(config: Config, saved: Saved | None, program: str) -> int:
             report_stopped(stopped, grid, plan, f"{program} --resume {shlex.quote(str(out))}")
             return 128 + stopped.signum
         written = time.perf_counter()
-        paths = results.write(out, result, splits, record) + plots.save(out, result, splits)
+        paths = record.write(out, result, splits, asked_for) + plots.save(out, result, splits)
         paths.append(page.write(out))
         saver.path.unlink()
     seconds = {"data": loaded_s, "write": time.perf_counter() - written}
@@ -209,12 +209,11 @@ def dependencies(config: Config, splits: Splits, plan: list[sweep.Part]) -> dict
     return {
         **{name: value for name, value in asked(config).items() if name not in elsewhere},
         "data": splits.fingerprint(),
-        "device": results.device(),
-        "processor": host.processor(),
+        **record.machine(),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
         "number of devices": jax.device_count(),
         "blocks": [list(rows.shape) for part in plan for rows in part.blocks],
-        **results.versions(),
+        **record.versions(),
     }
 
 

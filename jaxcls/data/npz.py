@@ -9,7 +9,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxcls import host
+from jaxcls import memory
 from jaxcls.data.source import Source, hold_out
 from jaxcls.data.splits import check_examples
 from jaxcls.numerics import one_line
@@ -160,7 +160,7 @@ def _read(path: Path) -> dict[str, NDArray]:
 def _members(archive: zipfile.ZipFile, names: Sequence[str]) -> dict[str, NDArray]:
     """These arrays of an ``.npz``, unless they are larger than this machine's memory."""
     size = sum(archive.getinfo(f"{name}.npy").file_size for name in names)
-    if size > host.memory():
+    if size > memory.host():
         raise ValueError(f"its arrays take {size} bytes, more than this machine has")
     arrays = {}
     for name in names:

@@ -12,9 +12,9 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 
 from jaxcls.classifier import Params
-from jaxcls.engine import wide
+from jaxcls.engine import cells
+from jaxcls.engine.cells import Examples, Problem, Replicates
 from jaxcls.engine.devices import CELLS, EVERYWHERE, on_each, put
-from jaxcls.engine.wide import Examples, Problem, Replicates
 from jaxcls.train import Hyper, Score, State
 
 Cells = tuple[Hyper, Array, Replicates]  # hyperparameters [G] each, which size each cell has [G], replicates [S]
@@ -23,7 +23,7 @@ Cells = tuple[Hyper, Array, Replicates]  # hyperparameters [G] each, which size 
 class Program(NamedTuple):
     """The compiled functions; a state is that of all cells."""
 
-    init: Callable[..., State]  # (*cells) -> state
+    init: Callable[..., State]  # (*block) -> state
     chunk: Mapping[int, Callable[..., Any]]  # by steps; (state, hyper, replicates, step, examples) -> (state, losses)
     record: Any  # None without history; (params, reg, replicates, step, examples) -> right on the minibatch, on val
     evaluate: Callable[..., tuple[Score, Score]]  # (params, reg, held_out, examples) -> of train, of val
@@ -33,7 +33,7 @@ class Program(NamedTuple):
 def build(
     on: Mesh,
     problem: Problem,
-    cells: Cells,
+    block: Cells,
     examples: Examples,
     *,
     lengths: Collection[int],
@@ -43,26 +43,26 @@ def build(
     """Compile for a block of cells of this shape: chunks of each of these lengths, ``record`` if there is a history."""
 
     def record(params: Params, reg: Array, replicates: Replicates, step: Array, examples: Examples) -> Any:
-        on_batch = wide.evaluate_minibatch(problem, params, reg, replicates, step, examples, batch_size=batch_size)
+        on_batch = cells.evaluate_minibatch(problem, params, reg, replicates, step, examples, batch_size=batch_size)
         penalty, val = jnp.broadcast_to(reg, on_batch.loss.shape), len(problem.parts) - 1
-        on_val = wide.evaluate_part(problem, params, penalty, replicates.held_out, examples, val)
+        on_val = cells.evaluate_part(problem, params, penalty, replicates.held_out, examples, val)
         return on_batch.num_correct, on_val.num_correct
 
-    by_cell, of_state = PartitionSpec(CELLS), wide.specs(problem)
-    hyper, _, replicates = cells
-    init = on_each(on, functools.partial(wide.init, problem), (by_cell, by_cell, EVERYWHERE), of_state)
+    by_cell, of_state = PartitionSpec(CELLS), cells.specs(problem)
+    hyper, _, replicates = block
+    init = on_each(on, functools.partial(cells.init, problem), (by_cell, by_cell, EVERYWHERE), of_state)
     state = jax.tree.map(
         lambda leaf, spec: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(on, spec)),
-        jax.eval_shape(init, *cells),
+        jax.eval_shape(init, *block),
         of_state,
     )
     step = put(on, np.int32(0))
     scores = PartitionSpec(None, CELLS)
     recording = on_each(on, record, (of_state.params, by_cell, EVERYWHERE, EVERYWHERE, EVERYWHERE), scores)
-    evaluate = functools.partial(wide.evaluate, problem)
+    evaluate = functools.partial(cells.evaluate, problem)
     evaluation = on_each(on, evaluate, (of_state.params, by_cell, EVERYWHERE, EVERYWHERE), scores)
     return Program(
-        init.lower(*cells).compile(),
+        init.lower(*block).compile(),
         {
             steps: chunk(on, problem, steps=steps, batch_size=batch_size)
             .lower(state, hyper, replicates, step, examples)
@@ -99,11 +99,11 @@ def restore(program: Program, leaves: Sequence[NDArray]) -> State:
 
 
 def chunk(on: Mesh, problem: Problem, *, steps: int, batch_size: int) -> Any:
-    """`wide.chunk` under ``jax.jit``, each device with its own cells. The new state takes the place of the old."""
-    by_cell, of_state = PartitionSpec(CELLS), wide.specs(problem)
+    """`cells.chunk` under ``jax.jit``, each device with its own cells. The new state takes the place of the old."""
+    by_cell, of_state = PartitionSpec(CELLS), cells.specs(problem)
     return on_each(
         on,
-        functools.partial(wide.chunk, problem, steps=steps, batch_size=batch_size),
+        functools.partial(cells.chunk, problem, steps=steps, batch_size=batch_size),
         (of_state, by_cell, EVERYWHERE, EVERYWHERE, EVERYWHERE),
         (of_state, PartitionSpec(None, None, CELLS)),
         donate_argnums=0,

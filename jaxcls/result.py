@@ -113,11 +113,11 @@ class SweepResult:
         return pandas.DataFrame(self.table)
 
 
-def empty(grid: Grid, **more: str) -> NDArray:
+def empty_table(grid: Grid, **more: str) -> NDArray:
     """The table of a sweep that has not begun; ``more`` columns, by their dtypes, are the caller's to fill.
 
     Example:
-      >>> print(empty(Grid(lr=[0.1], reg=[0.0]))[["lr", "val_loss", "rank"]])
+      >>> print(empty_table(Grid(lr=[0.1], reg=[0.0]))[["lr", "val_loss", "rank"]])
       [(0.1, nan, 0)]
     """
     axes = [(axis, AXES[axis]) for axis in grid.axes]
@@ -146,7 +146,7 @@ def ranks(accuracy: NDArray[np.floating], loss: NDArray[np.floating]) -> NDArray
     return found
 
 
-def rank(table: NDArray) -> None:
+def rank_rows(table: NDArray) -> None:
     """Enter the ranks of a table's rows, by accuracy and loss on val."""
     table["rank"] = ranks(table["val_accuracy"], table["val_loss"])
 

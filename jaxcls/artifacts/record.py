@@ -1,9 +1,11 @@
 """What a run leaves, pictures aside: ``results.csv``, ``history.csv``, ``run.json`` and ``best.safetensors``."""
 
+import contextlib
 import csv
 import hashlib
 import io
 import json
+import os
 import platform
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,13 +18,13 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from jaxcls import host, two_layer
+from jaxcls import two_layer
 from jaxcls.artifacts.folder import replacing
 from jaxcls.classifier import Params
 from jaxcls.data import Splits
 from jaxcls.grid import AXES
 from jaxcls.numerics import matmul_precision, one_line
-from jaxcls.outcome import History, SweepResult
+from jaxcls.result import History, SweepResult
 
 
 class Run(NamedTuple):
@@ -166,10 +168,31 @@ def versions() -> dict[str, str]:
     }
 
 
+def machine() -> dict[str, str]:
+    """What the numbers were computed on: JAX's first device, and the processor by name.
+
+    Example:
+      >>> list(machine())
+      ['device', 'processor']
+    """
+    return {"device": device(), "processor": _processor()}
+
+
 def device() -> str:
-    """What the sweep runs on, in words."""
+    """JAX's first device in words, a CPU with the cores that this process may use."""
     first = jax.devices()[0]
-    return f"{host.cores()}-core CPU" if first.platform == "cpu" else f"{first.device_kind} ({first.platform})"
+    if first.platform != "cpu":
+        return f"{first.device_kind} ({first.platform})"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{cores}-core CPU"
+
+
+def _processor() -> str:
+    """Name of the processor; empty where the system has none."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    return platform.processor()
 
 
 def _csv(rows: Iterable[Mapping[str, Any]]) -> bytes:

@@ -1,10 +1,10 @@
-"""What of the machine a process may use."""
+"""Memory that a process may use."""
 
 from pathlib import Path
 
 import pytest
 
-from jaxcls import host
+from jaxcls import memory
 
 
 @pytest.mark.parametrize(
@@ -23,13 +23,13 @@ from jaxcls import host
 def test_memory_is_what_the_control_groups_allow(
     groups: str, limits: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host, "GROUPS", tmp_path / "groups")
-    monkeypatch.setattr(host, "LIMITS", tmp_path)
-    whole = host.memory()
+    monkeypatch.setattr(memory, "GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(memory, "LIMITS", tmp_path)
+    whole = memory.host()
     assert whole > 2**20
     (tmp_path / "groups").write_text(groups)
-    assert host.memory() == whole
+    assert memory.host() == whole
     for name, limit in limits.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(limit)
-    assert host.memory() == expected
+    assert memory.host() == expected
