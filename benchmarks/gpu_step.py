@@ -29,7 +29,7 @@ from run import command
 from workloads import WORKLOADS, Workload
 
 from jaxcls import classifier
-from jaxcls.engine import CELLS, EVERYWHERE, cells, devices, program
+from jaxcls.engine import BY_CELL, CELLS, EVERYWHERE, cells, devices, program
 from jaxcls.train import Hyper
 
 STEPS = 100
@@ -121,11 +121,8 @@ def compiled(workload: Workload, device: Any, alignment: int) -> str:
     def array(shape: tuple[int, ...], spec: PartitionSpec = EVERYWHERE, dtype: Any = jnp.float32) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(on, spec))
 
-    by_cell, of_state = PartitionSpec(CELLS), cells.specs(problem)
-    state = jax.tree.map(
-        lambda leaf, spec: array((1, *leaf.shape, workload.cells), spec, leaf.dtype), cells.cell(problem), of_state
-    )
-    hyper = Hyper(*[array((workload.cells,), by_cell)] * 2)
+    state = program.shapes(on, problem, 1, workload.cells)
+    hyper = Hyper(*[array((workload.cells,), BY_CELL)] * 2)
     replicates = cells.Replicates(array((1,), dtype=jax.random.key(0).dtype), array((1,), dtype=jnp.int32))
     num_columns = jax.tree.leaves(state.params)[0].shape[1]
     examples = cells.Examples(array((workload.batch_size, num_columns)), array((workload.batch_size,), dtype=jnp.int32))

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
-from jax.sharding import PartitionSpec
 from numpy.typing import NDArray
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
@@ -21,7 +20,7 @@ from workloads import Problem, step_numpy
 
 import torchref
 from jaxcls import classifier, engine, train, two_layer
-from jaxcls.engine import CELLS, EVERYWHERE, alignment, mesh, on_each, put
+from jaxcls.engine import BY_CELL, alignment, mesh, program, put
 from jaxcls.train import Hyper
 
 CellParams = tuple[NDArray, ...]
@@ -225,7 +224,7 @@ def jax_vmap(problem: Problem, cells: Sequence[int]) -> Trainer:
 
 
 def jaxcls_wide(problem: Problem, cells: Sequence[int]) -> Trainer:
-    """Ours: what `jaxcls.sweep` runs between two looks of the host, on all devices that this process sees."""
+    """Ours: a chunk of `jaxcls.sweep`, on all devices of this process."""
     on = mesh(jax.devices())
     filled = [*cells, *[cells[-1]] * (-len(cells) % on.size)]
     model, *_, params = _jax(problem)
@@ -233,22 +232,15 @@ def jaxcls_wide(problem: Problem, cells: Sequence[int]) -> Trainer:
     model = model._replace(features=jnp.asarray)  # the column of ones is there
     parts, align = (len(problem.y),), alignment(jax.devices())
     common = engine.Problem(model, optax.sgd, (sizes,), jnp.dtype("float32"), parts, align)
-    by_cell, of_state = PartitionSpec(CELLS), engine.cells.specs(common)
-    hyper = Hyper(*(put(on, array[filled], by_cell) for array in (problem.lr, problem.reg)))
+    hyper = Hyper(*(put(on, array[filled], BY_CELL) for array in (problem.lr, problem.reg)))
     examples = engine.cells.Examples(engine.cells.features(common, put(on, problem.X)), put(on, problem.y))
     held_out = put(on, np.ones(1, np.int32))
     # One replicate, [1, ..., G]; plain SGD keeps no state of its own.
     params = jax.tree.map(engine.cells.widen, params, engine.cells.cell(common).params)
     state = train.init(optax.sgd, params, Hyper(jnp.float32(0), jnp.float32(0)))
     state = jax.tree.map(lambda a: np.stack([a] * len(filled), axis=-1)[None], state)
-    state = jax.tree.map(functools.partial(put, on), state, of_state)
-    scan = on_each(
-        on,
-        functools.partial(engine.cells.run, common),
-        (of_state, by_cell, EVERYWHERE, EVERYWHERE, EVERYWHERE),
-        (of_state, PartitionSpec(None, None, CELLS)),
-        donate_argnums=0,
-    )
+    state = jax.tree.map(program.place, state, program.shapes(on, common, 1, len(filled)))
+    scan = program.training(on, common, engine.cells.run)
 
     def run(batches: NDArray[np.integer]) -> None:
         nonlocal state

@@ -1,22 +1,23 @@
-"""The classifiers as scikit-learn's estimators, for its pipelines, searches and cross-validation.
+"""scikit-learn estimators, for its pipelines, searches and cross-validation.
 
     SoftmaxClassifier       the linear classifier at its optimum, `jaxcls.newton`
-    SoftmaxClassifierCV     the best of many values of reg: one path for all of them, per fold
+    SoftmaxClassifierCV     the best of many values of reg: one path per fold
     TwoLayerClassifier      the two-layer net, by minibatch gradient descent, `jaxcls.train`
-    TwoLayerClassifierCV    the best cell of a grid: one sweep for all of them, per fold
+    TwoLayerClassifierCV    the best cell of a grid: one sweep for all cells and folds
 
 As in scikit-learn, the dtype of X decides the precision: float32 trains in float32, anything else in float64, whatever
-JAX's own default is. Features are taken as they are: before a net, put a ``StandardScaler``.
+JAX's own default is. Features are not scaled: put a ``StandardScaler`` before a net.
 """
 
 import functools
 import inspect
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields, replace
 from numbers import Integral
-from typing import Any, NamedTuple, Self
+from typing import Any, Self, TypeAlias
 
 import jax
 import numpy as np
@@ -26,10 +27,11 @@ from scipy.special import log_softmax
 
 from jaxcls import newton, sweep, train, two_layer
 from jaxcls.classifier import Classifier, two_layer_net
-from jaxcls.data import Split, Splits
+from jaxcls.crossval import Search, over_folds
+from jaxcls.data import Folds, Split, Splits
 from jaxcls.grid import Grid
 from jaxcls.numerics import pinned_generator
-from jaxcls.result import ranks
+from jaxcls.result import SweepResult, cv_results, empty_table, rank_rows, total
 from jaxcls.train import Optimizer
 
 try:
@@ -42,38 +44,40 @@ try:
 except ImportError:
     raise ImportError('jaxcls.estimators needs scikit-learn 1.6 or later: pip install "jaxcls[sklearn]"') from None
 
+MatrixLike: TypeAlias = Any  # whatever scikit-learn validates: arrays, lists, data frames
+VectorLike: TypeAlias = Any
 FLOATS = (np.float64, np.float32)  # what X may be; anything else becomes the first
-OPTIMIZERS: Mapping[Any, Optimizer] = {name: train.OPTIMIZERS[name] for name in ("adam", "momentum", "sgd")}
+OPTIMIZERS: Mapping[object, Optimizer] = {name: train.OPTIMIZERS[name] for name in ("adam", "momentum", "sgd")}
 # From 1.7 on, scikit-learn balances classes by the sum of their sample weights; before, by their number of examples.
 BALANCES_WEIGHTS = "sample_weight" in inspect.signature(compute_class_weight).parameters
 _net = functools.cache(two_layer_net)  # JAX compiles anew for a classifier that it has not seen
 
 
 class _Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """Labels of any kind in, and from the scores all that scikit-learn asks of a classifier."""
+    """Labels of any type, and scikit-learn's prediction methods computed from the logits."""
 
-    def decision_function(self, X: Any) -> NDArray[np.floating]:
-        """The logits, ``[N, C]``; of two classes, how much higher the second one's is, ``[N]``."""
+    def decision_function(self, X: MatrixLike) -> NDArray[np.floating]:
+        """Logits, ``[N, C]``; for two classes the second minus the first, ``[N]``."""
         check_is_fitted(self)
         scores = self._scores(validate_data(self, X, reset=False, dtype=FLOATS))
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
-    def predict(self, X: Any) -> NDArray:
+    def predict(self, X: MatrixLike) -> NDArray:
         """The most probable class of each example, ``[N]``."""
         scores = self.decision_function(X)
         return self.classes_[scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0).astype(int)]
 
-    def predict_log_proba(self, X: Any) -> NDArray[np.floating]:
-        """The logarithm of each class' probability, ``[N, C]``."""
+    def predict_log_proba(self, X: MatrixLike) -> NDArray[np.floating]:
+        """Log-probability of each class, ``[N, C]``."""
         scores = self.decision_function(X)
         return log_softmax(scores if scores.ndim == 2 else np.stack([np.zeros_like(scores), scores], axis=1), axis=1)
 
-    def predict_proba(self, X: Any) -> NDArray[np.floating]:
-        """Each class' probability, ``[N, C]``."""
+    def predict_proba(self, X: MatrixLike) -> NDArray[np.floating]:
+        """Probability of each class, ``[N, C]``."""
         return np.exp(self.predict_log_proba(X))
 
-    def _examples(self, X: Any, y: Any) -> tuple[NDArray[np.floating], NDArray, NDArray[np.int32]]:
-        """X and y, checked, and the labels in ``[0, C)``."""
+    def _examples(self, X: MatrixLike, y: VectorLike) -> tuple[NDArray[np.floating], NDArray, NDArray[np.int32]]:
+        """Validated X and y, and the labels as integers in ``[0, C)``."""
         X, y = validate_data(self, X, y, dtype=FLOATS)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
@@ -83,21 +87,21 @@ class _Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class _Newton(_Classifier):
-    """What both linear classifiers are given."""
+    """Constructor parameters shared by the linear estimators."""
 
-    class_weight: Mapping[Any, float] | str | None = None
+    class_weight: Mapping[object, float] | str | None = None
     tol: float | None = None
     max_iter: int = 50
 
     def _weights(self, y: NDArray, sample_weight: NDArray[np.floating]) -> NDArray[np.floating]:
-        """The weight of each example: its own, times its class'."""
+        """The weight of each example: the sample weight times the class weight."""
         balance = {"sample_weight": sample_weight} if BALANCES_WEIGHTS else {}
         classes, labels = np.unique(y, return_inverse=True)
-        with np.errstate(divide="ignore"):  # by a class without weight, which counts for nothing
+        with np.errstate(divide="ignore"):  # a class of weight 0
             of_class = compute_class_weight(self.class_weight, classes=classes, y=y, **balance)
         return sample_weight * np.where(np.isfinite(of_class), of_class, 0)[labels]
 
-    def _path(self, X: NDArray, labels: NDArray, reg: Any, weights: NDArray) -> newton.Optimum:
+    def _path(self, X: NDArray, labels: NDArray, reg: Sequence[float] | NDArray, weights: NDArray) -> newton.Optimum:
         _check_classes(labels[weights > 0])
         if self.max_iter < 1:
             raise ValueError(f"max_iter must be at least 1, got {self.max_iter}")
@@ -114,19 +118,19 @@ class _Newton(_Classifier):
 class SoftmaxClassifier(_Newton):
     """The linear softmax classifier, at its optimum.
 
-    It is scikit-learn's ``LogisticRegression`` with ``C = 1 / (2 N reg)``, N the sum of all weights. For two classes
-    that has one column of weights, where here are two of opposite sign and half the penalty: there ``C = 1 / (N reg)``.
+    Equal to scikit-learn's ``LogisticRegression`` with ``C = 1 / (2 N reg)``, N the sum of all weights; for two
+    classes ``C = 1 / (N reg)``, since that has one column of weights, this two of opposite sign with half the penalty.
 
     Args:
       reg: strength of the penalty ``reg Σ W²``, above 0; the bias is not penalised.
-      class_weight: what each class counts, by its label, or ``"balanced"``; 1 when not given.
-      tol: as `jaxcls.newton.path` has it.
+      class_weight: weight of each class, by its label, or ``"balanced"``; 1 when not given.
+      tol: see `jaxcls.newton.path`.
       max_iter: the most Newton steps.
 
     Attributes:
-      coef_, intercept_: ``[C, d]`` and ``[C]``; for two classes, of the second less the first, ``[1, d]`` and ``[1]``.
+      coef_, intercept_: ``[C, d]`` and ``[C]``; for two classes the second minus the first, ``[1, d]`` and ``[1]``.
       n_iter_: Newton steps taken.
-      classes_, n_features_in_, feature_names_in_: as scikit-learn has them.
+      classes_, n_features_in_, feature_names_in_: see scikit-learn.
 
     Example:
       >>> from sklearn.datasets import load_digits
@@ -138,12 +142,12 @@ class SoftmaxClassifier(_Newton):
 
     reg: float = 1e-3
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train on ``X: [N, d]`` and ``y: [N]``, each example counting ``sample_weight: [N]``.
+    def fit(self, X: MatrixLike, y: VectorLike, sample_weight: VectorLike = None) -> Self:
+        """Train on ``X: [N, d]`` and ``y: [N]``, weighted by ``sample_weight: [N]``.
 
         Raises:
           ValueError: the examples are of one class, or a parameter or a weight is out of range.
-          TypeError: something is of the wrong kind.
+          TypeError: an argument has the wrong type.
         """
         X, y, labels = self._examples(X, y)
         sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
@@ -160,7 +164,7 @@ class SoftmaxClassifier(_Newton):
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class _Trained(_Classifier):
-    """What both nets are given."""
+    """Constructor parameters shared by the nets."""
 
     steps: int = 1000
     batch_size: int = 200
@@ -174,11 +178,11 @@ class _Trained(_Classifier):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         optimizer = OPTIMIZERS.get(self.optimizer, self.optimizer)
         if not callable(optimizer):
-            names = ", ".join(OPTIMIZERS)
+            names = ", ".join(map(str, OPTIMIZERS))
             raise ValueError(f"optimizer must be one of {names}, or one of optax's, got {optimizer!r}")
         return _net(init_scale=self.init_scale), optimizer
 
-    def _grid(self, lr: Any, reg: Any, hidden: Any) -> Grid:
+    def _grid(self, lr: Sequence[float], reg: Sequence[float], hidden: Sequence[int]) -> Grid:
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         return Grid(lr=lr, reg=reg, hidden=hidden, seed=[seed])
 
@@ -195,12 +199,12 @@ class TwoLayerClassifier(_Trained):
       batch_size: examples in a minibatch, drawn with replacement.
       optimizer: ``"adam"``, ``"momentum"``, ``"sgd"``, or any ``lr -> optax.GradientTransformation``.
       init_scale: standard deviation of the initial weights.
-      random_state: where these and the minibatches come from.
+      random_state: seed of these and of the minibatches.
 
     Attributes:
       params_: the net, a `jaxcls.two_layer.Params`.
       loss_curve_: the minibatch loss before each step, penalty included, ``[steps]``.
-      classes_, n_features_in_, feature_names_in_: as scikit-learn has them.
+      classes_, n_features_in_, feature_names_in_: see scikit-learn.
 
     Example:
       >>> from sklearn.datasets import load_digits
@@ -214,12 +218,12 @@ class TwoLayerClassifier(_Trained):
     lr: float = 3e-3
     reg: float = 1e-4
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: MatrixLike, y: VectorLike) -> Self:
         """Train on ``X: [N, d]`` and ``y: [N]``.
 
         Raises:
           ValueError: the examples are of one class, a parameter is out of range, or training diverged.
-          TypeError: something is of the wrong kind.
+          TypeError: an argument has the wrong type.
         """
         X, _, labels = self._examples(X, y)
         grid = self._grid([self.lr], [self.reg], [self.hidden])
@@ -237,40 +241,37 @@ class TwoLayerClassifier(_Trained):
         return _fewest_columns(np.maximum(X @ W1 + b1, 0) @ W2 + b2)
 
 
-class _Fold(NamedTuple):
-    """How each of K cells did in validation, ``[K]``, and the seconds of one cell."""
-
-    test_score: NDArray[np.floating]
-    test_log_loss: NDArray[np.floating]
-    fit_time: float
-    score_time: float
-
-
 @dataclass(eq=False, repr=False, kw_only=True)
 class _Search(_Classifier):
-    """The cell with the highest mean accuracy over the folds."""
+    """Selection of the cell with the highest mean accuracy over the folds."""
 
     cv: Any = None
 
-    def _search(self, cells: list[dict[str, Any]], fold: Callable[..., _Fold], X: Any, y: Any, groups: Any) -> None:
-        folds = [fold(*rows) for rows in check_cv(self.cv, y, classifier=True).split(X, y, groups)]
-        names, K = _Fold._fields, len(cells)
-        columns = {name: np.array([np.broadcast_to(getattr(fold, name), K) for fold in folds]) for name in names}
-        mean = {f"mean_{name}": values.mean(axis=0) for name, values in columns.items()}
-        rank = ranks(mean["mean_test_score"], mean["mean_test_log_loss"])
-        if not rank.any():
+    def _folds(self, X: MatrixLike, y: NDArray, groups: VectorLike) -> list[tuple[NDArray, NDArray]]:
+        """Rows of train and of validation in each fold."""
+        return list(check_cv(self.cv, y, classifier=True).split(X, y, groups))
+
+    def _select(self, cells: list[dict[str, Any]], table: NDArray, seconds: NDArray[np.floating]) -> None:
+        """Choose the best cell of a sweep.
+
+        Args:
+          cells: their hyperparameters.
+          table: the rows of the sweep, ``[cells, folds]``.
+          seconds: of fitting and of scoring one cell, ``[2, folds]``.
+        """
+        mean = over_folds(table)
+        rank_rows(mean)
+        if not mean["rank"].any():
             raise ValueError("lr must hold one at which the loss stays finite in every fold, got none")
-        self.cv_results_ = {
-            "params": cells,
-            **{f"param_{name}": np.ma.array([cell[name] for cell in cells]) for name in cells[0]},
-            **{f"split{k}_{name}": getattr(fold, name) for k, fold in enumerate(folds) for name in names[:2]},
-            **mean,
-            **{f"std_{name}": values.std(axis=0) for name, values in columns.items()},
-            "rank_test_score": np.where(rank > 0, rank, K),
-        }
-        best = int(np.argmax(rank == 1))
-        self.best_index_, self.best_params_, self.best_score_ = best, cells[best], float(mean["mean_test_score"][best])
-        self.n_splits_ = len(folds)
+        each = {"test_score": table["val_accuracy"], "test_log_loss": table["val_loss"]}
+        scores = {f"split{k}_{name}": values[:, k] for k in range(table.shape[1]) for name, values in each.items()}
+        for name, times in zip(("fit_time", "score_time"), seconds, strict=True):
+            each[name] = np.broadcast_to(times, table.shape)
+        scores |= {f"mean_{name}": values.mean(axis=1) for name, values in each.items()}
+        scores |= {f"std_{name}": values.std(axis=1) for name, values in each.items()}
+        self.cv_results_, self.n_splits_ = cv_results(cells, mean["rank"], scores), table.shape[1]
+        best = int(np.argmax(mean["rank"] == 1))
+        self.best_index_, self.best_params_, self.best_score_ = best, cells[best], float(mean["val_accuracy"][best])
 
     def _scores(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
         return self.best_estimator_._scores(X)
@@ -278,21 +279,21 @@ class _Search(_Classifier):
 
 @dataclass(eq=False, repr=False)
 class SoftmaxClassifierCV(_Search, _Newton):
-    """`SoftmaxClassifier` with the regularisation value that does best in cross-validation.
+    """`SoftmaxClassifier` with the regularisation value that is best in cross-validation.
 
-    A fold has all examples, those held out at weight 0, so all folds share one compiled program. Sample weights count
-    in validation too, class weights do not.
+    Held-out examples have weight 0, so that all folds have one shape and share one compiled program. Validation uses
+    sample weights, not class weights.
 
     Args:
       reg: the regularisation values; or how many, from 10 to 1e-7 by a constant factor.
-      cv: the folds, as scikit-learn has it; 5 stratified ones when not given.
-      class_weight, tol, max_iter: as `SoftmaxClassifier` has them.
+      cv: the folds, as in scikit-learn; 5 stratified ones when not given.
+      class_weight, tol, max_iter: see `SoftmaxClassifier`.
 
     Attributes:
-      cv_results_, best_index_, best_params_, best_score_, n_splits_: as ``GridSearchCV`` has them, and the same of
-        ``test_log_loss``; of equal accuracies the one of lower log loss ranks first, of those the first in order.
+      cv_results_, best_index_, best_params_, best_score_, n_splits_: see ``GridSearchCV``, with columns of
+        ``test_log_loss`` too. Equal accuracies rank by lower log loss, then by order.
       best_estimator_: the `SoftmaxClassifier` of that value, trained on all examples.
-      n_iter_, classes_, n_features_in_, feature_names_in_: as it has them.
+      n_iter_, classes_, n_features_in_, feature_names_in_: see `SoftmaxClassifier`.
 
     Example:
       >>> from sklearn.datasets import load_digits
@@ -303,8 +304,8 @@ class SoftmaxClassifierCV(_Search, _Newton):
 
     reg: int | Sequence[float] = 96
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
-        """As `SoftmaxClassifier.fit`; ``groups: [N]`` are for ``cv``."""
+    def fit(self, X: MatrixLike, y: VectorLike, sample_weight: VectorLike = None, groups: VectorLike = None) -> Self:
+        """Train on ``X: [N, d]`` and ``y: [N]``, see `SoftmaxClassifier.fit`; ``groups: [N]`` are for ``cv``."""
         given, (X, y, labels) = X, self._examples(X, y)
         sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
         if isinstance(self.reg, Integral) and self.reg < 1:
@@ -312,18 +313,22 @@ class SoftmaxClassifierCV(_Search, _Newton):
         reg = np.logspace(1, -7, self.reg) if isinstance(self.reg, Integral) else np.asarray(self.reg)
         whole = self._path(X, labels, reg, self._weights(y, sample_weight))
 
-        def fold(rows: Any, held_out: Any) -> _Fold:
+        folds = self._folds(X, y, groups)
+        table = empty_table(Grid(lr=(), reg=reg.tolist(), seed=(), fold=range(len(folds)))).reshape(
+            len(reg), len(folds)
+        )
+        seconds = np.empty((2, len(folds)))
+        for k, (rows, held_out) in enumerate(folds):
             if not sample_weight[held_out].any():
                 raise ValueError("sample_weight must be above 0 for an example of every fold, got one without")
             began, weights = time.perf_counter(), np.zeros(len(y))
             weights[rows] = self._weights(y[rows], sample_weight[rows])
             W = self._path(X, labels, reg, weights).W
             trained, X_val, val = time.perf_counter(), X[held_out], (labels[held_out], sample_weight[held_out])
-            scores = [_score(X_val @ W[:-1, :, k] + W[-1, :, k], *val) for k in range(len(reg))]
-            times = np.array([trained - began, time.perf_counter() - trained]) / len(reg)
-            return _Fold(*np.transpose(scores), *times)
-
-        self._search([{"reg": float(value)} for value in reg], fold, X, y, groups)
+            scores = [_score(X_val @ W[:-1, :, cell] + W[-1, :, cell], *val) for cell in range(len(reg))]
+            table["val_accuracy"][:, k], table["val_loss"][:, k] = np.transpose(scores)
+            seconds[:, k] = (trained - began) / len(reg), (time.perf_counter() - trained) / len(reg)
+        self._select([{"reg": float(value)} for value in reg], table, seconds)
         best = SoftmaxClassifier(**self.best_params_, **_common(self, _Newton))
         best._examples(given, y)
         self.best_estimator_ = best._become(whole, self.best_index_)
@@ -333,18 +338,18 @@ class SoftmaxClassifierCV(_Search, _Newton):
 
 @dataclass(eq=False, repr=False)
 class TwoLayerClassifierCV(_Search, _Trained):
-    """`TwoLayerClassifier` with the hidden size, learning rate and regularisation that do best in cross-validation.
+    """`TwoLayerClassifier` with the hidden size, learning rate and reg that are best in cross-validation.
 
     Args:
-      hidden, lr, reg: the grid; its order is lr by lr, within it reg by reg, and so on.
-      cv: the folds, as scikit-learn has it; 5 stratified ones when not given.
-      steps, batch_size, optimizer, init_scale, random_state: as `TwoLayerClassifier` has them.
+      hidden, lr, reg: the grid, in the order of `jaxcls.grid.Grid`.
+      cv: the folds, as in scikit-learn; 5 stratified ones when not given.
+      steps, batch_size, optimizer, init_scale, random_state: see `TwoLayerClassifier`.
 
     Attributes:
-      cv_results_, best_index_, best_params_, best_score_, n_splits_: as `SoftmaxClassifierCV` has them; the scores of
-        a cell that diverged are NaN.
+      cv_results_, best_index_, best_params_, best_score_, n_splits_: see `SoftmaxClassifierCV`; the scores of a cell
+        that diverged are NaN.
       best_estimator_: the `TwoLayerClassifier` of that cell, trained on all examples.
-      classes_, n_features_in_, feature_names_in_: as it has them.
+      classes_, n_features_in_, feature_names_in_: see `TwoLayerClassifier`.
 
     Example:
       >>> from sklearn.datasets import load_digits
@@ -358,24 +363,20 @@ class TwoLayerClassifierCV(_Search, _Trained):
     lr: Sequence[float] = (1e-3, 3e-3, 1e-2)
     reg: Sequence[float] = (1e-5, 1e-4, 1e-3)
 
-    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
-        """As `TwoLayerClassifier.fit`; ``groups: [N]`` are for ``cv``."""
+    def fit(self, X: MatrixLike, y: VectorLike, groups: VectorLike = None) -> Self:
+        """Train on ``X: [N, d]`` and ``y: [N]``, see `TwoLayerClassifier.fit`; ``groups: [N]`` are for ``cv``."""
         given, (X, y, labels) = X, self._examples(X, y)
         grid, (net, optimizer) = self._grid(self.lr, self.reg, self.hidden), self._model()
         cells = [{name: cell[name] for name in ("hidden", "lr", "reg")} for cell in grid.cells()]
-        run = functools.partial(sweep.run, classifier=net, optimizer=optimizer)
-        prepared = tuple(map(str, self.classes_)), np.zeros(X.shape[1]), np.ones(X.shape[1]), None, ""
-
-        def fold(rows: Any, held_out: Any) -> _Fold:
-            val = Split(X[held_out], labels[held_out])
-            with _precision(X):
-                splits = Splits(Split(X[rows], labels[rows]), val, val, *prepared)
-                result = run(splits, grid, steps=self.steps, batch_size=self.batch_size)
-            table, spent = result.table, result.timings
-            times = np.array([spent.compile_s + spent.run_s, spent.evaluate_s]) / len(cells)
-            return _Fold(table["val_accuracy"], table["val_loss"], *times)
-
-        self._search(cells, fold, X, y, groups)
+        run = functools.partial(
+            sweep.run, steps=self.steps, batch_size=self.batch_size, classifier=net, optimizer=optimizer
+        )
+        with _precision(X):
+            results = _each_fold(run, grid, self._folds(X, y, groups), X, labels, tuple(map(str, self.classes_)))
+        table = np.concatenate([result.table.reshape(len(cells), -1) for result in results], axis=1)
+        spent, num_fits = total(result.timings for result in results), table.size
+        seconds = np.array([spent.compile_s + spent.run_s, spent.evaluate_s]) / num_fits
+        self._select(cells, table, np.broadcast_to(seconds[:, None], (2, table.shape[1])))
         best = TwoLayerClassifier(**self.best_params_, **_common(self, _Trained))
         self.best_estimator_ = best.fit(given, y)
         return self
@@ -393,7 +394,7 @@ def _train(
     hyper: train.Hyper,
     seed: int | Array,
 ) -> tuple[two_layer.Params, Array]:
-    """The params and the losses of one net, as `jaxcls.sweep` would train it; compiled once for each shape of X."""
+    """Params and losses of one net, trained as in `jaxcls.sweep`; compiled once for each shape of X."""
     key, batch_key = jax.random.split(jax.random.key(seed))
     state = train.init(optimizer, net.init(*sizes, key=key, dtype=X.dtype), hyper)
     batches = train.minibatches(batch_key, 0, steps, batch_size=batch_size, num_examples=len(X))
@@ -401,13 +402,39 @@ def _train(
     return state.params, losses
 
 
+def _each_fold(
+    search: Search,
+    grid: Grid,
+    folds: Sequence[tuple[NDArray, NDArray]],
+    X: NDArray[np.floating],
+    labels: NDArray[np.int32],
+    class_names: tuple[str, ...],
+) -> list[SweepResult]:
+    """The result of a search on every fold: one sweep if the folds partition the examples, else one for each.
+
+    A fold is the rows of its train and of its validation examples.
+    """
+    mean, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])  # features are taken as they are
+    parts = [held_out for _, held_out in folds]
+    order, sizes = np.concatenate(parts), tuple(map(len, parts))
+    if np.array_equal(np.sort(order), np.arange(len(X))) and all(len(rows) + len(out) == len(X) for rows, out in folds):
+        moments = np.tile(mean, (len(folds), 1)), np.tile(scale, (len(folds), 1))
+        data = Folds(Split(X[order], labels[order]), sizes, mean, scale, *moments, class_names, "")
+        return [search(data, replace(grid, fold=range(len(folds))))]
+    results = []
+    for rows, held_out in folds:
+        train, val = (Split(X[each], labels[each]) for each in (rows, held_out))
+        results.append(search(Splits(train, val, None, class_names, mean, scale, None, ""), grid))
+    return results
+
+
 def _common(estimator: BaseEstimator, kind: type) -> dict[str, Any]:
-    """What an estimator of this kind is given."""
+    """The parameters that an estimator shares with all of this kind."""
     return {field.name: getattr(estimator, field.name) for field in fields(kind)}
 
 
-def _precision(X: NDArray[np.floating]) -> Any:
-    """A context in which JAX's default float is the dtype of X."""
+def _precision(X: NDArray[np.floating]) -> AbstractContextManager[None]:
+    """A context with the dtype of X as JAX's default float."""
     return jax.enable_x64(X.dtype == np.float64)
 
 
@@ -417,7 +444,7 @@ def _check_classes(labels: NDArray[np.integer]) -> None:
 
 
 def _fewest_columns(A: NDArray[np.floating]) -> NDArray[np.floating]:
-    """A column for each class; for two of them one, the second less the first, as scikit-learn has it."""
+    """One column per class; for two classes, as in scikit-learn, one: the second minus the first."""
     return A[:, 1:] - A[:, :1] if A.shape[1] == 2 else A
 
 

@@ -3,10 +3,11 @@
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 # The axes, in the order of cells, and the type of their values.
 AXES: dict[str, type] = {"lr": float, "reg": float, "hidden": int, "seed": int, "fold": int}
@@ -72,6 +73,27 @@ class Grid:
         """
         axes = self.axes
         return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+    def columns(self) -> dict[str, NDArray]:
+        """Every cell's value on each axis, in grid order, by the axis' name.
+
+        Example:
+          >>> Grid(lr=[0.1, 1.0], reg=[0.0, 0.5]).columns()["reg"].tolist()
+          [0.0, 0.5, 0.0, 0.5]
+        """
+        axes = self.axes
+        mesh = np.meshgrid(*axes.values(), indexing="ij")
+        return {axis: values.ravel().astype(AXES[axis]) for axis, values in zip(axes, mesh, strict=True)}
+
+    def only(self, row: int) -> "Grid":
+        """The grid of this one cell.
+
+        Example:
+          >>> Grid(lr=[0.1, 1.0], reg=[0.0, 0.5]).only(3).axes
+          {'lr': (1.0,), 'reg': (0.5,), 'seed': (0,)}
+        """
+        cell: dict[str, Any] = {axis: (value,) for axis, value in self.cells()[row].items()}
+        return replace(self, **cell)
 
     def beyond(self, row: int) -> dict[str, tuple[int | float, ...]]:
         """Where the cell at ``row`` lies on the grid's edge: the axis, and the values to try next on it.

@@ -1,8 +1,8 @@
-"""What a sweep found: a row per cell, the best of them, and where the time went."""
+"""The result of a sweep: a row per cell, the best of them, and the seconds of each stage."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,21 @@ from jaxcls.grid import AXES, Grid
 if TYPE_CHECKING:
     import pandas
 
-SCORES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+
+class Scores(NamedTuple):
+    """Scores of some cells after the last step, penalty included in train's loss alone."""
+
+    train_loss: NDArray[np.floating]
+    train_accuracy: NDArray[np.floating]
+    val_loss: NDArray[np.floating]
+    val_accuracy: NDArray[np.floating]
+
+
+SCORES = Scores._fields
 
 
 class Timings(NamedTuple):
-    """Where a sweep's seconds went."""
+    """Seconds of the stages of a sweep."""
 
     compile_s: float
     run_s: float
@@ -36,12 +46,12 @@ def total(timings: Iterable[Timings]) -> Timings:
 
 
 class History(NamedTuple):
-    """What the courses record of a net in step 0 and once an epoch after it, each time after the step's update.
+    """Accuracies of a net during training, recorded as the courses do: after step 0, and once an epoch from there.
 
     Attributes:
       step: the steps, ``[E]``.
       train_accuracy: on the step's own minibatch, ``[cells, E]``; NaN from where a cell diverged.
-      val_accuracy: on all of val, likewise.
+      val_accuracy: on all of val, ``[cells, E]``; NaN from where a cell diverged.
     """
 
     step: NDArray[np.integer]
@@ -51,13 +61,13 @@ class History(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class SweepResult:
-    """What a sweep found.
+    """The result of a sweep.
 
     Attributes:
       grid: the grid.
       table: a structured array, one row per cell in grid order, with the columns
 
-        - ``lr``, ``reg``, ``hidden``, ``seed``, ``fold``, those that the grid has: the cell;
+        - ``lr``, ``reg``, ``hidden``, ``seed``, ``fold``, as far as they are axes of the grid: the cell;
         - ``train_loss``: over all of train after the last step, penalty included;
         - ``val_loss``: the cross-entropy over val, without penalty; of a sweep with class weights, weighted by them;
         - ``train_accuracy``, ``val_accuracy``: fractions;
@@ -67,8 +77,8 @@ class SweepResult:
       losses: the minibatch loss before each step, penalty included, ``[cells, steps]``.
       history: accuracies during training; None unless asked for.
       params: the best cell's, on the host; None if every cell diverged.
-      test_accuracy: the best cell's, which alone sees the test set; NaN if every cell diverged.
-      timings: where the time went.
+      test_accuracy: of the best cell alone; NaN if every cell diverged or there is no test set.
+      timings: seconds of each stage.
     """
 
     grid: Grid
@@ -84,8 +94,8 @@ class SweepResult:
         """The row of the best cell; None if every cell diverged."""
         return next(iter(np.flatnonzero(self.table["rank"] == 1).tolist()), None)
 
-    def cv_results(self) -> dict[str, Any]:
-        """The table as scikit-learn's searches have it in ``cv_results_``, in which validation is called test.
+    def cv_results(self) -> dict[str, object]:
+        """The table in the form of ``cv_results_`` of scikit-learn's searches, which call validation test.
 
         Example:
           >>> from jaxcls import data, grid, sweep
@@ -94,13 +104,8 @@ class SweepResult:
           >>> found["params"][1], found["rank_test_score"].tolist()
           ({'lr': 0.1, 'reg': 0.0, 'seed': 0}, [2, 1])
         """
-        return {
-            "params": self.grid.cells(),
-            **{f"param_{axis}": np.ma.MaskedArray(self.table[axis], mask=False) for axis in self.grid.axes},
-            "mean_test_score": self.table["val_accuracy"],
-            "mean_train_score": self.table["train_accuracy"],
-            "rank_test_score": np.where(self.table["rank"] > 0, self.table["rank"], len(self.table)),
-        }
+        scores = {"mean_test_score": self.table["val_accuracy"], "mean_train_score": self.table["train_accuracy"]}
+        return cv_results(self.grid.cells(), self.table["rank"], scores)
 
     def to_pandas(self) -> "pandas.DataFrame":
         """The table as a data frame.
@@ -113,8 +118,30 @@ class SweepResult:
         return pandas.DataFrame(self.table)
 
 
+def cv_results(
+    cells: Sequence[Mapping[str, object]], rank: NDArray[np.integer], scores: Mapping[str, NDArray]
+) -> dict[str, object]:
+    """The dict ``cv_results_`` of scikit-learn's searches.
+
+    Args:
+      cells: the hyperparameters of each cell.
+      rank: as `ranks` returns it; a cell without rank is last.
+      scores: more columns, by their names.
+
+    Example:
+      >>> cv_results([{"reg": 0.1}, {"reg": 0.2}], np.array([1, 0]), {})["rank_test_score"].tolist()
+      [1, 2]
+    """
+    return {
+        "params": list(cells),
+        **{f"param_{name}": np.ma.MaskedArray([cell[name] for cell in cells], mask=False) for name in cells[0]},
+        **scores,
+        "rank_test_score": np.where(rank > 0, rank, len(rank)),
+    }
+
+
 def empty_table(grid: Grid, **more: str) -> NDArray:
-    """The table of a sweep that has not begun; ``more`` columns, by their dtypes, are the caller's to fill.
+    """The table of a sweep before training; ``more`` columns, by their dtypes, are zero for the caller to fill.
 
     Example:
       >>> print(empty_table(Grid(lr=[0.1], reg=[0.0]))[["lr", "val_loss", "rank"]])
@@ -123,7 +150,7 @@ def empty_table(grid: Grid, **more: str) -> NDArray:
     axes = [(axis, AXES[axis]) for axis in grid.axes]
     columns = [*axes, *((name, "f8") for name in SCORES), ("diverged_at", "i8"), ("rank", "i8"), *more.items()]
     table = np.zeros(len(grid), columns)
-    for name, values in zip(grid.axes, zip(*(cell.values() for cell in grid.cells()), strict=True), strict=True):
+    for name, values in grid.columns().items():
         table[name] = values
     for name in SCORES:
         table[name] = np.nan
@@ -152,7 +179,7 @@ def rank_rows(table: NDArray) -> None:
 
 
 def best_first(rank: NDArray[np.integer]) -> NDArray[np.intp]:
-    """The rows in the order of their ranks, then those without one in the order of the grid.
+    """Rows in the order of their ranks, then those without rank in grid order.
 
     Example:
       >>> print(best_first(np.array([2, 0, 1, 0])))

@@ -6,6 +6,7 @@ does that, once, outside (`jaxcls.sweep` does it for a grid).
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from jaxtyping import Array, Float, Int, Integer, Key, Real
 from numpy.typing import NDArray
 
 from jaxcls.classifier import Classifier, Params
+from jaxcls.data import Folds, Splits
 
 EVALUATION_BATCH = 1000  # examples whose scores are in memory at once
 
@@ -246,3 +248,10 @@ def accuracy(classifier: Classifier, params: Params, X: Float[NDArray, "N d"], y
     """
     one = functools.partial(score, classifier, params, jnp.zeros(()))
     return int(jax.jit(functools.partial(evaluate, one))(classifier.features(X), y).num_correct) / len(y)
+
+
+def test_accuracy(classifier: Classifier, params: Params | None, data: Splits | Folds) -> float:
+    """The accuracy of one model on the test set; NaN without a model or a test set, as folds have none."""
+    if params is None or isinstance(data, Folds) or data.test is None:
+        return math.nan
+    return accuracy(classifier, params, data.test.X, data.test.y)

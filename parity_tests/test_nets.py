@@ -103,9 +103,9 @@ NAMES_PARAMS: dict[str, train.Optimizer] = {
 def test_an_optimizer_may_name_params(
     optimizer: train.Optimizer, columns: int, digits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "alignment", lambda devices: columns)
+    monkeypatch.setattr(plan, "alignment", lambda devices: columns)
     found = run(digits, Grid([0.1], [0.0], hidden=[3, 7]), steps=10, optimizer=optimizer)
-    monkeypatch.setattr(sweep, "alignment", lambda devices: 1)
+    monkeypatch.setattr(plan, "alignment", lambda devices: 1)
     alone = run(digits, Grid([0.1], [0.0], hidden=[7]), steps=10, optimizer=optimizer)
     np.testing.assert_allclose(found.losses[1], alone.losses[0], rtol=1e-4)
 
@@ -123,10 +123,10 @@ def test_an_optimizer_that_does_not_pass_over_zeros_meets_none(digits: Splits, m
     grids = [Grid(lr=[0.1], reg=[1e-3], hidden=hidden) for hidden in ([4], [4, 16])]
     one, both = (run(digits, grid, steps=20, optimizer=optax.adafactor).losses for grid in grids)
     np.testing.assert_array_equal(one[0], both[0])
-    monkeypatch.setattr(sweep, "alignment", lambda devices: 32)
+    monkeypatch.setattr(plan, "alignment", lambda devices: 32)
     for optimizer, columns in ((optax.adafactor, 1), (optax.adam, 32)):
-        (part,) = sweep.plan(digits, Grid(lr=[0.1], reg=[0.0]), steps=1, optimizer=optimizer)
-        assert part.problem.alignment == columns
+        (group,) = sweep.plan(digits, Grid(lr=[0.1], reg=[0.0]), steps=1, optimizer=optimizer).groups
+        assert group.problem.alignment == columns
 
 
 @each_optimizer
@@ -224,8 +224,8 @@ def test_table_is_the_same_however_sizes_are_grouped(
 ) -> None:
     whole = run(digits, GRID, steps=STEPS)
     monkeypatch.setattr(plan, "COMPILATION", compilation)
-    parts = sweep.plan(digits, GRID, steps=STEPS, batch_size=BATCH, classifier=NET)
-    assert len(parts) == (1 if compilation else 3)
+    groups = sweep.plan(digits, GRID, steps=STEPS, batch_size=BATCH, classifier=NET).groups
+    assert len(groups) == (1 if compilation else 3)
     found = run(digits, GRID, steps=STEPS)
     np.testing.assert_array_equal(found.table[[*GRID.axes]], whole.table[[*GRID.axes]])
     np.testing.assert_allclose(found.losses, whole.losses, rtol=1e-3)
@@ -235,9 +235,9 @@ def test_table_is_the_same_however_sizes_are_grouped(
 
 @pytest.mark.parametrize("cells", [1, 5, 12])
 def test_table_is_the_same_in_blocks_of_any_size(cells: int, digits: Splits) -> None:
-    (part,) = sweep.plan(digits, GRID, steps=STEPS, batch_size=BATCH, classifier=NET)
+    (group,) = sweep.plan(digits, GRID, steps=STEPS, batch_size=BATCH, classifier=NET).groups
     whole = run(digits, GRID, steps=STEPS)
-    found = run(digits, GRID, steps=STEPS, memory=part.need.data + cells * part.need.cell)
+    found = run(digits, GRID, steps=STEPS, memory=group.memory.data + cells * group.memory.cell)
     np.testing.assert_allclose(found.losses, whole.losses, rtol=1e-3)
     np.testing.assert_allclose(found.table["val_loss"], whole.table["val_loss"], rtol=1e-3)
 

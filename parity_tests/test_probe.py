@@ -41,7 +41,7 @@ def source() -> Source:
 
 def test_the_best_strength_is_what_scikit_learn_finds(source: Source) -> None:
     splits = data.standard(source)
-    result = probe.run(splits, PATH)
+    result = probe.run(splits, PATH.reg)
     assert result.table["converged"].all()
     for row in result.table:
         theirs = LogisticRegression(C=1 / (2 * 600 * row["reg"]), tol=1e-8, max_iter=10_000)
@@ -56,7 +56,7 @@ def test_the_best_strength_is_what_scikit_learn_finds(source: Source) -> None:
 
 def test_losses_in_the_table_are_with_penalty_on_train_and_without_on_val(source: Source) -> None:
     splits = data.standard(source)
-    result = probe.run(splits, Grid(lr=(), reg=[0.01], seed=()))
+    result = probe.run(splits, reg=[0.01])
     X = softmax.append_ones(splits.train.X)
     penalty = 0.01 * np.sum(result.params[:-1] ** 2)
     assert result.table["train_loss"][0] == pytest.approx(
@@ -69,10 +69,10 @@ def test_losses_in_the_table_are_with_penalty_on_train_and_without_on_val(source
 def test_balanced_weights_are_scikit_learn_s_and_help_the_rare_class(source: Source) -> None:
     splits = data.standard(source)
     weights = data.balanced(splits.train.y, 3)
-    plain, balanced = (probe.run(splits, PATH, class_weights=each) for each in (None, weights))
+    plain, balanced = (probe.run(splits, PATH.reg, class_weights=each) for each in (None, weights))
     theirs = LogisticRegression(C=1 / (2 * 600 * 1e-3), tol=1e-8, max_iter=10_000, class_weight="balanced")
     theirs.fit(splits.train.X, splits.train.y)
-    one = probe.run(splits, Grid(lr=(), reg=[1e-3], seed=()), class_weights=weights)
+    one = probe.run(splits, reg=[1e-3], class_weights=weights)
     np.testing.assert_allclose(one.params[:-1], theirs.coef_.T, atol=2e-3)
     X, rare = softmax.append_ones(splits.train.X), splits.train.y == 2
     recall = [np.mean(np.asarray(softmax.predict(each.params, X))[rare] == 2) for each in (plain, balanced)]
@@ -110,7 +110,7 @@ def test_class_weights_are_one_for_each_class_and_not_below_0(weights: list, sou
     splits, weights = data.standard(source), np.array(weights)
     sentence = "^class_weights must hold 3 finite values not below 0, one above it, got "
     with pytest.raises(ValueError, match=sentence):
-        probe.run(splits, PATH, class_weights=weights)
+        probe.run(splits, PATH.reg, class_weights=weights)
     for model, hidden in ((linear, []), (two_layer_net, [4])):
         with pytest.raises(ValueError, match=sentence):
             sweep.run(splits, Grid([0.1], [0.0], hidden=hidden), steps=1, classifier=model(class_weights=weights))
@@ -127,7 +127,7 @@ def test_a_cell_has_diverged_when_it_first_did_on_a_fold() -> None:
 def test_a_sweep_with_balanced_weights_comes_to_the_solver_s_optimum(source: Source) -> None:
     splits = data.standard(source)
     weights = data.balanced(splits.train.y, 3)
-    exact = probe.run(splits, Grid(lr=(), reg=[0.01], seed=()), class_weights=weights)
+    exact = probe.run(splits, reg=[0.01], class_weights=weights)
     swept = sweep.run(
         splits,
         Grid(lr=[0.05], reg=[0.01]),
@@ -136,7 +136,7 @@ def test_a_sweep_with_balanced_weights_comes_to_the_solver_s_optimum(source: Sou
         classifier=classifier.linear(class_weights=weights),
     )
     np.testing.assert_allclose(swept.params[:-1], exact.params[:-1], atol=0.05)
-    unweighted = probe.run(splits, Grid(lr=(), reg=[0.01], seed=()))
+    unweighted = probe.run(splits, reg=[0.01])
     assert np.abs(unweighted.params[:-1] - exact.params[:-1]).max() > 0.1
 
 
@@ -145,7 +145,7 @@ def test_cross_validation_is_scikit_learn_s_search(source: Source) -> None:
     of = np.arange(len(rows)) % 4
     folds = data.standard_folds(source, [rows[of == k] for k in range(4)])
     whole = data.standard(replace(source, train=rows, val=rows))
-    found = crossval.run(probe.run, PATH, folds, whole)
+    found = crossval.run(probe.search, PATH, folds, whole)
     size = len(rows) * 3 / 4
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-8, max_iter=10_000))
     strengths = {"logisticregression__C": [1 / (2 * size * reg) for reg in PATH.reg]}
@@ -153,7 +153,7 @@ def test_cross_validation_is_scikit_learn_s_search(source: Source) -> None:
     np.testing.assert_allclose(
         found.result.table["val_accuracy"], theirs.cv_results_["mean_test_score"], atol=2 / len(rows)
     )
-    alone = probe.run(whole, Grid(lr=(), reg=[PATH.reg[found.result.best]], seed=()))
+    alone = probe.run(whole, reg=[PATH.reg[found.result.best]])
     np.testing.assert_array_equal(found.result.params, alone.params)
     assert found.result.test_accuracy == alone.test_accuracy
     assert found.folds.table["converged"].all()
@@ -206,7 +206,7 @@ def test_cross_validation_of_a_sweep_marks_what_diverged(folds: Folds) -> None:
 
 def test_a_grid_with_learning_rates_is_refused_by_the_solver(digits: Splits) -> None:
     with pytest.raises(ValueError, match=r"^grid must have the axis reg alone for a solver, got lr, reg, seed$"):
-        probe.run(digits, Grid(lr=[0.1], reg=[0.1]))
+        probe.search(digits, Grid(lr=[0.1], reg=[0.1]))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_folds_are_of_the_axis_s_own_data(digits: Splits, folds: Folds) -> None:
     with pytest.raises(ValueError, match=r"^grid.fold must be given for folds alone, each below 0, got"):
         sweep.run(digits, Grid(lr=[0.1], reg=[0.1], fold=[0]), steps=1)
     with pytest.raises(ValueError, match=r"^grid.fold must be given for folds alone, each below 3, got"):
-        probe.run(folds, Grid(lr=(), reg=[0.1], seed=()))
+        probe.search(folds, Grid(lr=(), reg=[0.1], seed=()))
     with pytest.raises(
         ValueError, match=r"^parts must be two or more, none empty, of 1000 examples in all, got \(1000,\)$"
     ):

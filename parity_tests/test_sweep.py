@@ -151,7 +151,7 @@ def test_columns_of_zeros_as_on_a_gpu_change_nothing(
     history = not nets_on_folds
     run = functools.partial(sweep.run, splits, grid, steps=60, classifier=model, optimizer=optax.adam, history=history)
     plain = run()
-    monkeypatch.setattr(sweep, "alignment", lambda devices: 48)
+    monkeypatch.setattr(engine.plan, "alignment", lambda devices: 48)
     zeros = run()
     np.testing.assert_array_equal(zeros.table["diverged_at"], plain.table["diverged_at"])
     np.testing.assert_allclose(zeros.losses, plain.losses, rtol=1e-4)
@@ -325,7 +325,7 @@ def test_examples_of_another_precision_than_jax_s_are_refused(x64: bool) -> None
     with jax.enable_x64(x64):
         for search in (
             lambda: sweep.run(splits, Grid([0.1], [0.0]), steps=1),
-            lambda: probe.run(splits, Grid((), [0.1], ())),
+            lambda: probe.run(splits, [0.1]),
         ):
             with pytest.raises(TypeError, match=sentence):
                 search()

@@ -1,9 +1,9 @@
-"""A sweep on disk, to go on from: saved whole or not at all, resumed as the same sweep or not at all.
+"""Checkpoints of a sweep: written atomically, resumed only by the identical sweep.
 
-A checkpoint is one safetensors file: arrays and a text, nothing that runs. It ends in the SHA-256 of all else in it.
+A checkpoint is one safetensors file, arrays and JSON, so that reading it runs no code. It holds the SHA-256 of the rest
+of its contents.
 """
 
-import hashlib
 import json
 import os
 import signal
@@ -21,13 +21,13 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from jaxcls.artifacts.folder import replacing
-from jaxcls.numerics import one_line
+from jaxcls.engine import Snapshot
+from jaxcls.numerics import one_line, sha256
 from jaxcls.result import Timings
-from jaxcls.sweep import Snapshot
 
 NAME = "checkpoint.safetensors"
 ARRAYS, LEAVES = ("losses", "train_accuracy", "val_accuracy"), ("best", "state")  # of a snapshot
-SHARE = 50  # saving may take one part in so many of the time
+SHARE = 50  # saving takes at most one fiftieth of the run time
 
 
 class Stopped(Exception):  # noqa: N818
@@ -44,14 +44,14 @@ class Stopped(Exception):  # noqa: N818
 
 
 class Saver:
-    """``save`` of `jaxcls.sweep.run`: writes a checkpoint into ``folder`` now and then, and whenever a signal comes.
+    """The ``save`` of `jaxcls.sweep.run`: writes checkpoints to ``folder``, for at most 2 % of the run time.
 
-    At most 2 % of the run time. Where several processes train together, after every chunk, so that
-    they agree when; the first of them writes.
+    A signal is answered by a checkpoint too. Several processes that train together save after every chunk, so that all
+    of them save at the same steps, and process 0 writes.
 
     Args:
       folder: an existing one.
-      run: what the sweep is, for `read` to give back; anything that JSON can say.
+      run: a description of the sweep, which `read` returns; JSON values.
 
     Example:
       >>> import tempfile
@@ -67,16 +67,16 @@ class Saver:
       True
     """
 
-    def __init__(self, folder: str | Path, run: Mapping[str, Any]) -> None:
+    def __init__(self, folder: str | Path, run: Mapping[str, object]) -> None:
         self.path, self.run = Path(folder) / NAME, run
         self.signum: int | None = None
         self.saved_at, self.took = -np.inf, 0.0
 
     def __call__(self, take: Callable[[], Snapshot]) -> None:
-        """Save, if it is time to.
+        """Save if a checkpoint is due.
 
         Raises:
-          OSError: the file cannot be written; what was saved before is as it was.
+          OSError: the file cannot be written; the checkpoint before it is intact.
           Stopped: a signal came.
         """
         start = time.perf_counter()
@@ -94,7 +94,7 @@ class Saver:
     def signals(self) -> Iterator[None]:
         """Ctrl-C and SIGTERM end the sweep after the running chunk; a second one ends it at once.
 
-        In the main thread only. Of several processes that train together none could stop alone: there they end at once.
+        In the main thread only. Several processes that train together end at once, since none can stop alone.
         """
         if jax.process_count() > 1:
             yield
@@ -118,11 +118,11 @@ class Saver:
             restore()
 
 
-def write(path: str | Path, snapshot: Snapshot, run: Mapping[str, Any]) -> None:
-    """Write a checkpoint in place of the one that may be there.
+def write(path: str | Path, snapshot: Snapshot, run: Mapping[str, object]) -> None:
+    """Write a checkpoint atomically, replacing an earlier one.
 
     Raises:
-      OSError: it cannot be written; the one that may be there is as it was.
+      OSError: it cannot be written; an earlier one is intact.
     """
     columns = snapshot.table.dtype.names or ()
     arrays = {f"table/{column}": snapshot.table[column] for column in columns}
@@ -140,7 +140,7 @@ def write(path: str | Path, snapshot: Snapshot, run: Mapping[str, Any]) -> None:
 
 
 def read(path: str | Path) -> tuple[Snapshot, dict[str, Any]]:
-    """The snapshot in a checkpoint, and what its sweep was.
+    """The snapshot in a checkpoint, and the description of its sweep.
 
     Raises:
       FileNotFoundError: there is none.
@@ -166,8 +166,8 @@ def read(path: str | Path) -> tuple[Snapshot, dict[str, Any]]:
         raise ValueError(f"{path} is damaged and cannot be resumed: {one_line(error)}") from None
 
 
-def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What two runs differ in, a phrase each.
+def differences(saved: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
+    """The differences between two runs, one phrase each.
 
     Example:
       >>> differences({"lr": [0.1], "jax": "0.10.1"}, {"lr": [0.1], "jax": "0.10.2"})
@@ -186,8 +186,4 @@ def _structured(columns: Mapping[str, NDArray]) -> NDArray:
 
 
 def _digest(arrays: Mapping[str, NDArray], text: str) -> NDArray[np.uint8]:
-    digest = hashlib.sha256(text.encode())
-    for name, array in sorted(arrays.items()):
-        digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
-        digest.update(array.data)
-    return np.frombuffer(digest.digest(), np.uint8)
+    return np.frombuffer(sha256(sorted(arrays.items()), text), np.uint8)

@@ -1,4 +1,4 @@
-"""What the commands have in common: how they start and end, and what they say of a run."""
+"""Parts shared by the commands: exit codes, and the lines printed for a run."""
 
 import os
 import shlex
@@ -17,9 +17,9 @@ from jaxcls.result import SweepResult
 
 
 def run(command: Callable[[], int]) -> int:
-    """The exit code of a command: a mistake ends in one line and 2, Ctrl-C in one line and 130.
+    """The exit code of a command: 2 and one line for an error, 130 and one line for Ctrl-C.
 
-    A reader that has seen enough, as ``| head`` has, ends it without a word, as it would end any other program.
+    A closed pipe, as after ``| head``, ends it silently.
     """
     try:
         code = command()
@@ -38,12 +38,12 @@ def run(command: Callable[[], int]) -> int:
 
 
 def script(main: Callable[[list[str], str], int]) -> int:
-    """`run` for a program of its own, by the name that it was called by."""
+    """`run` for a script, named as it was called."""
     return run(lambda: main(sys.argv[1:], f"python {shlex.quote(sys.argv[0])}"))
 
 
 def paragraphs(text: str | None) -> str:
-    """A module's docstring as tyro shows it line by line.
+    """A module's docstring with each line a paragraph, so that tyro keeps its lines.
 
     Example:
       >>> paragraphs("One.\\n\\ntwo\\nthree\\n")
@@ -53,7 +53,7 @@ def paragraphs(text: str | None) -> str:
 
 
 def print_data(splits: Splits, roles: Sequence[str], more: str = "") -> None:
-    """Print what runs where, and the data that it has for these roles; ``more`` ends the last line."""
+    """Print the versions, the device and the data of these roles; ``more`` ends the last line."""
     sizes = ", ".join(f"{len(split.y):,} {role}" for role, split in splits.items() if role in roles)
     print(f"jaxcls    {jaxcls.__version__} with jax {jax.__version__}, on {record.device()}")
     print(f"data      {splits.name}: {sizes} examples")
@@ -61,7 +61,7 @@ def print_data(splits: Splits, roles: Sequence[str], more: str = "") -> None:
 
 
 def print_edges(result: SweepResult, best: int) -> None:
-    """Print where the best cell lies on the grid's boundary, and what to try next."""
+    """Print the axes on whose boundary the best cell lies, each with values to try next."""
     for axis, values in result.grid.beyond(best).items():
         print(f"edge      {edge(axis, values)}")
         print(f"          --{axis} {' '.join(f'{value:g}' for value in values)}")
@@ -75,7 +75,7 @@ def print_wrote(paths: Sequence[Path]) -> None:
 
 
 def print_prediction(folder: Path, result: SweepResult) -> None:
-    """Print how to predict, by the command and by lines that need nothing of jaxcls."""
+    """Print the command that predicts, and lines that predict without jaxcls."""
     print(f"\nTo predict labels: jaxcls predict {shlex.quote(str(folder))} FEATURES")
     print("or y for raw features X [N, d], in numpy or JAX; in torch: torchref.load\n")
     print(record.reload_lines(folder / "best.safetensors", "numpy", result.params))

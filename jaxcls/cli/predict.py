@@ -57,7 +57,7 @@ def main(args: list[str], program: str) -> int:
 
 
 def logits(best: dict[str, NDArray], X: NDArray) -> NDArray[np.floating]:
-    """The scores of raw features, ``[N, C]``, by the arrays of ``best.safetensors``."""
+    """The logits of raw features, ``[N, C]``, from the arrays of ``best.safetensors``."""
     X = (X - best["mean"]) / best["scale"]
     if "W" in best:
         return X @ best["W"][:-1] + best["W"][-1]
@@ -67,7 +67,7 @@ def logits(best: dict[str, NDArray], X: NDArray) -> NDArray[np.floating]:
 
 
 def table(answer: NDArray, names: NDArray) -> str:
-    """Labels, one a line, or the probabilities under the names of their classes, as CSV."""
+    """Labels, one per line, or probabilities with the class names as header, as CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["label"] if answer.ndim == 1 else names)

@@ -91,7 +91,7 @@ def run(config: Config, program: str) -> int:
 
 
 def read(config: Config) -> Source:
-    """The files as one source, and which rows of it are for what."""
+    """The files as one source, with train/val/test row indices."""
     if config.val and config.folds:
         raise ValueError("--val and --folds are two ways to choose: give one of them")
     if config.folds < 0 or config.folds == 1:
@@ -121,7 +121,7 @@ def is_split(source: Source) -> bool:
 
 
 def held_out(config: Config, given: dict[str, Source]) -> Source:
-    """These files as one source; what no file is given for is held out of train, class by class."""
+    """These files as one source; splits without a file are held out of train, class by class."""
     names = {role: classes(source) for role, source in given.items()}
     number = {name: k for k, name in enumerate(names["train"])}
     labels = []
@@ -148,7 +148,7 @@ def held_out(config: Config, given: dict[str, Source]) -> Source:
 
 
 def classes(source: Source) -> tuple[str, ...]:
-    """The names of a file's classes: of numbers, those too that `load_npz` saw outside its train alone."""
+    """The names of a file's classes, numbers up to the largest label included."""
     numbers = range(min(int(source.y.max()), len(source.y)) + 1)  # of more, `Splits` says that they are no classes
     return max(source.class_names, tuple(map(str, numbers)), key=len)
 
@@ -168,7 +168,7 @@ def hyperparameters(config: Config) -> Grid:
 def choose(config: Config, source: Source, splits: Splits, grid: Grid) -> SweepResult:
     """Train all cells and choose the best: on val, or by cross-validation on train."""
     weights = data.balanced(splits.train.y, splits.num_classes) if config.class_weight == "balanced" else None
-    search = functools.partial(probe.run, class_weights=weights)
+    search: crossval.Search = functools.partial(probe.search, class_weights=weights)
     if config.solver != "newton":
         search = functools.partial(
             sweep.run,
@@ -188,12 +188,12 @@ def choose(config: Config, source: Source, splits: Splits, grid: Grid) -> SweepR
 
 
 def asked(config: Config) -> dict[str, object]:
-    """What the user asked for, as JSON can say it."""
+    """The command line as JSON values."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
 
 
 def announce(config: Config, splits: Splits, grid: Grid, out: Path) -> None:
-    """Say what is about to happen."""
+    """Print the data and the grid of the probe that is about to start."""
     axes = " x ".join(f"{len(values)} {axis}" for axis, values in grid.axes.items())
     count = np.bincount(splits.train.y, minlength=splits.num_classes)
     roles = ("train", "test") if config.folds else ("train", "val", "test")
@@ -204,7 +204,7 @@ def announce(config: Config, splits: Splits, grid: Grid, out: Path) -> None:
 
 
 def report(config: Config, result: SweepResult, splits: Splits, paths: list[Path], seconds: float) -> None:
-    """Print the best cells, how good the best one is, and what was written."""
+    """Print the best cells, the scores of the best one, and the files written."""
     table, axes = result.table, list(result.grid.axes)
     shown = best_first(table["rank"])[:MOST_ROWS]
     print("\n" + " ".join(f"{axis:>10}" for axis in axes), f"{'train acc':>10} {'val acc':>9} {'rank':>5}")
@@ -213,7 +213,7 @@ def report(config: Config, result: SweepResult, splits: Splits, paths: list[Path
         print(f"{cell} {row['train_accuracy']:10.4f} {row['val_accuracy']:9.4f} {row['rank']:5d}")
     if len(table) > MOST_ROWS:
         print(f"... the best {MOST_ROWS} of {len(table)} cells; all are in {paths[0]}")
-    if "converged" in (table.dtype.names or ()):
+    if config.solver == "newton":
         gap, converged = table["gap"] / table["train_loss"], table["converged"]
         print(f"\nsolved    {converged.sum()} of {len(table)} converged", end="")
         print(f", to within {gap[converged].max():.0e} of the least loss" if converged.any() else "")
@@ -225,6 +225,7 @@ def report(config: Config, result: SweepResult, splits: Splits, paths: list[Path
         print("\nevery cell diverged: try lower learning rates")
         return
     row = table[result.best]
+    assert splits.test
     predicted = np.asarray(softmax.predict(result.params, softmax.append_ones(splits.test.X)))
     balanced = balanced_accuracy_score(splits.test.y, predicted)
     by = f"the mean of {config.folds} folds" if config.folds else "val"

@@ -1,4 +1,4 @@
-"""``jaxcls report``: a finished run's page, made anew from what stands in its folder."""
+"""``jaxcls report``: the page of a finished run, written again from its folder."""
 
 from pathlib import Path
 

@@ -35,7 +35,7 @@ from jaxcls.result import SweepResult, best_first
 from jaxcls.train import Optimizer
 
 PRECISIONS = {"highest": "highest", "tf32": "tensorfloat32", "bf16x3": "BF16_BF16_F32_X3"}
-Saved = tuple[sweep.Snapshot, dict[str, Any]]  # what `checkpoint.read` returns
+Saved = tuple[sweep.Snapshot, dict[str, Any]]
 MOST_ROWS = 100  # of the table, on the screen
 WIDTHS = {"lr": 12, "reg": 12, "hidden": 7, "seed": 5}
 
@@ -145,7 +145,7 @@ def main(args: list[str], program: str) -> int:
 
 
 def run(config: Config, saved: Saved | None, program: str) -> int:
-    """Run the sweep, from what an earlier run saved if there is that; the exit code."""
+    """Run the sweep, from a checkpoint if one is given; the exit code."""
     started = time.perf_counter()
     if config.distributed:
         jax.distributed.initialize()
@@ -155,34 +155,33 @@ def run(config: Config, saved: Saved | None, program: str) -> int:
     loaded_s = time.perf_counter() - started
     name = config.preset if config.data == PRESETS[config.preset].data else Path(config.data).stem
     out = config.resume or config.out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    options: dict[str, Any] = {
-        "steps": config.steps,
-        "batch_size": config.batch_size,
-        "classifier": model(config),
-        "optimizer": optimizer(config, splits),
-        "devices": jax.devices() if config.devices == "all" or config.distributed else None,
-    }
-    plan = sweep.plan(splits, grid, **options)
-    # The courses record a net's accuracies during training, and of the linear classifier the loss alone.
-    options["history"] = bool(grid.hidden)
+    plan = sweep.plan(
+        splits,
+        grid,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        classifier=model(config),
+        optimizer=optimizer(config, splits),
+        history=bool(grid.hidden),  # the courses record accuracies during training of a net, not of a linear classifier
+        devices=jax.devices() if config.devices == "all" or config.distributed else None,
+    )
     kept = {"preset": "digits", "out": config.out, "resume": config.resume}
     command = record.command(program, config, vars(PRESETS[config.preset]) | kept)
     depends_on = dependencies(config, splits, plan)
     asked_for = {"command": command, "config": asked(config), "depends_on": depends_on}
-    if saved:
-        options["resume"], earlier = saved
-        if others := checkpoint.differences(earlier["depends_on"], depends_on):
-            raise ValueError(f"{out} cannot be resumed as another run: {'; '.join(others)}")
+    snapshot, earlier = saved or (None, {"depends_on": depends_on})
+    if others := checkpoint.differences(earlier["depends_on"], depends_on):
+        raise ValueError(f"{out} cannot be resumed as another run: {'; '.join(others)}")
     saver = checkpoint.Saver(out, asked_for)
     if jax.process_index() > 0:  # only process 0 prints and writes files
-        return 0 if sweep.run(splits, grid, save=saver, **options).best is not None else 1
+        return 0 if sweep.execute(plan, splits, save=saver, resume=snapshot).best is not None else 1
     with claim(out, resume=saved is not None):
-        announce(config, splits, grid, plan, out)
+        announce(config, splits, plan, out)
         try:
             with Progress() as progress, saver.signals():
-                result = sweep.run(splits, grid, callback=progress, save=saver, **options)
+                result = sweep.execute(plan, splits, callback=progress, save=saver, resume=snapshot)
         except checkpoint.Stopped as stopped:
-            report_stopped(stopped, grid, plan, f"{program} --resume {shlex.quote(str(out))}")
+            report_stopped(stopped, plan, f"{program} --resume {shlex.quote(str(out))}")
             return 128 + stopped.signum
         written = time.perf_counter()
         paths = record.write(out, result, splits, asked_for) + plots.save(out, result, splits)
@@ -195,7 +194,7 @@ def run(config: Config, saved: Saved | None, program: str) -> int:
 
 
 def asked(config: Config) -> dict[str, object]:
-    """What the user asked for, as JSON can say it."""
+    """The command line as JSON values."""
     return {
         name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
         for name, value in asdict(config).items()
@@ -203,8 +202,8 @@ def asked(config: Config) -> dict[str, object]:
     }
 
 
-def dependencies(config: Config, splits: Splits, plan: list[sweep.Part]) -> dict[str, object]:
-    """All that a bit of the results may depend on."""
+def dependencies(config: Config, splits: Splits, plan: sweep.Plan) -> dict[str, object]:
+    """Everything that the bits of a result may depend on."""
     elsewhere = {"out", "data", "data_dir"}  # where things are; the data have a fingerprint
     return {
         **{name: value for name, value in asked(config).items() if name not in elsewhere},
@@ -212,7 +211,7 @@ def dependencies(config: Config, splits: Splits, plan: list[sweep.Part]) -> dict
         **record.machine(),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
         "number of devices": jax.device_count(),
-        "blocks": [list(rows.shape) for part in plan for rows in part.blocks],
+        "blocks": [list(block.rows.shape) for block in plan.blocks],
         **record.versions(),
     }
 
@@ -261,22 +260,21 @@ def read(config: Config) -> Source:
     raise ValueError(f"--data must be digits, cifar10 or the path of an .npz, got {config.data}")
 
 
-def announce(config: Config, splits: Splits, grid: Grid, plan: list[sweep.Part], out: Path) -> None:
-    """Say what is about to happen."""
-    axes = " x ".join(f"{len(values)} {axis}" for axis, values in grid.axes.items())
-    total = max(part.need.data + part.blocks[0].size * part.need.cell for part in plan)
-    blocks = sum(len(part.blocks) for part in plan)
+def announce(config: Config, splits: Splits, plan: sweep.Plan, out: Path) -> None:
+    """Print the data, the grid and the memory of the sweep that is about to start."""
+    axes = " x ".join(f"{len(values)} {axis}" for axis, values in plan.grid.axes.items())
+    blocks = len(plan.blocks)
     decay = f", decay {config.decay:g} an epoch" if config.decay != 1 else ""
     console.print_data(splits, ("train", "val", "test"))
-    print(f"grid      {axes} = {len(grid):,} cells")
+    print(f"grid      {axes} = {len(plan.grid):,} cells")
     print(f"          {config.steps:,} steps of {config.batch_size} examples, {config.optimizer}{decay}")
-    print(f"memory    about {megabytes(total)}, of it {megabytes(plan[0].need.data)} data", end="")
+    print(f"memory    about {megabytes(plan.nbytes)}, of it {megabytes(plan.groups[0].memory.data)} data", end="")
     print(f"; {blocks} blocks, one after another" if blocks > 1 else "")
     print(f"folder    {out}/")
 
 
 class Progress:
-    """The progress bar, after the time of compilation; disabled when stderr is not a terminal."""
+    """A progress bar, shown after compilation; disabled when stderr is not a terminal."""
 
     bar: Any  # tqdm's, once all is compiled
 
@@ -286,7 +284,7 @@ class Progress:
         return self
 
     def __call__(self, row: sweep.Figures) -> None:
-        """Move on to where a sweep's callback says it is."""
+        """Move the bar to the step of a callback's row."""
         if self.bar is None:
             print(f"{time.perf_counter() - self.started:.1f} s", flush=True)
             self.bar = tqdm(
@@ -337,33 +335,33 @@ def report(result: SweepResult, paths: list[Path], seconds: dict[str, float]) ->
         console.print_prediction(paths[0].parent, result)
 
 
-def report_stopped(stopped: checkpoint.Stopped, grid: Grid, plan: list[sweep.Part], resume: str) -> None:
-    """Print how far every cell is, and how to go on."""
+def report_stopped(stopped: checkpoint.Stopped, plan: sweep.Plan, resume: str) -> None:
+    """Print the progress of every cell, and the command that resumes the run."""
     snapshot = stopped.snapshot
     table, losses, block, step = snapshot.table, snapshot.losses, snapshot.block, snapshot.step
-    blocks = [rows for part in plan for rows in part.blocks]
+    blocks, axes = plan.blocks, list(plan.grid.axes)
 
     def how_far(k: int) -> str:
         if table["diverged_at"][k] >= 0:
             return f"diverged at step {table['diverged_at'][k]}"
-        if not step or k not in blocks[block]:
+        if not step or k not in blocks[block].rows:
             return "not begun"
         finite = np.isfinite(losses[k, :step])
         return (
             f"loss {losses[k, step - 1]:.4f} at step {step}" if finite.all() else f"diverged at step {finite.argmin()}"
         )
 
-    order = np.argsort(table, order=list(grid.axes))
+    order = np.argsort(table, order=axes)
     if len(table) > MOST_ROWS:
         order = order[np.argsort(losses[order, step - 1])][:MOST_ROWS]
-    print_table(table, list(grid.axes), order, how_far)
+    print_table(table, axes, order, how_far)
     signum, (_, steps) = signal.Signals(stopped.signum), losses.shape
     print(f"\nstopped   by {signum.name} after {block * steps + step:,} of {len(blocks) * steps:,} steps; to go on:")
     print(f"          {resume}")
 
 
 def print_table(table: np.ndarray, axes: list[str], shown: np.ndarray, else_say: Callable[[int], str]) -> None:
-    """Print these rows: cell, accuracies and rank; of cells without, what there is to say."""
+    """Print these rows: cell, accuracies and rank, or ``else_say`` of cells without rank."""
     print("\n" + " ".join(f"{axis:>{WIDTHS[axis]}}" for axis in axes), f"{'train acc':>10} {'val acc':>9} {'rank':>6}")
     for k in shown.tolist():
         row = table[k]
@@ -381,12 +379,12 @@ def tied(table: np.ndarray) -> bool:
 
 
 def megabytes(count: int) -> str:
-    """Bytes, in words."""
+    """A number of bytes as text."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def parse(args: list[str], program: str) -> tuple[Config, Saved | None]:
-    """Read the command line; what it leaves out comes from the run it resumes, or else the preset it names."""
+    """Read the command line; defaults come from the run to resume, or from the preset."""
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--preset", nargs="?", default="digits")
     first.add_argument("--resume", nargs="?", type=Path)
@@ -399,7 +397,7 @@ def parse(args: list[str], program: str) -> tuple[Config, Saved | None]:
 
 
 def recorded(run: Mapping[str, Any]) -> Config:
-    """What `asked` was given."""
+    """The `Config` from which `asked` returned ``run``."""
     found = {}
     for field in fields(Config):
         value = run.get(field.name, field.default)

@@ -1,4 +1,4 @@
-"""From raw examples to splits: the two courses' ways with CIFAR-10, and standardisation for everything else."""
+"""Protocols that turn raw examples into splits: standardisation, and the two courses' CIFAR-10."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from jaxcls.data.splits import Folds, Split, Splits, prepare
 
 
 def standard(source: Source) -> Splits:
-    """Every feature to mean 0 and standard deviation 1 over train; a constant feature is only centred.
+    """Standardise every feature to mean 0 and standard deviation 1 over train; centre a constant one.
 
     Example:
       >>> from jaxcls import data
@@ -23,10 +23,10 @@ def standard(source: Source) -> Splits:
 
 
 def standard_folds(source: Source, parts: Sequence[NDArray[np.integer]]) -> Folds:
-    """The same for each fold: mean 0 and standard deviation 1 over all parts but the one that it holds out.
+    """Standardise each fold by its own train, all parts but the one held out.
 
     Args:
-      source: the examples; its own splits are not looked at.
+      source: the examples; its own splits are ignored.
       parts: rows of each part.
 
     Raises:
@@ -52,7 +52,7 @@ def standard_folds(source: Source, parts: Sequence[NDArray[np.integer]]) -> Fold
 
 
 def cs231n(source: Source) -> Splits:
-    """CIFAR-10 as CS231n prepares it: pixels 0 to 255, height-width-channel, minus the mean image of train.
+    """CS231n's CIFAR-10: pixels 0 to 255, height-width-channel, minus the mean image of train.
 
     Train is the first 49,000 images, val the next 1,000, test the first 1,000 of the test set: ``D = 3072``.
 
@@ -68,7 +68,7 @@ def cs231n(source: Source) -> Splits:
 
 
 def eecs498(source: Source) -> Splits:
-    """CIFAR-10 as EECS 498-007 prepares it: pixels / 255, channel-height-width, minus each channel's mean.
+    """EECS 498-007's CIFAR-10: pixels / 255, channel-height-width, minus each channel's mean.
 
     The means are over all 50,000 training images; train is the first 40,000 of them, val the last 10,000,
     test the 10,000 of the test set: ``D = 3072``.
@@ -88,7 +88,7 @@ PROTOCOLS: dict[str, Callable[[Source], Splits]] = {"standard": standard, "cs231
 
 
 def _moments(X: NDArray) -> tuple[NDArray, NDArray]:
-    """Each feature's mean and standard deviation, 1 where that is 0 but for the mean's rounding."""
+    """Mean and standard deviation of each feature; 1 for a deviation within the rounding of the mean."""
     with np.errstate(over="ignore", invalid="ignore"):
         mean, scale = X.mean(axis=0, dtype=np.float64), X.std(axis=0, dtype=np.float64)
     if not (finite := np.isfinite(mean) & np.isfinite(scale)).all():
@@ -100,7 +100,7 @@ def _moments(X: NDArray) -> tuple[NDArray, NDArray]:
 
 
 def _labels(y: NDArray[np.integer]) -> NDArray[np.int32]:
-    """In 32 bits; what they cannot hold stays out of range, where 2**32 would become 0."""
+    """Labels as int32, clipped, so that 2**32 stays out of range and does not become 0."""
     return np.clip(y, np.iinfo(np.int32).min, np.iinfo(np.int32).max).astype(np.int32)
 
 

@@ -1,13 +1,13 @@
-"""Prepared examples: what the trainer takes, and the one place where their values are checked."""
+"""Prepared examples for the trainer, with the one check of their values."""
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
+
+from jaxcls.numerics import sha256
 
 BLOCK = 1024  # examples prepared at once, in float64
 
@@ -44,7 +44,7 @@ def check_examples(X: NDArray, y: NDArray, X_name: str = "X", y_name: str = "y")
 
 
 def _to_ranks(X: NDArray, y: NDArray) -> str:
-    """How what is commonly given in place of a matrix and a row of labels becomes that."""
+    """A hint for the common shapes that are not a matrix and a vector of labels."""
     if X.ndim > 2:
         return ": X.reshape(len(X), -1) makes rows of pictures"
     if X.ndim == 2 and y.ndim == 2:
@@ -78,7 +78,7 @@ class Split:
 
 
 class _Sizes:
-    """What splits and folds have in common."""
+    """Sizes of splits and folds."""
 
     train: Split
     class_names: tuple[str, ...]
@@ -101,14 +101,14 @@ class _Sizes:
 
 @dataclass(frozen=True, eq=False)
 class Splits(_Sizes):
-    """Train, validation and test examples, prepared alike: ``X = (raw - mean) / scale``.
+    """Train, validation and test examples, all prepared by ``X = (raw - mean) / scale``.
 
     Attributes:
-      train, val, test: the examples.
+      train, val, test: the examples; no test where none is to be scored.
       class_names: a name for each of the C classes.
-      mean, scale: ``[D]``, float64, how raw features were prepared; a saved model carries them along.
-      pixels: where each picture element of an example lies in its features, ``[height, width]`` or
-        ``[height, width, 3]``; None when examples are not pictures.
+      mean, scale: ``[D]``, float64, of the raw features; saved with a model.
+      pixels: column of each pixel in the features, ``[height, width]`` or ``[height, width, 3]``; None when examples
+        are not images.
       name: source and protocol, for the record.
 
     Raises:
@@ -117,7 +117,7 @@ class Splits(_Sizes):
 
     train: Split
     val: Split
-    test: Split
+    test: Split | None
     class_names: tuple[str, ...]
     mean: NDArray[np.floating]
     scale: NDArray[np.floating]
@@ -135,8 +135,9 @@ class Splits(_Sizes):
             raise ValueError(f"train must hold at least two classes, got only class {self.train.y[0]}")
 
     def items(self) -> tuple[tuple[str, Split], ...]:
-        """The three splits with their names, train first."""
-        return ("train", self.train), ("val", self.val), ("test", self.test)
+        """The splits with their names, train first."""
+        test = () if self.test is None else (("test", self.test),)
+        return ("train", self.train), ("val", self.val), *test
 
     @property
     def parts(self) -> tuple[int, ...]:
@@ -145,23 +146,23 @@ class Splits(_Sizes):
 
     def fingerprint(self) -> str:
         """SHA-256 over every prepared example and label: equal only if the data are, byte for byte."""
-        return _sha256([array for _, split in self.items() for array in (split.X, split.y)])
+        return sha256(("", array) for _, split in self.items() for array in (split.X, split.y)).hex()
 
 
 @dataclass(frozen=True, eq=False)
 class Folds(_Sizes):
-    """Examples in parts, each of which is held out in turn: fold k trains on all but the k-th, and validates on that.
+    """Examples in parts for cross-validation: fold k validates on part k and trains on all others.
 
     Attributes:
       train: all examples, part by part, prepared by the mean and scale of all: ``X = (raw - mean) / scale``.
       parts: how many examples each part has.
-      mean, scale: ``[D]``, float64, those of all.
-      fold_mean, fold_scale: ``[K, D]``, how each fold prepares its X once more, by its own train alone.
+      mean, scale: ``[D]``, float64, of all examples.
+      fold_mean, fold_scale: ``[K, D]``, the further standardisation of X by each fold's own train.
       class_names: a name for each of the C classes.
       name: source and protocol, for the record.
 
     Raises:
-      ValueError: the parts are not at least two, one is empty, or they are not those of train; a label is outside
+      ValueError: there are fewer than two parts, one is empty, or they do not add up to train; a label is outside
         ``[0, C)``.
     """
 
@@ -187,20 +188,21 @@ class Folds(_Sizes):
         return len(self.parts)
 
     def fingerprint(self) -> str:
-        """SHA-256 over every example and label, and over how each fold prepares them."""
-        return _sha256([self.train.X, self.train.y, np.array(self.parts), self.fold_mean, self.fold_scale])
+        """SHA-256 over every example and label, the parts, and each fold's standardisation."""
+        moments = self.fold_mean, self.fold_scale
+        return sha256(("", array) for array in (self.train.X, self.train.y, np.array(self.parts), *moments)).hex()
 
     def split(self, fold: int) -> Splits:
-        """This fold's examples, prepared; what it holds out is both val and test."""
+        """This fold's examples, prepared: val is the part held out, and there is no test set."""
         held_out = np.repeat(np.arange(self.num_folds), self.parts) == fold
         mean, scale = self.fold_mean[fold], self.fold_scale[fold]
         train, val = (Split(prepare(self.train.X[r], mean, scale), self.train.y[r]) for r in (~held_out, held_out))
         mean, scale = self.mean + self.scale * mean, self.scale * scale  # of raw features
-        return Splits(train, val, val, self.class_names, mean, scale, None, self.name)
+        return Splits(train, val, None, self.class_names, mean, scale, None, self.name)
 
 
 def balanced(y: NDArray[np.integer], num_classes: int) -> NDArray[np.floating]:
-    """What an example of each class has to count for all classes to count alike, ``[C]``: 1 on average over ``y``.
+    """Balanced class weights ``N / (C · count)``, ``[C]``: 1 on average over ``y``.
 
     Example:
       >>> import numpy as np
@@ -215,7 +217,7 @@ def balanced(y: NDArray[np.integer], num_classes: int) -> NDArray[np.floating]:
 def prepare(X: NDArray, mean: NDArray, scale: NDArray) -> NDArray[np.floating]:
     """``(X - mean) / scale`` in float64, then rounded to JAX's default float.
 
-    Rounded before, features whose mean is large beside their deviation would lose what tells them apart.
+    Rounding first would lose the variation of features whose mean is large beside their deviation.
 
     Args:
       X: raw features, ``[N, D]``, of any real dtype.
@@ -233,14 +235,6 @@ def prepare(X: NDArray, mean: NDArray, scale: NDArray) -> NDArray[np.floating]:
             rows = slice(first, first + BLOCK)
             prepared[rows] = np.subtract(X[rows], mean, dtype=np.float64, casting="unsafe") / scale
     return prepared
-
-
-def _sha256(arrays: Sequence[NDArray]) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def _check_labels(y: NDArray[np.integer], num_classes: int, role: str) -> None:

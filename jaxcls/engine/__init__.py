@@ -1,26 +1,33 @@
-"""How a grid becomes one compiled program: blocks of cells, the step of all of them, their devices."""
+"""How a grid becomes one compiled program: its plan, the step of all cells, their devices, the progress."""
 
-from jaxcls.engine import cells, program
+from jaxcls.engine import cells, plan, program
 from jaxcls.engine.cells import Examples, Problem, Replicates
-from jaxcls.engine.devices import CELLS, EVERYWHERE, alignment, fetch, mesh, on_each, put
-from jaxcls.engine.plan import blocks, groups
-from jaxcls.engine.program import Cells, without_keys
+from jaxcls.engine.devices import BY_CELL, CELLS, EVERYWHERE, alignment, mesh, put
+from jaxcls.engine.plan import Block, Group, Plan, plan_sweep
+from jaxcls.engine.program import Program
+from jaxcls.engine.progress import Figures, Progress, Snapshot
+from jaxcls.engine.schedule import Schedule
 
 __all__ = [
+    "BY_CELL",
     "CELLS",
     "EVERYWHERE",
-    "Cells",
+    "Block",
     "Examples",
+    "Figures",
+    "Group",
+    "Plan",
     "Problem",
+    "Program",
+    "Progress",
     "Replicates",
+    "Schedule",
+    "Snapshot",
     "alignment",
-    "blocks",
     "cells",
-    "fetch",
-    "groups",
     "mesh",
-    "on_each",
+    "plan",
+    "plan_sweep",
     "program",
     "put",
-    "without_keys",
 ]

@@ -1,34 +1,34 @@
-"""A whole grid as one program.
+"""A whole grid as one wide matrix product.
 
-Every cell sees the same minibatch, so the scores of all G cells are one product, ``X[B, D]`` with ``W[D, C·G]``:
-the cells lie last in each array, as `jaxcls.numerics.stack` has them. Replicates (seeds) differ in their minibatches
-too, so they are a batch of S such products, and come first: W is ``[S, D, C, G]``.
+Every cell sees the same minibatch, so the logits of all G cells are one product, ``X[B, D]`` with ``W[D, C·G]``:
+parameters have a trailing cell axis, as in `jaxcls.numerics.stack`. Replicates (seeds) have their own minibatches,
+so they are a batch of S such products, with a leading axis: W is ``[S, D, C, G]``.
 
 Folds are replicates too. The examples lie on the device once, part by part, and a replicate draws from all parts but
-the one that it holds out. Data that are split once have two parts, train and val, and all replicates hold out val.
+the one held out. Data that are split once have two parts, train and val, and every replicate holds out val.
 
-Nets of several hidden sizes are all as wide as the widest, ``W1[D, H, G]``, and begin with zeros where they have
-no units. A unit whose weights in and out are zero has a gradient of exactly zero, so they stay zeros.
+Nets of several hidden sizes are padded to the widest, ``W1[D, H, G]``, with zeros for the missing units. A unit whose
+incoming and outgoing weights are zero has a gradient of exactly zero, so the padding stays zero.
 
-On a GPU the features end in columns of zeros, as `jaxcls.engine.devices.alignment` says. What is multiplied by them
-begins with zeros, and has a gradient of exactly zero, too.
+On a GPU the features are padded with zero columns, see `jaxcls.engine.devices.alignment`. Their weights begin at zero
+and have a gradient of exactly zero, too.
 
-Such zeros are for optimizers that preserve them, as `preserves_zero_padding` finds out: those that work element by
-element, or by norms. One that takes means over an array, or adds noise, has one program per size, and no zeros.
+Zero padding needs an optimizer that preserves it, which `preserves_zero_padding` tests: all that work element by
+element or by norms do. One that takes means over an array, or adds noise, gets one program per size, unpadded.
 
-Cells share nothing but their data: one that overflows leaves the others as they were, bit for bit.
+Cells share nothing but their data: a cell that overflows changes no bit of another.
 """
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, Integer, Key
+from jaxtyping import Array, Float, Int, Integer, Key, PyTree
 
 from jaxcls import train
 from jaxcls.classifier import LINEAR, Classifier, Params
@@ -39,29 +39,47 @@ from jaxcls.train import Hyper, Optimizer, Score, State
 
 
 class Problem(NamedTuple):
-    """What all cells have in common."""
+    """Everything that the cells of a group share.
+
+    Attributes:
+      classifier, optimizer: those of the sweep.
+      sizes: ``(num_features, *num_hidden, num_classes)`` of each size that a cell may have, in ascending order.
+      dtype: of examples and params.
+      parts: how many examples each part has.
+      alignment: X is padded to a multiple of so many columns.
+    """
 
     classifier: Classifier
     optimizer: Optimizer
-    sizes: tuple[tuple[int, ...], ...]  # (num_features, *num_hidden, num_classes); a cell has one of these, rising
+    sizes: tuple[tuple[int, ...], ...]
     dtype: jnp.dtype
-    parts: tuple[int, ...]  # how many examples each part has
-    alignment: int = 1  # X has a multiple of so many columns
+    parts: tuple[int, ...]
+    alignment: int = 1
 
 
 class Replicates(NamedTuple):
-    """What each replicate has of its own."""
+    """The PRNG key and the held-out part of each replicate.
 
-    key: Key[Array, "S"]  # draws its initial weights and its minibatches
-    held_out: Int[Array, "S"]  # the part that it is not trained on, but validated
+    Attributes:
+      key: draws the initial weights and the minibatches.
+      held_out: the part that the replicate is validated on.
+    """
+
+    key: Key[Array, "S"]
+    held_out: Int[Array, "S"]
 
 
 class Examples(NamedTuple):
-    """All examples, part by part."""
+    """All examples, part by part.
+
+    Attributes:
+      X, y: the examples and their labels.
+      mean, scale: standardisation of X while each part is held out; None for data that are split once.
+    """
 
     X: Float[Array, "N D"]
     y: Integer[Array, "N"]
-    mean: Float[Array, "P D"] | None = None  # how to prepare them where a part is held out; None if they are prepared
+    mean: Float[Array, "P D"] | None = None
     scale: Float[Array, "P D"] | None = None
 
 
@@ -73,7 +91,7 @@ def problem(
     optimizer: Optimizer = optax.sgd,
     alignment: int = 1,
 ) -> Problem:
-    """What the cells of a sweep over ``data`` have in common, those of the ``hidden`` sizes if there are any.
+    """The `Problem` of a sweep over ``data``; for nets, of the cells with these ``hidden`` sizes.
 
     Example:
       >>> from jaxcls import data
@@ -88,7 +106,7 @@ def problem(
 
 @functools.lru_cache
 def preserves_zero_padding(classifier: Classifier, optimizer: Optimizer, num_classes: int) -> bool:
-    """Whether params train as they would without the zeros behind them, by training a few with and without.
+    """Whether zero padding leaves training unchanged, tested on a few params with and without.
 
     Example:
       >>> import optax
@@ -99,7 +117,7 @@ def preserves_zero_padding(classifier: Classifier, optimizer: Optimizer, num_cla
 
     def trained(params: Params) -> Params:
         state = transformation.init(params)
-        for size in (1, 1000):  # what clips large gradients is to do so
+        for size in (1, 1000):  # 1000 reaches the threshold of gradient clipping
             grads = jax.tree.map(lambda leaf: size * leaf, params)  # noqa: B023
             updates, state = transformation.update(grads, state, params)
             params = optax.apply_updates(params, updates)
@@ -111,15 +129,19 @@ def preserves_zero_padding(classifier: Classifier, optimizer: Optimizer, num_cla
 
     few = jax.tree.map(lambda leaf: jnp.sin(1 + jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape), shapes(2))
 
-    def behind(params: Params) -> Params:
+    def padded(params: Params) -> Params:
         return jax.tree.map(widen, params, shapes(3))
 
-    without, padded = jax.jit(lambda: (behind(trained(few)), trained(behind(few))))()
-    return jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.allclose(a, b, rtol=1e-4, atol=1e-6)), without, padded))
+    without, with_zeros = jax.jit(lambda: (padded(trained(few)), trained(padded(few))))()
+    return jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.allclose(a, b, rtol=1e-4, atol=1e-6)), without, with_zeros))
 
 
 def cell(problem: Problem) -> State:
-    """The shapes and dtypes of one cell's state; nothing is computed."""
+    """Shapes and dtypes of one cell's state, without computing it.
+
+    Raises:
+      ValueError: the optimizer branches on lr, which is traced.
+    """
     number = jnp.zeros((), problem.dtype)
     params = _params(problem, _widest(problem))
     try:
@@ -132,7 +154,7 @@ def cell(problem: Problem) -> State:
 
 
 def estimate(problem: Problem, *, batch_size: int) -> Memory:
-    """What training takes: the data; of each cell its state, a gradient, an update, and some activations.
+    """Bytes of training: the data; for each cell its state, a gradient, an update and activations.
 
     Example:
       >>> from jaxcls import data
@@ -147,7 +169,7 @@ def estimate(problem: Problem, *, batch_size: int) -> Memory:
 
 
 def features(problem: Problem, X: Float[ArrayLike, "B d"]) -> Float[Array, "B D"]:
-    """What the classifier takes, of examples as a protocol prepared them: with the zeros behind.
+    """The classifier's inputs for prepared examples, with their zero columns.
 
     Example:
       >>> from jaxcls import data
@@ -161,14 +183,20 @@ def features(problem: Problem, X: Float[ArrayLike, "B d"]) -> Float[Array, "B D"
 
 
 def specs(problem: Problem) -> State:
-    """How the states of all cells are split over the devices of `jaxcls.engine.devices.mesh`: by cell."""
+    """Partition specs of the state of all cells: split by cell over the mesh of `jaxcls.engine.devices.mesh`."""
     return jax.tree.map(lambda leaf: PartitionSpec(*[None] * (leaf.ndim + 1), CELLS), cell(problem))
 
 
 def init(problem: Problem, hyper: Hyper, size: Int[Array, "G"], replicates: Replicates) -> State:
-    """The states of all cells before the first step; ``size`` says which of the problem's sizes each cell has.
+    """The state of all cells before the first step.
 
-    Cells of one replicate and one size begin with the same weights.
+    Cells of one replicate and one size start from the same weights.
+
+    Args:
+      problem: the group's.
+      hyper: of each cell.
+      size: index into ``problem.sizes`` of each cell.
+      replicates: S of them.
     """
     one = cell(problem)
 
@@ -194,7 +222,7 @@ def chunk(
     steps: int,
     batch_size: int,
 ) -> tuple[State, Float[Array, "T S G"]]:
-    """Train all cells for ``steps`` more steps: the states after, and every step's minibatch losses."""
+    """Train all cells for ``steps`` more steps; the new state, and the minibatch loss before each step."""
     batches = _minibatches(problem, replicates, first_step, steps, batch_size)
     return run(problem, state, hyper, replicates.held_out, examples, batches)
 
@@ -207,17 +235,17 @@ def run(
     examples: Examples,
     batches: Int[Array, "T S B"],
 ) -> tuple[State, Float[Array, "T S G"]]:
-    """As `chunk`, on minibatches given."""
+    """`chunk` on the given minibatches."""
     step = functools.partial(train.step, problem.classifier, problem.optimizer)
     cells = jax.vmap(step, in_axes=(-1, 0, None, None), out_axes=(-1, 0))
 
-    def replicate(held_out: Array, state: State, hyper: Hyper, X: Array, y: Array) -> Any:
+    def replicate(held_out: Array, state: State, hyper: Hyper, X: Array, y: Array) -> tuple[State, Array]:
         return cells(state, hyper, _features(problem, examples, held_out, X), y)
 
     if batches.shape[1] > 1:
         replicates = jax.vmap(replicate, in_axes=(0, 0, None, 0, 0))
         return train.run(functools.partial(replicates, held_out), state, hyper, examples.X, examples.y, batches)
-    # A batch of one product is slower than the product: XLA turns the minibatch over for it.
+    # A batch of one product is slower than the product: XLA transposes the minibatch for it.
     one, state = functools.partial(replicate, held_out[0]), jax.tree.map(lambda leaf: leaf[0], state)
     state, losses = train.run(one, state, hyper, examples.X, examples.y, batches[:, 0])
     return jax.tree.map(lambda leaf: leaf[None], state), losses[:, None]
@@ -226,7 +254,7 @@ def run(
 def evaluate(
     problem: Problem, params: Params, reg: Float[Array, "G"], held_out: Int[Array, "S"], examples: Examples
 ) -> tuple[Score, Score]:
-    """Losses and numbers of right predictions of all cells, ``[S, G]`` each: of train, penalty included, and of val."""
+    """Scores of all cells, ``[S, G]``: over train, penalty included, and over val, without."""
     size = jnp.asarray(problem.parts)[:, None, None]
     is_val = (jnp.arange(len(problem.parts))[:, None] == held_out[None])[..., None]
     penalty = jnp.where(is_val, 0, reg[None, None])
@@ -247,7 +275,7 @@ def evaluate_part(
     examples: Examples,
     part: int,
 ) -> Score:
-    """Loss and number of right predictions of all cells over one part, ``[S, G]`` each."""
+    """Scores of all cells over one part, ``[S, G]``."""
     replicates = jax.vmap(functools.partial(_score, problem, examples), in_axes=(0, 0, 0, None, None))
     first, count = sum(problem.parts[:part]), problem.parts[part]
     score = functools.partial(replicates, held_out, params, reg)
@@ -264,23 +292,28 @@ def evaluate_minibatch(
     *,
     batch_size: int,
 ) -> Score:
-    """As `evaluate_part`, on the minibatch that each replicate is trained on in ``step``."""
+    """Scores of all cells, ``[S, G]``, on the minibatch that each replicate trains on at ``step``."""
     (batches,) = _minibatches(problem, replicates, step, 1, batch_size)
     score = jax.vmap(functools.partial(_score, problem, examples), in_axes=(0, 0, None, 0, 0))
     return score(replicates.held_out, params, reg, examples.X[batches], examples.y[batches])
 
 
 def take(problem: Problem, params: Params, replicate: int, index: int, size: int) -> Params:
-    """One cell's params, out of all, without the zeros that made it as wide as the others."""
+    """One cell's params, without zero padding."""
 
-    def own(leaf: Array, one: Any) -> Array:
-        return leaf[(replicate, *[slice(length) for length in one.shape], index)]
+    def unpadded(leaf: Array, own: jax.ShapeDtypeStruct) -> Array:
+        return leaf[(replicate, *[slice(length) for length in own.shape], index)]
 
-    return jax.tree.map(own, params, _params(problem, problem.sizes[size]))
+    return jax.tree.map(unpadded, params, _params(problem, problem.sizes[size]))
 
 
-def widen(leaf: Array, wide: Any) -> Array:
-    """Zeros after the end of each axis, up to the shape of ``wide``.
+def params(problem: Problem, leaves: Sequence[ArrayLike]) -> Params:
+    """The params of one cell from their leaves."""
+    return jax.tree.unflatten(jax.tree.structure(cell(problem).params), leaves)
+
+
+def widen(leaf: Array, wide: Array | jax.ShapeDtypeStruct) -> Array:
+    """A leaf padded with zeros, at the end of each axis, to the shape of ``wide``.
 
     Example:
       >>> print(widen(jnp.ones(2), jnp.ones(3)))
@@ -290,19 +323,19 @@ def widen(leaf: Array, wide: Any) -> Array:
 
 
 def _params(problem: Problem, sizes: tuple[int, ...]) -> Params:
-    """The shapes and dtypes of the params of a model of these sizes."""
+    """Shapes and dtypes of the params of a model of these sizes."""
     return jax.eval_shape(functools.partial(_draw, problem, sizes), jax.random.key(0))
 
 
 def _draw(problem: Problem, sizes: tuple[int, ...], key: Array) -> Params:
-    key, _ = jax.random.split(key)  # the other half draws the minibatches
+    key, _ = jax.random.split(key)  # the other key draws the minibatches
     return problem.classifier.init(*sizes, key=key, dtype=problem.dtype)
 
 
 def _minibatches(
     problem: Problem, replicates: Replicates, first_step: Array, steps: int, batch_size: int
 ) -> Int[Array, "T S B"]:
-    """Drawn from what a replicate does not hold out."""
+    """Rows of each minibatch, drawn from all parts but the one held out."""
     size = jnp.asarray(problem.parts)
     first = jnp.cumsum(size) - size
 
@@ -317,7 +350,7 @@ def _minibatches(
 
 
 def _features(problem: Problem, examples: Examples, held_out: Int[Array, ""], X: Float[Array, "B d"]) -> Array:
-    """What the classifier takes, of some examples."""
+    """The classifier's inputs for some examples."""
     if examples.mean is None or examples.scale is None:
         return X
     return features(problem, (X - examples.mean[held_out][None]) / examples.scale[held_out][None])
@@ -331,11 +364,11 @@ def _score(
     return cells(params, reg, _features(problem, examples, held_out, X), y)
 
 
-def _nbytes(tree: Any) -> int:
+def _nbytes(tree: PyTree) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _widest(problem: Problem) -> tuple[int, ...]:
-    """The widest of the sizes, and its features with the zeros behind."""
+    """The largest size, its features counted with their zero columns."""
     num_features, *layers = problem.sizes[-1]
     return (num_features + -num_features % problem.alignment, *layers)

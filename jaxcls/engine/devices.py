@@ -1,24 +1,25 @@
 """The cells of a grid over several devices: a step needs no communication between them.
 
-A mesh has one axis, ``cells``. Data are on every device, whole; what belongs to cells is split. The same code
-serves one CPU, the GPUs of a host, and the devices of many processes under `jax.distributed`.
+The mesh has one axis, ``cells``. The examples are replicated on every device; arrays with a cell axis are sharded.
+The same code serves one CPU, the GPUs of a host, and the devices of many processes under `jax.distributed`.
 """
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.stages import Wrapped
+from jaxtyping import PyTree
 from numpy.typing import ArrayLike
 
 CELLS = "cells"
-EVERYWHERE = PartitionSpec()
+BY_CELL, EVERYWHERE = PartitionSpec(CELLS), PartitionSpec()
 
 
 def mesh(devices: Sequence[jax.Device]) -> Mesh:
-    """The devices in a row.
+    """A mesh of the devices with the one axis ``cells``.
 
     Example:
       >>> import jax
@@ -29,10 +30,10 @@ def mesh(devices: Sequence[jax.Device]) -> Mesh:
 
 
 def alignment(devices: Sequence[jax.Device]) -> int:
-    """The number that the columns of X should be a multiple of on these devices, zeros behind the features.
+    """The number of columns to whose multiple X is zero-padded on these devices.
 
-    On a GPU, rows of whole cache lines: matrix products read those fastest. And where XLA cuts a product into equal
-    parts, it need not copy all weights first to make them longer.
+    On a GPU, so that rows are whole cache lines, which matrix products read fastest, and so that XLA need not copy all
+    weights to pad them before it splits a product.
 
     Example:
       >>> import jax
@@ -43,7 +44,7 @@ def alignment(devices: Sequence[jax.Device]) -> int:
 
 
 def put(mesh: Mesh, array: ArrayLike, spec: PartitionSpec = EVERYWHERE) -> jax.Array:
-    """Put onto the devices an array that every process holds whole.
+    """An array that every process holds whole, on the devices of the mesh.
 
     Example:
       >>> import jax, numpy as np
@@ -54,20 +55,27 @@ def put(mesh: Mesh, array: ArrayLike, spec: PartitionSpec = EVERYWHERE) -> jax.A
     return jax.make_array_from_callback(array.shape, NamedSharding(mesh, spec), lambda index: array[index])
 
 
-def fetch(mesh: Mesh, tree: Any) -> Any:
-    """Whole arrays in numpy, on every process, from arrays that are split over devices."""
+def fetch(mesh: Mesh, tree: PyTree) -> PyTree:
+    """Whole numpy arrays, on every process, of a tree that is sharded over the devices."""
     return jax.device_get(_gather(mesh)(tree))
 
 
-def on_each(mesh: Mesh, function: Callable[..., Any], in_specs: Any, out_specs: Any, **options: Any) -> Any:
-    """``jax.jit`` of a function that each device runs on its own cells, and on all of what is no cell's.
+def on_each(
+    mesh: Mesh,
+    function: Callable[..., PyTree],
+    in_specs: PyTree,
+    out_specs: PyTree,
+    *,
+    donate_argnums: int | None = None,
+) -> Wrapped:
+    """``jax.jit`` of a function that each device runs on its own cells.
 
     Args:
       mesh: the devices.
-      function: what one device runs.
-      in_specs: how each argument lies on the mesh: a `PartitionSpec`, or a tree of them.
-      out_specs: how the result does.
-      **options: of `jax.jit`.
+      function: takes and returns one device's shard of each array.
+      in_specs: a `PartitionSpec` of each argument, or a tree of them.
+      out_specs: of the result.
+      donate_argnums: the argument whose memory the result takes.
 
     Example:
       >>> import jax, numpy as np
@@ -76,9 +84,9 @@ def on_each(mesh: Mesh, function: Callable[..., Any], in_specs: Any, out_specs: 
       [1. 2.]
     """
     mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
-    return jax.jit(mapped, **options)
+    return jax.jit(mapped, donate_argnums=donate_argnums)
 
 
 @functools.cache  # JAX compiles a function anew whenever it is a new object
-def _gather(mesh: Mesh) -> Callable[..., Any]:
+def _gather(mesh: Mesh) -> Wrapped:
     return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, EVERYWHERE))

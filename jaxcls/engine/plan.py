@@ -1,13 +1,148 @@
-"""Which cells train together: a grid's rows in blocks that fit into memory and waste little."""
+"""The plan of a sweep: which cells share a program, and which of them train together within the memory there is."""
 
+import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import jax
 import numpy as np
+import optax
 from numpy.typing import NDArray
 
+from jaxcls import train
+from jaxcls.classifier import LINEAR, Classifier
+from jaxcls.data import Folds, Splits
+from jaxcls.engine import cells
+from jaxcls.engine.cells import Problem
+from jaxcls.engine.devices import alignment
+from jaxcls.engine.schedule import Schedule
 from jaxcls.grid import Grid
+from jaxcls.memory import Memory, available
+from jaxcls.numerics import checks, pinned_generator
+from jaxcls.train import Optimizer
 
 COMPILATION = 3e11  # multiplications that take about as long as compiling one more program
+
+
+class Group(NamedTuple):
+    """Cells that share a program.
+
+    Attributes:
+      problem: what they have in common.
+      memory: bytes that they need.
+      blocks: rows of the grid, ``[S, G]`` each, that train together; all of one shape.
+    """
+
+    problem: Problem
+    memory: Memory
+    blocks: list[NDArray[np.integer]]
+
+
+class Block(NamedTuple):
+    """Cells that train together: the number of their group, and their rows of the grid, ``[S, G]``."""
+
+    group: int
+    rows: NDArray[np.integer]
+
+
+class Plan(NamedTuple):
+    """How a grid is going to be trained.
+
+    Attributes:
+      grid: its cells.
+      groups: one compiled program each.
+      schedule: the steps of every block.
+      batch_size: examples in a minibatch.
+      devices: the cells of a block are split over these.
+    """
+
+    grid: Grid
+    groups: list[Group]
+    schedule: Schedule
+    batch_size: int
+    devices: Sequence[jax.Device]
+
+    @property
+    def blocks(self) -> list[Block]:
+        """All blocks, in the order in which they train."""
+        return [Block(k, rows) for k, group in enumerate(self.groups) for rows in group.blocks]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the data and of the largest block."""
+        return max(group.memory.data + group.blocks[0].size * group.memory.cell for group in self.groups)
+
+
+@pinned_generator()
+def plan_sweep(
+    splits: Splits | Folds,
+    grid: Grid,
+    *,
+    steps: int,
+    batch_size: int = 200,
+    classifier: Classifier = LINEAR,
+    optimizer: Optimizer = optax.sgd,
+    history: bool = False,
+    devices: Sequence[jax.Device] | None = None,
+    chunk_steps: int = 100,
+    memory: int | None = None,
+) -> Plan:
+    """The plan that `jaxcls.sweep.run` follows, with its arguments and errors.
+
+    Example:
+      >>> from jaxcls import data, grid
+      >>> planned = plan_sweep(data.standard(data.load_digits()), grid.Grid(lr=[0.1, 1.0], reg=[0.0]), steps=100)
+      >>> planned.groups[0].memory.data, planned.blocks[0].rows.shape
+      (403128, (1, 2))
+    """
+    checks.own_mesh("sweep.run")
+    checks.default_float(splits.train.X.dtype)
+    for name, value in (("steps", steps), ("batch_size", batch_size), ("chunk_steps", chunk_steps)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    for name in ("lr", "seed"):
+        if not getattr(grid, name):
+            raise ValueError(f"{name} must hold at least one value, got ()")
+    if bool(grid.hidden) != bool(classifier.num_hidden_layers):
+        raise ValueError(f"grid.hidden must be given for a net and for nothing else, got {grid.hidden}")
+    checks.folds(grid.fold, splits.num_folds)
+    if history and isinstance(splits, Folds):
+        raise ValueError("history must be of data that are split once, got folds")
+    devices = devices or jax.local_devices()[:1]
+    columns, sizes = _padding(splits, grid, steps, batch_size, classifier, optimizer, devices)
+    problem = functools.partial(cells.problem, splits, classifier=classifier, optimizer=optimizer, alignment=columns)
+    need = functools.partial(cells.estimate, batch_size=batch_size)
+    budget = available() if memory is None else memory
+    if grid.hidden:
+        (data, one), (_, two) = need(problem((1,))), need(problem((2,)))
+        largest = (budget - data - one) // (two - one) + 1
+        if 1 <= largest < max(grid.hidden):
+            raise ValueError(f"hidden must be at most {largest} for a net to fit in memory, got {max(grid.hidden)}")
+    groups = []
+    for hidden in sizes:
+        estimate = need(problem(hidden))
+        rows = blocks(grid, hidden, estimate.fits(budget), num_devices=len(devices))
+        groups.append(Group(problem(hidden), estimate, rows))
+    epoch = train.steps_per_epoch(len(splits.train.y), batch_size) if history else None
+    return Plan(grid, groups, Schedule(steps, chunk_steps, epoch), batch_size, devices)
+
+
+def _padding(
+    splits: Splits | Folds,
+    grid: Grid,
+    steps: int,
+    batch_size: int,
+    classifier: Classifier,
+    optimizer: Optimizer,
+    devices: Sequence[jax.Device],
+) -> tuple[int, list[tuple[int, ...]]]:
+    """The alignment of X's columns, and the hidden sizes of each group; neither pads for an optimizer that sees it."""
+    work = 2 * batch_size * splits.num_features * steps * len(grid) / max(len(grid.hidden), 1)
+    columns, sizes = alignment(devices), groups(grid.hidden, work) or [()]
+    padded = columns > 1 or len(grid.hidden) > len(sizes)
+    if padded and not cells.preserves_zero_padding(classifier, optimizer, splits.num_classes):
+        return 1, [(size,) for size in grid.hidden] or [()]
+    return columns, sizes
 
 
 def groups(hidden: Sequence[int], work: float) -> list[tuple[int, ...]]:

@@ -1,82 +1,204 @@
-"""Ahead-of-time compiled functions for one block of cells: begin, train for some steps, record, score."""
+"""Ahead-of-time compiled functions for the blocks of a group: initialise, train, record, evaluate."""
 
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array
+from jax.stages import Compiled, Wrapped
+from jaxtyping import Array, Int, PyTree, Shaped
 from numpy.typing import NDArray
 
 from jaxcls.classifier import Params
+from jaxcls.data import Folds, Splits
 from jaxcls.engine import cells
 from jaxcls.engine.cells import Examples, Problem, Replicates
-from jaxcls.engine.devices import CELLS, EVERYWHERE, on_each, put
-from jaxcls.train import Hyper, Score, State
-
-Cells = tuple[Hyper, Array, Replicates]  # hyperparameters [G] each, which size each cell has [G], replicates [S]
-
-
-class Program(NamedTuple):
-    """The compiled functions; a state is that of all cells."""
-
-    init: Callable[..., State]  # (*block) -> state
-    chunk: Mapping[int, Callable[..., Any]]  # by steps; (state, hyper, replicates, step, examples) -> (state, losses)
-    record: Any  # None without history; (params, reg, replicates, step, examples) -> right on the minibatch, on val
-    evaluate: Callable[..., tuple[Score, Score]]  # (params, reg, held_out, examples) -> of train, of val
-    state: State  # shapes, dtypes and where on the devices they lie
+from jaxcls.engine.devices import BY_CELL, CELLS, EVERYWHERE, fetch, on_each, put
+from jaxcls.engine.plan import Plan
+from jaxcls.grid import Grid
+from jaxcls.result import Scores
+from jaxcls.train import Hyper, State
 
 
-def build(
-    on: Mesh,
-    problem: Problem,
-    block: Cells,
-    examples: Examples,
-    *,
-    lengths: Collection[int],
-    batch_size: int,
-    history: bool,
-) -> Program:
-    """Compile for a block of cells of this shape: chunks of each of these lengths, ``record`` if there is a history."""
+class Inputs(NamedTuple):
+    """A block's hyperparameters ``[G]``, the index of each cell's size ``[G]``, and its replicates ``[S]``."""
 
-    def record(params: Params, reg: Array, replicates: Replicates, step: Array, examples: Examples) -> Any:
+    hyper: Hyper
+    size: Int[Array, "G"]
+    replicates: Replicates
+
+
+@dataclass(frozen=True)
+class Program:
+    """The compiled functions of a group, with the examples that all its blocks share.
+
+    Attributes:
+      on: the devices.
+      problem: the group's.
+      plan: the sweep's.
+      examples: on the devices.
+      shapes: of a block's state, with its sharding.
+      compiled_init, compiled_chunks, compiled_record, compiled_evaluate: what the methods call; chunks by their
+        number of steps, no record without a history.
+    """
+
+    on: Mesh
+    problem: Problem
+    plan: Plan
+    examples: Examples
+    shapes: State
+    compiled_init: Compiled
+    compiled_chunks: dict[int, Compiled]
+    compiled_record: Compiled | None
+    compiled_evaluate: Compiled
+
+    def inputs(self, rows: NDArray[np.integer]) -> Inputs:
+        """A block's inputs, on the devices."""
+        return inputs(self.on, self.problem, self.plan.grid, rows)
+
+    def init(self, block: Inputs) -> State:
+        """The state before the first step."""
+        return self.compiled_init(*block)
+
+    def restore(self, leaves: Sequence[NDArray]) -> State:
+        """The state with these leaves, as `leaves` returned them.
+
+        Raises:
+          ValueError: they are not of this program's state.
+        """
+        shapes, tree = jax.tree.flatten(self.shapes)
+        saved = [jax.eval_shape(without_keys, shape) for shape in shapes]
+        if [(leaf.shape, leaf.dtype) for leaf in leaves] != [(shape.shape, shape.dtype) for shape in saved]:
+            raise ValueError("the saved state must be of the model, optimizer and grid that are to go on from it")
+        return jax.tree.unflatten(tree, map(place, leaves, shapes))
+
+    def train(self, state: State, block: Inputs, chunk: range) -> tuple[State, NDArray[np.floating]]:
+        """Train for a chunk of steps, in place; the new state, and the minibatch losses, ``[S, G, T]``."""
+        step = put(self.on, np.int32(chunk.start))
+        state, losses = self.compiled_chunks[len(chunk)](state, block.hyper, block.replicates, step, self.examples)
+        return state, np.moveaxis(fetch(self.on, losses), 0, -1)
+
+    def record(self, state: State, block: Inputs, step: int) -> tuple[NDArray, NDArray]:
+        """Accuracies after ``step``, ``[S, G]``: on the minibatch of that step, and over val."""
+        assert self.compiled_record
+        args = state.params, block.hyper.reg, block.replicates, put(self.on, np.int32(step)), self.examples
+        on_batch, on_val = fetch(self.on, self.compiled_record(*args))
+        return on_batch / self.plan.batch_size, on_val / self.problem.parts[-1]
+
+    def evaluate(self, state: State, block: Inputs, rows: NDArray[np.integer]) -> Scores:
+        """Scores over train and val, ``[S, G]`` each, of the block with these rows."""
+        args = state.params, block.hyper.reg, block.replicates.held_out, self.examples
+        train, val = fetch(self.on, self.compiled_evaluate(*args))
+        num_val = np.array(self.problem.parts)[_held_out(self.problem, self.plan.grid, rows), None]
+        num_train = sum(self.problem.parts) - num_val
+        return Scores(train.loss, train.num_correct / num_train, val.loss, val.num_correct / num_val)
+
+    def take(self, state: State, rows: NDArray[np.integer], row: int) -> list[NDArray]:
+        """The leaves of one cell's params, of the block with these rows."""
+        replicate, index = np.argwhere(rows == row)[0].tolist()
+        size = int(_sizes(self.problem, self.plan.grid, rows[0])[index])
+        return self.leaves(cells.take(self.problem, state.params, replicate, index, size))
+
+    def leaves(self, tree: PyTree) -> list[NDArray]:
+        """The leaves of a tree on the host, PRNG keys as the numbers that they are made of."""
+        return jax.tree.leaves(fetch(self.on, jax.tree.map(without_keys, tree)))
+
+
+def build(on: Mesh, plan: Plan, group: int, examples: Examples) -> Program:
+    """Compile the functions of a group.
+
+    Args:
+      on: the mesh of ``plan.devices``.
+      plan: the sweep's.
+      group: the number of the group.
+      examples: as `examples` puts them on the devices.
+    """
+    problem, _, blocks = plan.groups[group]
+    block = inputs(on, problem, plan.grid, blocks[0])  # all blocks of a group have one shape
+    hyper, _, replicates = block
+    of_state, step = cells.specs(problem), put(on, np.int32(0))
+    state, scores = shapes(on, problem, *blocks[0].shape), PartitionSpec(None, CELLS)
+
+    def record(
+        params: Params, reg: Array, replicates: Replicates, step: Array, examples: Examples
+    ) -> tuple[Array, Array]:
+        batch_size, val = plan.batch_size, len(problem.parts) - 1
         on_batch = cells.evaluate_minibatch(problem, params, reg, replicates, step, examples, batch_size=batch_size)
-        penalty, val = jnp.broadcast_to(reg, on_batch.loss.shape), len(problem.parts) - 1
+        penalty = jnp.broadcast_to(reg, on_batch.loss.shape)
         on_val = cells.evaluate_part(problem, params, penalty, replicates.held_out, examples, val)
         return on_batch.num_correct, on_val.num_correct
 
-    by_cell, of_state = PartitionSpec(CELLS), cells.specs(problem)
-    hyper, _, replicates = block
-    init = on_each(on, functools.partial(cells.init, problem), (by_cell, by_cell, EVERYWHERE), of_state)
-    state = jax.tree.map(
-        lambda leaf, spec: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(on, spec)),
-        jax.eval_shape(init, *block),
-        of_state,
-    )
-    step = put(on, np.int32(0))
-    scores = PartitionSpec(None, CELLS)
-    recording = on_each(on, record, (of_state.params, by_cell, EVERYWHERE, EVERYWHERE, EVERYWHERE), scores)
+    recording = on_each(on, record, (of_state.params, BY_CELL, EVERYWHERE, EVERYWHERE, EVERYWHERE), scores)
     evaluate = functools.partial(cells.evaluate, problem)
-    evaluation = on_each(on, evaluate, (of_state.params, by_cell, EVERYWHERE, EVERYWHERE), scores)
+    evaluation = on_each(on, evaluate, (of_state.params, BY_CELL, EVERYWHERE, EVERYWHERE), scores)
+    init = on_each(on, functools.partial(cells.init, problem), (BY_CELL, BY_CELL, EVERYWHERE), of_state)
     return Program(
-        init.lower(*block).compile(),
-        {
-            steps: chunk(on, problem, steps=steps, batch_size=batch_size)
+        on=on,
+        problem=problem,
+        plan=plan,
+        examples=examples,
+        shapes=state,
+        compiled_init=init.lower(*block).compile(),
+        compiled_chunks={
+            steps: chunk(on, problem, steps=steps, batch_size=plan.batch_size)
             .lower(state, hyper, replicates, step, examples)
             .compile()
-            for steps in set(lengths)
+            for steps in {len(chunk) for chunk in plan.schedule.chunks}
         },
-        recording.lower(state.params, hyper.reg, replicates, step, examples).compile() if history else None,
-        evaluation.lower(state.params, hyper.reg, replicates.held_out, examples).compile(),
-        state,
+        compiled_record=recording.lower(state.params, hyper.reg, replicates, step, examples).compile()
+        if plan.schedule.epoch
+        else None,
+        compiled_evaluate=evaluation.lower(state.params, hyper.reg, replicates.held_out, examples).compile(),
     )
+
+
+def examples(on: Mesh, problem: Problem, data: Splits | Folds) -> Examples:
+    """All examples that cells train and validate on, on the devices."""
+    if isinstance(data, Folds):
+        moments = (moment.astype(problem.dtype) for moment in (data.fold_mean, data.fold_scale))
+        return Examples(*(put(on, array) for array in (data.train.X, data.train.y, *moments)))
+    X, y = (np.concatenate([getattr(split, name) for split in (data.train, data.val)]) for name in ("X", "y"))
+    return Examples(cells.features(problem, put(on, X)), put(on, y))
+
+
+def inputs(on: Mesh, problem: Problem, grid: Grid, rows: NDArray[np.integer]) -> Inputs:
+    """The inputs of a block with these rows of the grid, ``[S, G]``, on the devices."""
+    columns = grid.columns()
+    hyper = Hyper(*(put(on, columns[axis][rows[0]].astype(problem.dtype), BY_CELL) for axis in Hyper._fields))
+    seeds = put(on, columns["seed"][rows[:, 0]].astype(np.uint32))
+    replicates = Replicates(jax.vmap(jax.random.key)(seeds), put(on, _held_out(problem, grid, rows)))
+    return Inputs(hyper, put(on, _sizes(problem, grid, rows[0]), BY_CELL), replicates)
+
+
+def shapes(on: Mesh, problem: Problem, num_replicates: int, num_cells: int) -> State:
+    """Shapes, dtypes and sharding of a block's state."""
+
+    def of_block(leaf: jax.ShapeDtypeStruct, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
+        shape = (num_replicates, *leaf.shape, num_cells)
+        return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=NamedSharding(on, spec))
+
+    return jax.tree.map(of_block, cells.cell(problem), cells.specs(problem))
+
+
+def chunk(on: Mesh, problem: Problem, *, steps: int, batch_size: int) -> Wrapped:
+    """`cells.chunk` under `jax.jit`, each device with its own cells; the new state replaces the old in place."""
+    return training(on, problem, functools.partial(cells.chunk, steps=steps, batch_size=batch_size))
+
+
+def training(on: Mesh, problem: Problem, function: Callable[..., tuple[State, Array]]) -> Wrapped:
+    """`cells.run`, or another function of its signature, under `jax.jit`, as `chunk` is."""
+    of_state = cells.specs(problem)
+    in_specs = (of_state, BY_CELL, EVERYWHERE, EVERYWHERE, EVERYWHERE)
+    out_specs = (of_state, PartitionSpec(None, None, CELLS))
+    return on_each(on, functools.partial(function, problem), in_specs, out_specs, donate_argnums=0)
 
 
 def without_keys(leaf: Array) -> Array:
-    """A leaf of a state as numbers: of PRNG keys, those that they are made of.
+    """A leaf of a state as numbers: of PRNG keys, the key data.
 
     Example:
       >>> print(without_keys(jax.random.key(7)))
@@ -85,33 +207,8 @@ def without_keys(leaf: Array) -> Array:
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
-def restore(program: Program, leaves: Sequence[NDArray]) -> State:
-    """The state of which these are the leaves, on the devices.
-
-    Raises:
-      ValueError: they are not of this program's state.
-    """
-    shapes, tree = jax.tree.flatten(program.state)
-    saved = [jax.eval_shape(without_keys, shape) for shape in shapes]
-    if [(leaf.shape, leaf.dtype) for leaf in leaves] != [(shape.shape, shape.dtype) for shape in saved]:
-        raise ValueError("the saved state must be of the model, optimizer and grid that are to go on from it")
-    return jax.tree.unflatten(tree, map(_place, leaves, shapes))
-
-
-def chunk(on: Mesh, problem: Problem, *, steps: int, batch_size: int) -> Any:
-    """`cells.chunk` under ``jax.jit``, each device with its own cells. The new state takes the place of the old."""
-    by_cell, of_state = PartitionSpec(CELLS), cells.specs(problem)
-    return on_each(
-        on,
-        functools.partial(cells.chunk, problem, steps=steps, batch_size=batch_size),
-        (of_state, by_cell, EVERYWHERE, EVERYWHERE, EVERYWHERE),
-        (of_state, PartitionSpec(None, None, CELLS)),
-        donate_argnums=0,
-    )
-
-
-def _place(leaf: NDArray, shape: Any) -> Array:
-    """A saved leaf on the devices, where and as what it was."""
+def place(leaf: NDArray, shape: jax.ShapeDtypeStruct) -> Array:
+    """A leaf of a state, of the shape and dtype of `without_keys`, on the devices of ``shape.sharding``."""
     on, spec = shape.sharding.mesh, shape.sharding.spec
     if not _is_key(shape):
         return put(on, leaf, spec)
@@ -119,5 +216,18 @@ def _place(leaf: NDArray, shape: Any) -> Array:
     return jax.random.wrap_key_data(put(on, leaf, PartitionSpec(*spec, None)), impl=generator)
 
 
-def _is_key(leaf: Any) -> bool:
+def _is_key(leaf: Shaped[Array, "..."] | jax.ShapeDtypeStruct) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _held_out(problem: Problem, grid: Grid, rows: NDArray[np.integer]) -> NDArray[np.int32]:
+    """The part that each replicate holds out: its fold, or else val, the last one."""
+    val = np.full(len(rows), len(problem.parts) - 1, np.int32)
+    return grid.columns()["fold"][rows[:, 0]].astype(np.int32) if grid.fold else val
+
+
+def _sizes(problem: Problem, grid: Grid, rows: NDArray[np.integer]) -> NDArray[np.int32]:
+    """Index into ``problem.sizes`` of each of these rows."""
+    if not grid.hidden:
+        return np.zeros(len(rows), np.int32)
+    return np.searchsorted([sizes[1] for sizes in problem.sizes], grid.columns()["hidden"][rows]).astype(np.int32)

@@ -1,7 +1,9 @@
-"""Rules that every formula obeys: checks, full precision, stacks of models, sharded examples, one generator."""
+"""Rules that every formula obeys: checks, full precision, stacks of models, sharded examples,
+one generator, one digest."""
 
 from jaxcls.numerics import checks
 from jaxcls.numerics.checks import one_line
+from jaxcls.numerics.digest import sha256
 from jaxcls.numerics.generator import pinned_generator
 from jaxcls.numerics.precision import full_precision, matmul_precision
 from jaxcls.numerics.sharding import varying_alike
@@ -14,6 +16,7 @@ __all__ = [
     "matmul_precision",
     "one_line",
     "pinned_generator",
+    "sha256",
     "stacked",
     "varying_alike",
 ]
