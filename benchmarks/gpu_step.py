@@ -1,13 +1,13 @@
-"""Count what a training step is on a GPU that is not there: its kernels, and the bytes that each reads and writes.
+"""Count the kernels of a training step on a GPU, and the bytes that each reads and writes; needs no GPU.
 
 pip install jax-cuda13-plugin      # XLA's compiler for NVIDIA GPUs; needs no driver and no CUDA
 python benchmarks/gpu_step.py
 python benchmarks/gpu_step.py --workloads grid-1000 --alignment 1
 
-XLA compiles the loop that a sweep runs for an NVIDIA H200, and this reads what came out. These are counts, not
-times: nothing is run. With a GPU at hand XLA would try several kernels for each product; here it takes the first.
+XLA compiles a sweep's training loop for an NVIDIA H200, and this program parses the optimised HLO. The figures are
+counts, not times: nothing runs. On a GPU, XLA autotunes each product over several kernels; here it takes the first.
 
-The plugin wants an environment of its own: where it is installed, JAX looks for a GPU at every start.
+Install the plugin in a separate environment: with it, JAX looks for a GPU at every start.
 """
 
 import math
@@ -68,15 +68,15 @@ class Config:
     """Count a step's kernels and bytes."""
 
     workloads: tuple[str, ...] = ("cs231n", "grid-1000", "two-layer", "probe", "digits")
-    """Which sweeps, of those that run.py times."""
+    """Names of workloads in run.py."""
     precision: str = "highest"
-    """Of matrix products: highest, tensorfloat32, BF16_BF16_F32_X3."""
+    """Precision of matrix products: highest, tensorfloat32, BF16_BF16_F32_X3."""
     alignment: int = 0
-    """Features are padded with zeros to a multiple of this; 0: as a sweep pads them on a GPU."""
+    """Pad the features with zeros to a multiple of this; 0: the padding of a sweep on a GPU."""
 
 
 class Kernel(NamedTuple):
-    """One kernel, and the bytes of its arrays."""
+    """A kernel and the bytes that it reads and writes."""
 
     name: str
     read: int
@@ -84,7 +84,7 @@ class Kernel(NamedTuple):
 
 
 def main(config: Config) -> int:
-    """Print every workload's kernels; the exit code."""
+    """Print the kernels of every workload; return the exit code."""
     if unknown := [name for name in config.workloads if name not in WORKLOADS]:
         raise ValueError(f"workloads must be among {[*WORKLOADS]}, got {unknown}")
     try:
@@ -108,13 +108,13 @@ def main(config: Config) -> int:
 
 
 def compiled(workload: Workload, device: Any, alignment: int) -> str:
-    """The HLO of a sweep's chunk of training, optimised for this device."""
+    """Optimised HLO of a sweep's chunk of training for this device."""
     on = Mesh([device], (CELLS,))
     model, hidden = classifier.LINEAR, ()
     if workload.num_hidden:
         model, hidden = classifier.two_layer_net(), (workload.num_hidden,)
     sizes = (workload.num_features, *hidden, workload.num_classes)
-    # As many examples as a minibatch has, and none held out: so the bytes there are those that are gathered.
+    # As many examples as a minibatch, none held out: the bytes of X are those of the gathered rows.
     parts = (workload.batch_size, 0)
     problem = cells.Problem(model, optax.sgd, (sizes,), jnp.dtype("float32"), parts, alignment)
 
@@ -131,7 +131,7 @@ def compiled(workload: Workload, device: Any, alignment: int) -> str:
 
 
 def kernels(hlo: str) -> list[Kernel]:
-    """What the body of the loop runs."""
+    """Kernels in the body of the training loop."""
     (body,) = re.findall(r" while\(.*body=%([\w.-]+)", hlo)
     types: dict[str, str] = {}
     found = []
@@ -145,7 +145,7 @@ def kernels(hlo: str) -> list[Kernel]:
 
 
 def nbytes(types: str) -> int:
-    """Of all arrays in an instruction's type, as HLO writes it."""
+    """Bytes of all arrays in the type of an HLO instruction."""
     arrays = re.findall(r"(\w+)\[([\d,]*)\]", types)
     return sum(BYTES.get(dtype, 0) * math.prod(map(int, filter(None, shape.split(",")))) for dtype, shape in arrays)
 

@@ -1,4 +1,4 @@
-"""How jaxcls' time a step and memory grow with the grid, the batch, D, C and H: JSON and a plot.
+"""Scaling of step time and memory with the grid, the batch, D, C and H: JSON and a plot.
 
 python benchmarks/growth.py     # five minutes on two cores
 """
@@ -28,16 +28,16 @@ AXES = {
 
 @dataclass(frozen=True)
 class Config:
-    """How jaxcls grows."""
+    """Measure the scaling of jaxcls."""
 
     seconds: float = 1.0
-    """How long each point is timed."""
+    """Seconds of timing per point."""
     out: Path = HERE / "results"
-    """Where growth-DEVICE.json and growth-DEVICE.png go."""
+    """Folder for growth-DEVICE.json and growth-DEVICE.png."""
 
 
 def main(config: Config) -> int:
-    """Measure every point; the exit code."""
+    """Measure every point; return the exit code."""
     measured = {**record.machine(), "versions": record.versions(), "axes": {}}
     for axis, (base, values) in AXES.items():
         points = [measure_sizes(base._replace(**{axis: value}), "jaxcls", config.seconds) for value in values]
@@ -53,7 +53,7 @@ def main(config: Config) -> int:
 
 
 def draw(measured: dict) -> Figure:
-    """Time a step above, memory below, against each axis; the dotted line grows as the axis does."""
+    """Plot step time (above) and memory (below) against each axis; the dotted line is proportional."""
     figure = Figure(figsize=(3 * len(AXES), 5.5), layout="constrained")
     rows = figure.subplots(2, len(AXES), sharex="col", sharey="row")
     for column, (axis, points) in enumerate(measured["axes"].items()):

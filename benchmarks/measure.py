@@ -1,4 +1,4 @@
-"""Time one peer on one workload, in this process alone: ``measure.py SIZES PEER SECONDS PRECISION``."""
+"""Time one peer on one workload in this process: ``measure.py SIZES PEER SECONDS PRECISION``."""
 
 import json
 import resource
@@ -17,15 +17,15 @@ from workloads import Workload, make, reference
 CHECKED_STEPS = 5
 TOLERANCE = 1e-3  # of the largest element, after five float32 steps
 ROUNDS = 7
-MOST_STEPS = 1000  # to a round
+MOST_STEPS = 1000  # per round
 
 
 def main(workload: Workload, peer_name: str, seconds: float, precision: str) -> dict:
-    """The figures."""
+    """Check and time the peer; return the figures."""
     jax.config.update("jax_default_matmul_precision", precision)
     peer = PEERS[peer_name]
     problem = make(workload)
-    # A loop's time per cell does not depend on how many there are; for all others, all of them.
+    # The time per cell of a loop does not depend on the number of cells, so two are enough.
     cells = range(min(2, workload.cells)) if peer_name in LOOPS else range(workload.cells)
     draw = np.random.default_rng(1).integers
 
@@ -45,7 +45,7 @@ def main(workload: Workload, peer_name: str, seconds: float, precision: str) -> 
     while round_s < seconds / ROUNDS / 2 and steps < MOST_STEPS:
         steps = min(MOST_STEPS, max(2 * steps, int(steps * seconds / ROUNDS / max(round_s, 1e-6))))
         batches = draw(0, workload.num_examples, (steps, workload.batch_size))
-        timed(batches)  # another number of steps is compiled anew
+        timed(batches)  # a new number of steps recompiles
         round_s = timed(batches)
     times = [timed(batches) for _ in range(ROUNDS)]
     per_cell_step = [t / steps / len(cells) for t in times]
@@ -59,25 +59,25 @@ def main(workload: Workload, peer_name: str, seconds: float, precision: str) -> 
         "cells_run": len(cells),
         "steps_a_round": steps,
         "error": error,
-        "peak_bytes": peak_bytes(),  # before the two below take theirs
+        "peak_bytes": peak_bytes(),  # before the two measurements below allocate
         "matmul_gflops": matmul_gflops(),
         "copy_gbytes": copy_gbytes(),
     }
 
 
 def check(found: list, expected: list) -> float:
-    """The largest difference of the first and the last cell to numpy in float64, relative to the largest element."""
+    """Largest difference of the first and last cell from numpy in float64, relative to the largest element."""
     error = 0.0
     for ours, theirs in zip((found[0], found[-1]), (expected[0], expected[-1]), strict=True):
         for a, b in zip(ours, theirs, strict=True):
             error = max(error, float(np.abs(a - b).max() / np.abs(b).max()))
     if not error < TOLERANCE:
-        raise SystemExit(f"error: trains otherwise than numpy in float64: off by {error:.1e}")
+        raise SystemExit(f"error: params differ from those of numpy in float64 by {error:.1e}")
     return error
 
 
 def matmul_gflops() -> float:
-    """The best rate of a large square float32 product in this process, of the sizes and the libraries tried."""
+    """Best rate of a large square float32 product in this process, over several sizes and both libraries."""
     best = 0.0
     for n in (1024, 2048, 4096) if jax.default_backend() == "cpu" else (4096, 8192, 16384):
         A = np.random.default_rng(0).standard_normal((n, n), np.float32)
@@ -93,14 +93,14 @@ def matmul_gflops() -> float:
 
 
 def copy_gbytes() -> float:
-    """Gigabytes a second, read and written, of copying an array that no cache holds."""
+    """Copy bandwidth in gigabytes per second, reads plus writes, of an array larger than any cache."""
     array = jnp.zeros(2**26, jnp.float32)
     copy = jax.jit(lambda a: a + 1)
     return 2 * array.nbytes / median_s(lambda: copy(array).block_until_ready()) / 1e9
 
 
 def median_s(work: Callable[[], object]) -> float:
-    """Seconds that it takes, the first time apart."""
+    """Median seconds of seven calls, after one to warm up."""
     work()
     times = []
     for _ in range(7):
@@ -111,7 +111,7 @@ def median_s(work: Callable[[], object]) -> float:
 
 
 def peak_bytes() -> int:
-    """Most memory held: on the GPU where the peer uses one, else by this process."""
+    """Peak memory: on the GPU if the peer uses one, else of this process."""
     stats = jax.devices()[0].memory_stats() or {}
     on_gpu = max(torch.cuda.max_memory_allocated() if TORCH_DEVICE == "cuda" else 0, stats.get("peak_bytes_in_use", 0))
     return on_gpu or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,6 +1,6 @@
-"""Every way to train a grid that a user might run instead, each doing the same arithmetic as jaxcls.
+"""Alternatives to jaxcls for training a grid, each with the same arithmetic.
 
-A peer is a function of a workload's `Problem` and the cells to train; it returns a `Trainer`. All are given the same
+A peer is a function of a workload's `Problem` and the cells to train; it returns a `Trainer`. All train on the same
 minibatches.
 """
 
@@ -27,10 +27,10 @@ CellParams = tuple[NDArray, ...]
 
 
 class Trainer(NamedTuple):
-    """Cells in training."""
+    """Training functions of a peer."""
 
-    run: Callable[[NDArray[np.integer]], None]  # train on minibatches [T, B]; all work is done when it returns
-    params: Callable[[], list[CellParams]]  # of each cell, on the host
+    run: Callable[[NDArray[np.integer]], None]  # train on minibatches [T, B]; blocks until done
+    params: Callable[[], list[CellParams]]  # the params of each cell, on the host
 
 
 Peer = Callable[[Problem, Sequence[int]], Trainer]
@@ -139,9 +139,9 @@ def torch_vmap(problem: Problem, cells: Sequence[int], *, compiled: bool) -> Tra
 
 
 def torch_wide(problem: Problem, cells: Sequence[int]) -> Trainer:
-    """All cells as one product, fused by hand, updated in place: what one would write in torch for this and no more.
+    """All cells as one product, fused by hand, updated in place: code specialised to this task.
 
-    It keeps the data loss of every cell, and leaves out the penalty's share of it.
+    It records the data loss of every cell, without the penalty.
     """
     X, y = _torch_data(problem)
     n_cells = len(cells)
@@ -209,7 +209,7 @@ def jax_loop(problem: Problem, cells: Sequence[int]) -> Trainer:
 
 
 def jax_vmap(problem: Problem, cells: Sequence[int]) -> Trainer:
-    """``jit(vmap(run))``: what one writes first. The cells are the first axis of everything."""
+    """``jit(vmap(run))``, the direct approach: cells are the first axis of all arrays."""
     model, X, y, params = _jax(problem)
     hyper = _hyper(problem, cells)
     state = jax.vmap(lambda hyper: train.init(optax.sgd, params, hyper))(hyper)
@@ -224,18 +224,18 @@ def jax_vmap(problem: Problem, cells: Sequence[int]) -> Trainer:
 
 
 def jaxcls_wide(problem: Problem, cells: Sequence[int]) -> Trainer:
-    """Ours: a chunk of `jaxcls.sweep`, on all devices of this process."""
+    """The chunk of training that `jaxcls.sweep` runs, on all devices of this process."""
     on = mesh(jax.devices())
     filled = [*cells, *[cells[-1]] * (-len(cells) % on.size)]
     model, *_, params = _jax(problem)
     sizes = (problem.X.shape[1], *(array.shape[-1] for array in problem.params[::2]))
-    model = model._replace(features=jnp.asarray)  # the column of ones is there
+    model = model._replace(features=jnp.asarray)  # X has its column of ones
     parts, align = (len(problem.y),), alignment(jax.devices())
     common = engine.Problem(model, optax.sgd, (sizes,), jnp.dtype("float32"), parts, align)
     hyper = Hyper(*(put(on, array[filled], BY_CELL) for array in (problem.lr, problem.reg)))
     examples = engine.cells.Examples(engine.cells.features(common, put(on, problem.X)), put(on, problem.y))
     held_out = put(on, np.ones(1, np.int32))
-    # One replicate, [1, ..., G]; plain SGD keeps no state of its own.
+    # One replicate, [1, ..., G]; plain SGD has no optimizer state.
     params = jax.tree.map(engine.cells.widen, params, engine.cells.cell(common).params)
     state = train.init(optax.sgd, params, Hyper(jnp.float32(0), jnp.float32(0)))
     state = jax.tree.map(lambda a: np.stack([a] * len(filled), axis=-1)[None], state)

@@ -1,10 +1,10 @@
-"""A whole path of strengths to its optimum: `jaxcls.newton` beside scikit-learn, which begins where it was before.
+"""A path of regularisation values solved to convergence: `jaxcls.newton` against warm-started scikit-learn.
 
-python benchmarks/probe.py                    # CLIP's protocol: 20,000 examples, 512 features, 96 strengths; 17 minutes
+python benchmarks/probe.py                    # CLIP's protocol: 20,000 examples, 512 features, 96 values; 17 minutes
 python benchmarks/probe.py --examples 2000    # smaller
 
-Both work in float64, the strongest penalty first. scikit-learn warm-starts each strength from the one before, at the
-tolerances named; what its objective lies above ours is printed, as a fraction of it.
+Both use float64, largest penalty first. scikit-learn warm-starts each value from the last, at the given tolerances. The
+program prints how far its objective lies above that of jaxcls, as a fraction.
 """
 
 import sys
@@ -22,17 +22,17 @@ from sklearn.linear_model import LogisticRegression
 from jaxcls import newton
 from jaxcls.artifacts import record
 
-TOLERANCES = (1e-4, 1e-7)  # scikit-learn's own, and one at which its objective is ours
+TOLERANCES = (1e-4, 1e-7)  # scikit-learn's default, and one at which the objectives agree
 
 
 def main(examples: int = 20_000, features: int = 512, classes: int = 10, strengths: int = 96) -> int:
-    """Time both on the same made-up features; the exit code.
+    """Time both on the same synthetic features; return the exit code.
 
     Args:
       examples: N.
-      features: D; correlated, of a spectrum that falls as k to the power -3/2.
-      classes: C; 5% of the labels are wrong, so that no plane separates them.
-      strengths: of the penalty, as CLIP's: C from 1e-6 to 1e6.
+      features: D; correlated, with a spectrum that falls like k to the power -3/2.
+      classes: C; 5 % of the labels are wrong, so that the classes are not separable.
+      strengths: number of regularisation values; like CLIP's, C from 1e-6 to 1e6.
     """
     jax.config.update("jax_enable_x64", True)
     X, y = made_up(examples, features, classes)
@@ -68,7 +68,7 @@ def main(examples: int = 20_000, features: int = 512, classes: int = 10, strengt
 
 
 def made_up(examples: int, features: int, classes: int) -> tuple[NDArray[np.float64], NDArray[np.integer]]:
-    """Features as a network's are: correlated, a few directions strong and many weak; standardised."""
+    """Synthetic features like those of a network: correlated, with a few strong directions; standardised."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, classes, examples)
     means = 0.15 * rng.standard_normal((classes, features))
@@ -80,7 +80,7 @@ def made_up(examples: int, features: int, classes: int) -> tuple[NDArray[np.floa
 
 
 def scikit_learn(X: NDArray, y: NDArray, C: NDArray, tol: float) -> list[NDArray]:
-    """scikit-learn's weights for every strength, the bias last."""
+    """Weights of scikit-learn for every value of C, the bias last."""
     model = LogisticRegression(tol=tol, max_iter=100_000, warm_start=True)
     found = []
     for each in C:
@@ -90,7 +90,7 @@ def scikit_learn(X: NDArray, y: NDArray, C: NDArray, tol: float) -> list[NDArray
 
 
 def objective(X: NDArray, y: NDArray, reg: float, W: NDArray) -> float:
-    """The mean cross-entropy and the penalty, without the bias."""
+    """Mean cross-entropy plus the penalty, which excludes the bias."""
     s = X @ W[:-1] + W[-1]
     s -= s.max(axis=1, keepdims=True)
     data_loss = np.mean(np.log(np.exp(s).sum(axis=1)) - s[np.arange(len(y)), y])
@@ -98,7 +98,7 @@ def objective(X: NDArray, y: NDArray, reg: float, W: NDArray) -> float:
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds, and what came of it."""
+    """Call ``work``; return the seconds and its result."""
     start = time.perf_counter()
     result = work()
     return time.perf_counter() - start, result

@@ -1,11 +1,10 @@
-"""Time jaxcls against everything that a user might run instead, and against the machine's own limit.
+"""Time jaxcls against its alternatives, and against the limits of the machine.
 
-python benchmarks/run.py                                   # all of it, a quarter of an hour on two cores
+python benchmarks/run.py                                   # everything, 15 minutes on two cores
 python benchmarks/run.py --repeats 3 --workloads digits --peers jaxcls "torch by hand"
 
-Every pair of workload and peer runs in a process of its own: first a check that it trains as numpy does in
-float64, then rounds of steps, then the machine's best matrix product. What a figure means is in its name: times are
-medians over the rounds, compilation is apart.
+Every pair of workload and peer runs in its own process: first a check against numpy in float64, then timed rounds of
+steps, then the machine's fastest matrix product. Times are medians over the rounds and exclude compilation.
 """
 
 import json
@@ -28,8 +27,8 @@ from jaxcls.artifacts import record
 from jaxcls.artifacts.folder import replacing
 
 HERE = Path(__file__).parent
-DEVICE_A_CORE = "jaxcls, one device per core"  # the host's processor seen as several; a GPU stays one
-NAMES = (  # as in peers.py, which takes seconds to import
+DEVICE_A_CORE = "jaxcls, one device per core"  # splits the CPU into several devices; a GPU stays one
+NAMES = (  # the keys of peers.PEERS, which takes seconds to import
     "numpy float64",
     "numpy float32",
     "torch nn, autograd",
@@ -51,21 +50,21 @@ class Config:
     """Time jaxcls against its peers."""
 
     workloads: tuple[str, ...] = tuple(name for name in WORKLOADS if name not in ON_GPU_ONLY)
-    """Which sweeps; on a GPU, grid-10000 too."""
+    """Names of workloads; on a GPU, also grid-10000."""
     peers: tuple[str, ...] = NAMES
-    """Which ways to train them."""
+    """Names of peers."""
     precision: str = "highest"
-    """Of JAX's matrix products: highest, tensorfloat32, BF16_BF16_F32_X3; on a CPU all are float32."""
+    """Precision of JAX's matrix products: highest, tensorfloat32, BF16_BF16_F32_X3; float32 on a CPU."""
     seconds: float = 3.0
-    """How long a pair is timed."""
+    """Seconds of timing per pair."""
     repeats: int = 1
-    """How often the peers are gone through, in turn; the figures are those of each one's median process."""
+    """Processes per peer, the peers in turn; the figures are those of the median process."""
     out: Path | None = None
-    """The JSON file; benchmarks/results/DEVICE-DATE.json if not given."""
+    """JSON file. Default: benchmarks/results/DEVICE-DATE.json."""
 
 
 def main(config: Config) -> int:
-    """Run the suite; the exit code."""
+    """Run the suite; return the exit code."""
     unknown = [name for name in config.workloads if name not in WORKLOADS]
     unknown += [name for name in config.peers if name not in NAMES]
     if unknown:
@@ -81,12 +80,12 @@ def main(config: Config) -> int:
     path = config.out or HERE / "results" / f"{slug()}-{measured['date']}.json"
     for name in config.workloads:
         measured["workloads"][name] = compare(name, config)
-        write(measured, path)  # after each: a run cut short keeps what it has
+        write(measured, path)  # after each, so that an interrupted run keeps its results
     return 0
 
 
 def compare(name: str, config: Config) -> dict[str, Any]:
-    """Time the peers on one workload, and print a line for each."""
+    """Time the peers on one workload; print one line for each."""
     workload = WORKLOADS[name]
     hidden = f", H {workload.num_hidden}" if workload.num_hidden else ""
     print(f"\n{name}: {workload.cells:,} cells, {workload.steps:,} steps of {workload.batch_size} examples; ", end="")
@@ -116,7 +115,7 @@ def compare(name: str, config: Config) -> dict[str, Any]:
 
 
 def measure_sizes(workload: Workload, peer: str, seconds: float, precision: str = "highest") -> dict[str, Any]:
-    """Time one pair in a process of its own."""
+    """Time one pair in a separate process."""
     sizes = json.dumps(workload._asdict())
     command = [sys.executable, str(HERE / "measure.py"), sizes, peer, str(seconds), precision]
     devices = {"JAX_NUM_CPU_DEVICES": str(os.cpu_count())} if peer == DEVICE_A_CORE else {}
@@ -128,13 +127,13 @@ def measure_sizes(workload: Workload, peer: str, seconds: float, precision: str 
 
 
 def middle(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The run of median time, and the times of all."""
+    """The run of median time, with the times of all runs."""
     times = [run.get("seconds_per_cell_step", 0.0) for run in runs]
     return runs[times.index(statistics.median_low(times))] | {"all_runs": times}
 
 
 def write(measured: dict[str, Any], path: Path) -> None:
-    """Write a measured as JSON, and say where."""
+    """Write the figures as JSON and print the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         partial.write_text(json.dumps(measured, indent=1) + "\n")
@@ -142,12 +141,12 @@ def write(measured: dict[str, Any], path: Path) -> None:
 
 
 def slug() -> str:
-    """The device, as a part of a file's name."""
+    """Name of the device as part of a file name."""
     return "-".join(record.device().lower().replace("(", "").replace(")", "").split())
 
 
 def command(main: Callable[[Any], int], config: type, description: str | None) -> int:
-    """Run ``main`` with what the command line says; the exit code."""
+    """Run ``main`` with the arguments of the command line; return the exit code."""
     try:
         return main(tyro.cli(config, description=description))
     except ValueError as error:

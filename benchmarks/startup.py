@@ -1,4 +1,4 @@
-"""How long the default run takes from start to end, with JAX's compilation cache cold and warm.
+"""Time of the default run from start to end, with JAX's compilation cache cold and warm.
 
 python benchmarks/startup.py     # a minute
 """
@@ -22,7 +22,7 @@ IMPORT = "import time; start = time.perf_counter(); import jaxcls.sweep; print(t
 
 
 def main() -> int:
-    """Time imports and whole runs; the exit code."""
+    """Time imports and whole runs; return the exit code."""
     imports = [float(subprocess.check_output([sys.executable, "-c", IMPORT])) for _ in range(RUNS)]
     with tempfile.TemporaryDirectory() as folder:
         cold = [default_run(Path(folder) / f"cold-{k}", Path(folder) / f"cache-{k}") for k in range(RUNS)]
@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def default_run(out: Path, cache: Path) -> dict[str, float]:
-    """Seconds of ``python examples/sweep.py``: as a whole process, and of that compiling and training."""
+    """Seconds of ``python examples/sweep.py``: the whole process, its compilation and its training."""
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

@@ -1,4 +1,4 @@
-"""What is timed: the sizes of real sweeps, with made-up numbers in them."""
+"""Workloads: the sizes of real sweeps, with synthetic data."""
 
 from typing import NamedTuple
 
@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 
 class Workload(NamedTuple):
-    """A sweep's sizes."""
+    """Sizes of a sweep."""
 
     cells: int
-    num_features: int  # of the linear classifier, the column of ones included
+    num_features: int  # for the linear classifier, including the column of ones
     num_classes: int
     batch_size: int
     num_examples: int
@@ -19,21 +19,21 @@ class Workload(NamedTuple):
 
     @property
     def flops(self) -> int:
-        """Multiplications and additions in the matrix products of one step of one cell."""
+        """Multiplications and additions in the matrix products of one step, per cell."""
         if self.num_hidden:
             first, second = self.num_features * self.num_hidden, self.num_hidden * self.num_classes
-            return self.batch_size * (4 * first + 6 * second)  # no gradient of X is taken
+            return self.batch_size * (4 * first + 6 * second)  # without the gradient of X
         return 4 * self.batch_size * self.num_features * self.num_classes
 
     @property
     def weight_bytes(self) -> int:
-        """The weights of all cells in float32."""
+        """Bytes of the weights of all cells in float32."""
         weights = self.num_features * (self.num_hidden or self.num_classes) + self.num_hidden * self.num_classes
         return 4 * self.cells * weights
 
     @property
     def bytes(self) -> int:
-        """Least traffic of one step of all cells in float32: weights read twice and written once, a minibatch read."""
+        """Minimum traffic of a step of all cells in float32: weights read twice and written once, a minibatch read."""
         return 3 * self.weight_bytes + 4 * self.batch_size * self.num_features
 
 
@@ -51,7 +51,7 @@ WORKLOADS = {
 
 
 class Problem(NamedTuple):
-    """A workload's numbers, all float32: one start for all cells, one minibatch a step for all cells."""
+    """Data of a workload, all float32: the same initial params and minibatches for all cells."""
 
     X: NDArray[np.float32]  # [N, D]
     y: NDArray[np.int32]
@@ -61,7 +61,7 @@ class Problem(NamedTuple):
 
 
 def make(workload: Workload) -> Problem:
-    """Standard normal features, labels at random; no cell diverges."""
+    """Draw standard normal features and random labels; no cell diverges."""
     rng = np.random.default_rng(0)
     d, c, h = workload.num_features, workload.num_classes, workload.num_hidden
     X = rng.standard_normal((workload.num_examples, d), np.float32)
@@ -76,7 +76,7 @@ def make(workload: Workload) -> Problem:
 
 
 def reference(problem: Problem, batches: NDArray[np.integer], cell: int) -> list[NDArray[np.float64]]:
-    """One cell's params after these minibatches: the courses' formulas in numpy and float64."""
+    """Params of one cell after these minibatches, by the courses' formulas in numpy and float64."""
     params = [array.astype(np.float64) for array in problem.params]
     for batch in batches:
         step_numpy(params, problem.X[batch].astype(np.float64), problem.y[batch], problem.lr[cell], problem.reg[cell])
@@ -84,7 +84,7 @@ def reference(problem: Problem, batches: NDArray[np.integer], cell: int) -> list
 
 
 def step_numpy(params: list[NDArray], X: NDArray, y: NDArray, lr: float, reg: float) -> float:
-    """One step of one cell as the courses write it, vectorised, in place; the loss."""
+    """Take one step of one cell with the courses' vectorised formulas, in place; return the loss."""
     if len(params) == 1:
         (W,) = params
         loss, dscores = _softmax(X @ W, y)

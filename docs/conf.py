@@ -1,4 +1,4 @@
-"""These pages, built without a network and without a warning: ``sphinx-build -W docs docs/_build/html``."""
+"""Sphinx configuration. Build without network and warnings: ``sphinx-build -W docs docs/_build/html``."""
 
 import ast
 import inspect
@@ -31,20 +31,21 @@ html_static_path = ["_static"]
 html_css_files = ["wide.css"]
 html_copy_source = html_show_copyright = False
 myst_enable_extensions = ["dollarmath"]
-nb_execution_mode = "off"  # its outputs are stored, and the tests run it
+nb_execution_mode = "off"  # the notebook stores its outputs, and the tests execute it
+autosummary_ignore_module_all = False  # `__all__` decides which modules have a page
 autodoc_member_order = "bysource"
 maximum_signature_line_length = 80
 napoleon_attr_annotations = False  # the signature has the types
-napoleon_custom_sections = ["Returns"]  # a sentence, and no type before its first colon
-default_role = "py:obj"  # `name` in a docstring
+napoleon_custom_sections = ["Returns"]  # the text is a sentence: no type before its first colon
+default_role = "py:obj"  # what `name` in a docstring refers to
 nitpicky = True
-nitpick_ignore_regex = [("py:class", ".*"), ("py:obj", r"(functools|jax|optax|torch)\..*")]  # of others
+nitpick_ignore_regex = [("py:class", ".*"), ("py:obj", r"(functools|jax|optax|torch)\..*")]  # other projects
 
 
 def signature_as_written(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str, str | None] | None:
-    """The source's own annotations and defaults: evaluated, ``Float[ArrayLike, "N D"]`` is a union of eight types."""
+    """Signature as in the source: evaluated, ``Float[ArrayLike, "N D"]`` is a union of eight types."""
     if signature is None or not obj.__module__.startswith(("jaxcls", "torchref")):
         return None
     is_class, is_record = inspect.isclass(obj), hasattr(obj, "__match_args__")  # a NamedTuple or a dataclass
@@ -59,29 +60,29 @@ def signature_as_written(
 
 
 def text_as_written(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """What stands four spaces in from the text is a formula, kept line by line; "C." is a name, and begins no list."""
+    """Render blocks indented by four spaces as formulas, line by line; escape "C." so that it does not start a list."""
     text = re.sub(r"(?m)^(\S.*\n)\n(?= {4}\S)", r"\1\n.. code-block:: text\n\n", "\n".join(lines))
     lines[:] = re.sub(r"(?m)\b([A-Z])\.(?=\s|$)", r"\1\\.", text).split("\n")
 
 
 def skip_added(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
-    """What a NamedTuple and scikit-learn add to a class: its fields over again, and the likes of set_fit_request."""
+    """Skip members that NamedTuple and scikit-learn add to a class: repeated fields, set_fit_request and the like."""
     module = getattr(obj, "__module__", type(obj).__module__)
     return True if module.startswith(("_collections", "sklearn")) else None
 
 
 def names_as_imported(app: Sphinx, doctree: document) -> None:
-    """A class is the one that its module has by that name: Sphinx would link any that ends alike, or none."""
+    """Link a class name to the class of that name in its module; Sphinx would match by suffix, or not at all."""
     for node in doctree.findall(pending_xref):
         if node.get("refspecific") is False:
             del node["refspecific"]
-        found = getattr(sys.modules.get(node.get("py:module")), node["reftarget"], None)
-        if inspect.isclass(found):
-            node["reftarget"] = f"{found.__module__}.{found.__qualname__}"
+        target = getattr(sys.modules.get(node.get("py:module")), node["reftarget"], None)
+        if inspect.isclass(target):
+            node["reftarget"] = f"{target.__module__}.{target.__qualname__}"
 
 
 def setup(app: Sphinx) -> None:
-    """Connect them."""
+    """Connect the hooks above to Sphinx."""
     app.connect("autodoc-process-signature", signature_as_written)
     app.connect("autodoc-process-docstring", text_as_written, priority=400)  # before napoleon
     app.connect("autodoc-skip-member", skip_added)

@@ -12,23 +12,23 @@
 r"""
 # Softmax and two-layer gradients, step by step
 
-CS231n and EECS 498-007 share an exercise: a linear softmax classifier, then a net of two layers, with gradients that
-you derive yourself. This notebook derives them with nothing but the chain rule, and holds every step against a numeric
-gradient right beside its formula. It runs in about a minute and downloads nothing.
+CS231n and EECS 498-007 share an exercise: a linear softmax classifier, then a two-layer net, with gradients that you
+derive yourself. This notebook derives them with the chain rule alone, and checks every step against a numeric gradient.
+It runs in about a minute and downloads nothing.
 
-The letters are those of the code in `jaxcls`:
+The notation is that of the code in `jaxcls`:
 
 | | shape | |
 | --- | --- | --- |
-| `X` | $[N, D]$ | examples, one a row |
+| `X` | $[N, D]$ | examples, one per row |
 | `y` | $[N]$ | labels, integers from 0 to $C - 1$ |
-| `W` | $[D, C]$ | weights, one column a class |
+| `W` | $[D, C]$ | weights, one column per class |
 | `s` | $[N, C]$ | scores, or logits |
 | `p` | $[N, C]$ | probabilities |
-| `L` | a number | the loss |
-| `reg` | a number | strength of the penalty on the weights |
+| `L` | scalar | the loss |
+| `reg` | scalar | regularisation strength |
 
-$i$ counts examples, $j$ and $k$ count classes, $d$ counts features. $[j = y_i]$ is 1 where $j = y_i$ and 0 elsewhere;
+$i$ indexes examples, $j$ and $k$ index classes, $d$ indexes features. $[j = y_i]$ is 1 where $j = y_i$ and 0 elsewhere;
 as a matrix, it is $\mathrm{onehot}(y)$.
 """
 
@@ -51,7 +51,7 @@ r"""
 ## 1. Scores, softmax, cross-entropy
 
 A linear classifier gives each class a score. Softmax turns the scores of an example into probabilities, and the loss
-is what the label's probability falls short of 1, on a logarithmic scale:
+is the mean negative log-probability of the labels:
 
 $$
 s = X W
@@ -61,8 +61,8 @@ p_{ij} = \frac{e^{s_{ij}}}{\sum_k e^{s_{ik}}}
 L = -\frac{1}{N} \sum_i \log p_{i, y_i}
 $$
 
-The last column of `X` is 1 everywhere, so the last row of `W` is the bias (the "bias trick"). A penalty on the weights
-joins the loss in section 3.
+The last column of `X` is 1 everywhere, so the last row of `W` is the bias (the "bias trick"). Section 3 adds a penalty
+on the weights.
 """
 
 # %%
@@ -82,8 +82,8 @@ assert np.allclose(L, losses.cross_entropy(s, y))
 
 # %% [markdown]
 r"""
-One score moves, the other two stay at 1 and 0. Left, all three probabilities. Right, the loss if the moving class is
-the label: hardly anything while it leads, and a straight line of slope $-1$ while it trails.
+One score varies, the other two stay at 1 and 0. Left: all three probabilities. Right: the loss if the varying class is
+the label. It is close to 0 while that score is the largest, and approaches a line of slope $-1$ as it falls.
 """
 
 # %%
@@ -111,8 +111,8 @@ $$
 \frac{e^{s_{ij} - m_i}}{\sum_k e^{s_{ik} - m_i}} = \frac{e^{-m_i} e^{s_{ij}}}{e^{-m_i} \sum_k e^{s_{ik}}} = p_{ij},
 $$
 
-so take $m_i = \max_j s_{ij}$: no exponent is above 0, and the sum is at least 1. That saves $p$. It does not save
-$\log p_{i, y_i}$ where the label's probability is too small for a number above 0. So the logarithm goes first:
+so take $m_i = \max_j s_{ij}$: no exponent is above 0, and the sum is at least 1. That makes $p$ finite. But
+$\log p_{i, y_i}$ is still infinite where the label's probability underflows to 0. So take the logarithm first:
 
 $$
 L_i = -\log p_{i, y_i} = m_i - s_{i, y_i} + \log \sum_k e^{s_{ik} - m_i}
@@ -137,8 +137,8 @@ assert np.allclose(stable, losses.cross_entropy(big[None], np.array([label])))
 r"""
 ### Why the loss starts near ln C
 
-**Question.** The weights are small and random, there are ten classes, and not a single step has been taken. Which loss
-do you expect, and why? The worksheets ask this before they ask for a gradient, because it shows most bugs for nothing.
+**Question.** The weights are small and random, there are ten classes, and no step has been taken. Which loss do you
+expect, and why? The worksheets ask this before any gradient, because this check finds most bugs at no cost.
 """
 
 # %%
@@ -155,34 +155,34 @@ assert np.isclose(start[1], np.log(10), rtol=1e-3)
 # %% [markdown]
 r"""
 **Answer.** Small weights give scores near 0, so all classes are about equally probable, $p_{ij} \approx 1/C$, and
-$L \approx -\log(1/C) = \log C$, whatever `X` and `y` are. A first loss far above $\log C$ says that the weights are too
-large: the classifier is sure of things that it has never seen. With a penalty, $\mathrm{reg} \sum W^2$ comes on top.
+$L \approx -\log(1/C) = \log C$ for any `X` and `y`. A first loss far above $\log C$ means that the weights are too
+large: the untrained classifier is already confident. A penalty adds $\mathrm{reg} \sum W^2$.
 """
 
 # %% [markdown]
 r"""
 ## 2. The gradient with respect to the scores
 
-### The judge: central differences
+### Numeric gradients by central differences
 
-A derivative can be measured without any derivation. For each coordinate $x_k$ with its unit vector $u_k$,
+A derivative can be approximated without any derivation. For each coordinate $x_k$ with its unit vector $u_k$,
 
 $$
 \frac{\partial f}{\partial x_k} \approx \frac{f(x + h u_k) - f(x - h u_k)}{2h}.
 $$
 
-The formula's own error shrinks as $h^2$; rounding, divided by $2h$, grows as $1/h$. The best $h$ lies between, and in
-float32 it leaves five digits, in float64 ten. This is why gradients are checked in float64.
+The truncation error shrinks as $h^2$; the rounding error, divided by $2h$, grows as $1/h$. The best $h$ is in between.
+It leaves five digits in float32 and ten in float64, so gradients are checked in float64.
 """
 
 
 # %%
 def errors(precise, steps):
-    """The error of the numeric gradient of our loss, for each h."""
+    """Error of the numeric gradient of the loss for each h."""
     with jax.enable_x64(precise):
         exact = losses.cross_entropy_and_grad(s, y)[1]
         numeric = [numeric_gradient(lambda s: losses.cross_entropy(s, y), s, h=h) for h in steps]
-        return [rel_error_of_max(exact, found) for found in numeric]
+        return [rel_error_of_max(exact, estimate) for estimate in numeric]
 
 
 steps = np.logspace(-10, 0, 11)
@@ -195,14 +195,14 @@ plt.show()
 
 # %% [markdown]
 r"""
-From here on, every gradient goes through this check, in float64 at $h = 10^{-5}$. Its relative error is EECS 498's:
-the largest difference over the largest sum of the two.
+From here on, every gradient is checked in this way, in float64 with $h = 10^{-5}$. The relative error is that of EECS
+498: the largest absolute difference, divided by the largest sum of absolute values.
 """
 
 
 # %%
 def check(name, loss, x, gradient):
-    """Hold a gradient of the loss at x against central differences."""
+    """Compare a gradient of the loss at x with central differences."""
     with jax.enable_x64(True):
         error = rel_error_of_max(gradient, numeric_gradient(loss, x))
     print(f"{name:12} relative error {error:.0e}")
@@ -213,7 +213,7 @@ def check(name, loss, x, gradient):
 r"""
 ### One example
 
-Drop the index $i$. The loss of one example is a difference of two terms, and each is differentiated by itself:
+Drop the index $i$. The loss of one example is a difference of two terms, which can be differentiated separately:
 
 $$
 L = \log \sum_k e^{s_k} - s_y
@@ -252,14 +252,14 @@ check("difference", lambda s: jax.nn.logsumexp(s) - s[y_one], s_one, dlogits_one
 
 # %% [markdown]
 r"""
-**The same by the long way.** Some derive it through $p$. Softmax has the Jacobian
+**The same through $p$.** The result also follows from the Jacobian of softmax,
 
 $$
 \frac{\partial p_k}{\partial s_j} = p_k \, ([k = j] - p_j),
 $$
 
-and $L = -\log p_y$ has $\partial L / \partial p_k = -[k = y] / p_y$. The chain rule sums over $k$, of which only
-$k = y$ is left:
+and from $\partial L / \partial p_k = -[k = y] / p_y$ for $L = -\log p_y$. In the sum of the chain rule over $k$, only
+$k = y$ remains:
 
 $$
 \frac{\partial L}{\partial s_j} = \sum_k \frac{\partial L}{\partial p_k} \frac{\partial p_k}{\partial s_j}
@@ -278,8 +278,8 @@ assert np.allclose(dp @ jacobian, dlogits_one)
 r"""
 ### All examples
 
-The loss is the mean over $N$ examples, and the scores of one example do not enter the loss of another. So the rows
-stay as they are, divided by $N$:
+The loss is the mean over $N$ examples, and the loss of one example does not depend on the scores of another. So each
+row is the gradient of one example, divided by $N$:
 
 $$
 \frac{\partial L}{\partial s} = \frac{p - \mathrm{onehot}(y)}{N}
@@ -295,9 +295,8 @@ assert np.allclose(dlogits.sum(axis=1), 0)
 
 # %% [markdown]
 r"""
-What it says: a step against the gradient lifts the label's score in proportion to what its probability lacks, and
-lowers every other score in proportion to what its probability has. Each row sums to 0. Where the label has probability
-1, nothing moves.
+A step against the gradient raises the label's score in proportion to $1 - p_y$, and lowers every other score in
+proportion to its probability. Each row sums to 0. If the label has probability 1, the gradient is 0.
 """
 
 # %%
@@ -316,8 +315,8 @@ r"""
 
 ### dL/dW
 
-Each score is $s_{ij} = \sum_d X_{id} W_{dj}$, so $W_{dj}$ enters the scores of class $j$ alone, with factor $X_{id}$ in
-example $i$. The chain rule sums over everything that $W_{dj}$ enters, which is all examples:
+Each score is $s_{ij} = \sum_d X_{id} W_{dj}$, so $W_{dj}$ affects the scores of class $j$ only, with factor $X_{id}$ in
+example $i$. The chain rule sums over all examples:
 
 $$
 \frac{\partial L}{\partial W_{dj}} = \sum_i X_{id} \frac{\partial L}{\partial s_{ij}}
@@ -325,7 +324,7 @@ $$
 \frac{\partial L}{\partial W} = X^\top \frac{\partial L}{\partial s}
 $$
 
-The shapes remember it for you: from $[N, D]$ and $[N, C]$ there is one product of shape $[D, C]$.
+The shapes confirm it: only one product of $[N, D]$ and $[N, C]$ has shape $[D, C]$.
 """
 
 # %%
@@ -335,8 +334,8 @@ check("dL/dW", lambda W: losses.cross_entropy(X @ W, y), W, X.T @ dlogits)
 r"""
 ### The penalty
 
-Large weights cost. Both courses add $\mathrm{reg} \sum_{dj} W_{dj}^2$, without a factor $\tfrac12$, so a factor 2 stays
-in the gradient:
+Both courses add $\mathrm{reg} \sum_{dj} W_{dj}^2$ to the loss, without a factor $\tfrac12$, so the gradient has a
+factor 2:
 
 $$
 L = -\frac{1}{N} \sum_i \log p_{i, y_i} + \mathrm{reg} \sum_{dj} W_{dj}^2
@@ -346,7 +345,7 @@ L = -\frac{1}{N} \sum_i \log p_{i, y_i} + \mathrm{reg} \sum_{dj} W_{dj}^2
 \frac{\partial L}{\partial\, \mathrm{reg}} = \sum_{dj} W_{dj}^2
 $$
 
-The bias is a row of `W` here, so it is penalised with the rest.
+The bias is a row of `W` here, so it is penalised with the other weights.
 """
 
 # %%
@@ -363,7 +362,7 @@ with jax.enable_x64(True):
 r"""
 ### dL/dX
 
-The same sum from the other side. $X_{id}$ enters all scores of example $i$, with factor $W_{dj}$ in class $j$:
+By the same argument, $X_{id}$ affects all scores of example $i$, with factor $W_{dj}$ in class $j$:
 
 $$
 \frac{\partial L}{\partial X_{id}} = \sum_j \frac{\partial L}{\partial s_{ij}} W_{dj}
@@ -371,7 +370,7 @@ $$
 \frac{\partial L}{\partial X} = \frac{\partial L}{\partial s} W^\top
 $$
 
-A linear classifier does not need it for training. A net does: its first layer is trained through exactly this.
+Training a linear classifier does not need this gradient. Training the first layer of a net does.
 """
 
 # %%
@@ -384,8 +383,8 @@ with jax.enable_x64(True):
 r"""
 ## 4. Loops, vectorised, compiled
 
-The worksheets want it twice: first with loops, because one example and one class at a time is what the derivation says,
-then without. In the loop form, row $i$ of $X$ adds to column $j$ of `dW`:
+The worksheets ask for two implementations: first with loops, one example and one class at a time as in the derivation,
+then vectorised. In the loop form, row $i$ of $X$ adds to column $j$ of `dW`:
 
 $$
 \frac{\partial L}{\partial W_{\cdot j}} = \frac{1}{N} \sum_i (p_{ij} - [j = y_i]) \, X_{i \cdot}
@@ -421,16 +420,16 @@ def softmax_loss_vectorized(W, X, y, reg):
 
 # %% [markdown]
 r"""
-Beside these two stand `jaxcls.softmax.loss_and_grad`, as it is and under `jax.jit`, and `loss_and_grad_naive`, which is
-the loop form in JAX, under `jax.jit`. The data are random numbers in the shape of a minibatch of CIFAR-10, in float32.
-JAX compiles in the first call, so that is timed apart; after it, the median counts. The difference is the largest one
-from `dW` in float64, over the largest `dW`.
+The table compares these two with `jaxcls.softmax.loss_and_grad`, without and with `jax.jit`, and with
+`loss_and_grad_naive`, the loop form in JAX, under `jax.jit`. The data are random float32 numbers in the shape of a
+minibatch of CIFAR-10. JAX compiles in the first call, which is timed separately; the other calls give the median. The
+difference is the largest deviation from `dW` in float64, divided by the largest `dW`.
 """
 
 
 # %%
 def seconds(function, arguments):
-    """How long one call takes, to the end."""
+    """Seconds of one call, until its result is ready."""
     start = time.perf_counter()
     jax.block_until_ready(function(*arguments))
     return time.perf_counter() - start
@@ -459,21 +458,21 @@ row("loss_and_grad_naive, jit", jax.jit(softmax.loss_and_grad_naive), in_jax)
 
 # %% [markdown]
 r"""
-All five compute the same numbers, as far as float32 goes. What the times say:
+All five agree within float32 precision. The times show:
 
-- Vectorising is the large step. The loops take $N C$ turns, and even compiled they stay loops.
-- One vectorised step is two matrix products and little else. numpy hands them to one library and JAX to another, so
-  between these two the winner depends on the shapes and the machine.
-- Without `jit`, JAX compiles and runs each operation by itself; with it, the whole step as one program. Compiling pays
-  where a step runs thousands of times, and where many models share it: section 7 trains 49 of them at once.
+- Vectorisation gives the largest gain. The loops have $N C$ iterations, and compilation does not change that.
+- A vectorised step is two matrix products and little else. numpy and JAX call different libraries for them, so which of
+  the two is faster depends on the shapes and the machine.
+- Without `jit`, JAX compiles and runs each operation separately; with it, the whole step as one program. Compilation
+  pays off if a step runs thousands of times, or if many models share it: section 7 trains 49 of them at once.
 """
 
 # %% [markdown]
 r"""
 ## 5. The two-layer net
 
-Between data and scores comes a hidden layer of $H$ units with ReLU. Biases are parameters of their own here, so there
-is no column of ones, and they are not penalised:
+The two-layer net has a hidden layer of $H$ units with ReLU. Its biases are separate parameters, so there is no column
+of ones, and they are not penalised:
 
 $$
 \begin{aligned}
@@ -506,10 +505,11 @@ assert np.allclose(L, two_layer.loss(params, X, y, reg))
 r"""
 ### Backward
 
-Backward means: walk the four lines of the forward pass from the last to the first. At each one, what is known is the
-gradient with respect to its left side, and what is wanted is the gradient with respect to each thing on its right side.
+The backward pass goes through the four lines of the forward pass from the last to the first. Each step takes the
+gradient with respect to the left side of a line, and computes the gradient with respect to each variable on its right
+side.
 
-**The loss.** The scores enter it as before:
+**The loss** depends on the scores as before:
 
 $$
 \frac{\partial L}{\partial s} = \frac{p - \mathrm{onehot}(y)}{N}
@@ -522,8 +522,8 @@ check("dL/ds", lambda s: losses.cross_entropy(s, y), s, dlogits)
 
 # %% [markdown]
 r"""
-**The second layer**, $s = h W_2 + b_2$, is the linear classifier of section 3 with $h$ in the place of $X$. The bias
-$b_{2j}$ enters the score of class $j$ in every example, with factor 1, so its gradient is the sum over the examples:
+**The second layer**, $s = h W_2 + b_2$, is the linear classifier of section 3 with $h$ in place of $X$. The bias
+$b_{2j}$ is added to the score of class $j$ in every example, so its gradient is the sum over the examples:
 
 $$
 \frac{\partial L}{\partial W_2} = h^\top \frac{\partial L}{\partial s} + 2 \, \mathrm{reg} \, W_2
@@ -544,16 +544,15 @@ check("dL/dh", lambda h: losses.cross_entropy(h @ W2 + b2, y), h, dh)
 
 # %% [markdown]
 r"""
-**ReLU**, $h = \max(z, 0)$. Where $z > 0$, $h$ is $z$ and the gradient passes as it is; where $z < 0$, $h$ stays 0
-whatever $z$ does, and nothing passes:
+**ReLU**, $h = \max(z, 0)$. Where $z > 0$, $h = z$ and the gradient passes unchanged. Where $z < 0$, $h$ is constant and
+the gradient is 0:
 
 $$
 \frac{\partial L}{\partial z} = \frac{\partial L}{\partial h} \text{ where } z > 0, \text{ else } 0
 $$
 
-At exactly 0 there is a kink and no derivative; the convention is that nothing passes. Where $z$ is closer to 0 than a
-step of the central differences moves it, they straddle the kink and disagree with any formula. So look at the smallest
-$|z|$ before you look for a bug.
+At exactly 0 there is a kink and no derivative; by convention the gradient is 0. If a step of the central differences
+crosses the kink, they disagree with any formula. So look at the smallest $|z|$ before you look for a bug.
 """
 
 # %%
@@ -562,7 +561,7 @@ check("dL/dz", lambda z: losses.cross_entropy(jnp.maximum(z, 0) @ W2 + b2, y), z
 
 # %% [markdown]
 r"""
-**The first layer**, $z = X W_1 + b_1$, is a linear layer once more:
+**The first layer**, $z = X W_1 + b_1$, is another linear layer:
 
 $$
 \frac{\partial L}{\partial W_1} = X^\top \frac{\partial L}{\partial z} + 2 \, \mathrm{reg} \, W_1
@@ -583,7 +582,7 @@ check("dL/dX", lambda X: two_layer.loss(params, X, y, reg), X, dX)
 
 # %% [markdown]
 r"""
-These are the lines of `jaxcls.two_layer.loss_and_grad`, and what `jax.grad` of the loss returns:
+`jaxcls.two_layer.loss_and_grad` computes these lines, and `jax.grad` of the loss returns the same:
 """
 
 # %%
@@ -597,15 +596,15 @@ for grads in theirs:
 r"""
 ## 6. The hinge loss
 
-The other loss of CS231n's notes, the multiclass SVM's, asks for less. The label's score must lead every other score by
-a margin of 1; what is missing is the loss, and beyond the margin nothing counts:
+CS231n's notes have a second loss, that of the multiclass SVM. The label's score must exceed every other score by a
+margin of 1. The loss is the sum of the shortfalls; beyond the margin it is 0:
 
 $$
 L = \frac{1}{N} \sum_i \sum_{j \ne y_i} \max(0, s_{ij} - s_{i, y_i} + 1)
 $$
 
-Each term is linear where it is positive and flat where it is not. In a positive term $s_{ij}$ has slope 1 and
-$s_{i, y_i}$ has slope $-1$, and the latter stands in every term of its row:
+Each term is linear where it is positive and constant elsewhere. A positive term has slope 1 in $s_{ij}$ and slope $-1$
+in $s_{i, y_i}$, which occurs in every term of its row:
 
 $$
 N \frac{\partial L}{\partial s_{ij}} = [s_{ij} - s_{i, y_i} + 1 > 0] \quad \text{for } j \ne y_i
@@ -616,7 +615,7 @@ $$
 
 # %%
 margins = s - s[np.arange(N), y][:, None] + 1
-margins[np.arange(N), y] = 0  # the label is no rival of its own
+margins[np.arange(N), y] = 0  # the sum excludes the label
 violated = margins > 0
 L = np.maximum(margins, 0).sum() / N
 dlogits = (violated - np.eye(C)[y] * violated.sum(axis=1, keepdims=True)) / N
@@ -627,12 +626,12 @@ assert np.allclose(dlogits, losses.hinge_and_grad(s, y)[1])
 
 # %% [markdown]
 r"""
-**Question.** The weights are small and random. Where does this loss start?
+**Question.** The weights are small and random. What is this loss before the first step?
 """
 
 # %% [markdown]
 r"""
-**Answer.** At $C - 1$. All scores are nearly equal, so each of the $C - 1$ terms is nearly the whole margin of 1.
+**Answer.** $C - 1$. All scores are nearly equal, so each of the $C - 1$ terms is close to the margin of 1.
 """
 
 # %%
@@ -640,14 +639,14 @@ assert np.isclose(losses.hinge(np.zeros((N, C)), y), C - 1)
 
 # %% [markdown]
 r"""
-With two classes, both losses depend on one number, the lead of the label's score. Cross-entropy never stops asking for
-more, if ever less urgently; hinge is content at 1.
+With two classes, both losses depend on one number, the difference of the label's score and the other. Cross-entropy
+keeps decreasing, ever more slowly; hinge is 0 from a difference of 1 on.
 """
 
 
 # %%
 def each(loss, scores, labels):
-    """The loss of every example by itself, in float64."""
+    """Loss of every single example, in float64."""
     with jax.enable_x64(True):
         return np.asarray(jax.vmap(lambda s, y: loss(s[None], y[None]))(scores, labels))
 
@@ -664,12 +663,12 @@ plt.show()
 
 # %% [markdown]
 r"""
-### A point that changes nothing
+### An example that does not change the loss
 
-**Question**, as CS231n's worksheet asks it: let the training loss be the *sum* over all training examples. Can a new
-example leave the SVM's loss as it was? And the softmax classifier's?
+**Question**, from CS231n's worksheet: let the training loss be the *sum* over all training examples. Is there a new
+example that does not change the SVM's loss? And the softmax classifier's?
 
-Only scores enter a loss, so let the new example be given by its scores, 10, 0, 0, and its label, class 0.
+A loss depends only on the scores, so define the new example by its scores, 10, 0, 0, and its label, class 0.
 """
 
 # %%
@@ -683,13 +682,13 @@ assert np.isclose(after["softmax"].sum() - before["softmax"].sum(), np.log(1 + 2
 
 # %% [markdown]
 r"""
-**Answer.** The SVM's, yes: the new label leads by 10, more than the margin of 1, so both of its terms are 0. So is its
-gradient: training goes on as if the example were not there. Every example beyond the margins is like that, and those
-that are not are the support vectors.
+**Answer.** For the SVM, yes: the label's score is larger by 10, more than the margin of 1, so both of its terms are 0.
+Its gradient is 0 too, so the example does not affect training. The same holds for every example beyond the margins; the
+others are the support vectors.
 
-The softmax classifier's, no: finite scores give $p_y < 1$, so $-\log p_y > 0$. Here it is $\log(1 + 2 e^{-10})$. At a
-lead of 40 it is $\log(1 + 2 e^{-40}) \approx 8 \cdot 10^{-18}$: above 0, and yet lost when float64 adds it to a sum of
-this size. That is rounding, not mathematics.
+For the softmax classifier, no: finite scores give $p_y < 1$, so $-\log p_y > 0$. Here it is $\log(1 + 2 e^{-10})$. For
+a difference of 40 it is $\log(1 + 2 e^{-40}) \approx 8 \cdot 10^{-18}$, which is above 0 but lost to rounding when
+float64 adds it to a sum of this size.
 """
 
 # %%
@@ -701,11 +700,10 @@ assert total + far[0] == total
 
 # %% [markdown]
 r"""
-**Sum or mean?** The answer above is one for sums. For means, which the worksheets' code and `jaxcls` compute, both
-answers turn round. $N + 1$ examples now share the loss, so the satisfied point *lowers* the SVM's mean to
-$\frac{N}{N + 1} L$. And a mean stays where it is exactly if the new example's own loss equals it, which the softmax
-classifier allows as well: for scores $a, 0, 0$ and label 0 it is $\log(1 + 2 e^{-a})$, which is $L$ at
-$a = -\log \frac{e^L - 1}{2}$.
+**Sum or mean?** The answers above hold for sums. For means, which the worksheets' code and `jaxcls` compute, both
+answers are reversed. An example beyond the margin *lowers* the SVM's mean over $N + 1$ examples to $\frac{N}{N + 1} L$.
+A mean is unchanged exactly if the loss of the new example equals it. The softmax classifier allows that: for scores
+$a, 0, 0$ and label 0 the loss is $\log(1 + 2 e^{-a})$, which equals $L$ at $a = -\log \frac{e^L - 1}{2}$.
 """
 
 # %%
@@ -719,17 +717,17 @@ assert np.isclose(same.mean(), mean, rtol=1e-12)
 
 # %% [markdown]
 r"""
-Training takes the mean because `lr` and `reg` then mean the same for a minibatch of 100 as for all 49,000 images. With
-the sum, twice the data would make half of the penalty.
+Training uses the mean because `lr` and `reg` then have the same effect for a minibatch of 100 as for all 49,000 images.
+With the sum, twice the data would halve the relative weight of the penalty.
 """
 
 # %% [markdown]
 r"""
 ## 7. The sweep
 
-What is left are two numbers that no derivation gives: the learning rate and the strength of the penalty. The
-worksheets try a grid of them and look. `jaxcls.sweep.run` trains all cells of the grid at once with the gradient of
-section 3, here on the 8 x 8 digits that scikit-learn bundles, and picks the cell of the highest validation accuracy.
+Two hyperparameters remain: the learning rate and the regularisation strength. The worksheets search a grid of them.
+`jaxcls.sweep.run` trains all cells of the grid at once with the gradient of section 3, here on the 8 x 8 digits bundled
+with scikit-learn, and selects the cell with the highest validation accuracy.
 """
 
 # %%
@@ -750,18 +748,17 @@ plt.show()
 
 # %% [markdown]
 r"""
-What to see in it:
+The heat maps show:
 
-- **Down the rows**, the learning rate. At 0.01 a thousand steps are too few: in the rows below, the training accuracy
-  is higher.
-- **Across**, the penalty. It lowers the training accuracy; the validation accuracy is flat up to about $10^{-3}$ and
-  falls behind it. There are 270 validation examples, so one more right is 0.004, and the best cell is one of several
-  equals. Ties go to the lower validation loss.
-- **The corner at the bottom right.** A step takes $\mathrm{lr} \cdot 2\, \mathrm{reg}\, W$ off the weights, so the
-  penalty alone multiplies them by $1 - 2\, \mathrm{lr}\, \mathrm{reg}$. Where $\mathrm{lr} \cdot \mathrm{reg} > 1$ that
-  is below $-1$, and the weights grow without end: grey. At 1, or a little below it, they change sign at every step, so
-  that every other step the classifier says the opposite of what it has learnt. The thousandth is such a step: far
-  below chance, which is 0.1.
+- **Rows: the learning rate.** At 0.01, a thousand steps are too few: the training accuracy is higher in the rows below.
+- **Columns: the penalty.** It lowers the training accuracy. The validation accuracy is flat up to about $10^{-3}$ and
+  then falls. With 270 validation examples, one more correct prediction is 0.004, so several cells tie for the best.
+  Ties go to the lower validation loss.
+- **The corner at the bottom right.** A step subtracts $\mathrm{lr} \cdot 2\, \mathrm{reg}\, W$ from the weights, so the
+  penalty alone multiplies them by $1 - 2\, \mathrm{lr}\, \mathrm{reg}$. For $\mathrm{lr} \cdot \mathrm{reg} > 1$ this
+  factor is below $-1$ and the weights diverge: grey. At 1 or slightly below, they change sign at every step, so at
+  every other step the predictions are reversed. The thousandth step is one of these: the accuracy is far below chance,
+  0.1.
 """
 
 # %%
@@ -772,8 +769,8 @@ assert np.array_equal(diverged, result.table["lr"] * result.table["reg"] > 1)
 r"""
 ### Templates
 
-A column of `W` has a weight for every pixel, so it can be looked at as a picture: red where ink speaks for the class,
-blue where it speaks against it. Above, the best cell; below, the same learning rate with a penalty of 0.1.
+A column of `W` has a weight for every pixel, so it can be shown as an image: red where ink is evidence for the class,
+blue where it is evidence against it. Above: the best cell. Below: the same learning rate with a penalty of 0.1.
 """
 
 # %%
@@ -787,16 +784,16 @@ plt.show()
 
 # %% [markdown]
 r"""
-What to see in them: the 0 is a ring, and ink in its middle speaks against it. The 5 and the 6 dislike ink at the upper
-right, where a 9 would close its loop. And the penalty makes the templates smoother: without it, weights grow that a few
-training examples need. With it, little is left but the first step from zero weights, where all $p_{ij} = 1/C$. That
-step is $X^\top (\mathrm{onehot}(y) - 1/C)$ up to a factor: what the examples of a class have more of than the average.
+The 0 is a ring, with negative weights in its centre. The 5 and the 6 have negative weights at the upper right, where a
+9 closes its loop. The penalty makes the templates smoother: without it, some weights fit only a few training examples.
+With it, the weights are close to the first step from zero weights, where all $p_{ij} = 1/C$. Up to a factor, that step
+is $X^\top (\mathrm{onehot}(y) - 1/C)$: the difference between the examples of a class and the average.
 """
 
 
 # %%
 def cosine(a, b):
-    """1 where two arrays point the same way, 0 where they have nothing in common."""
+    """Cosine similarity: 1 for arrays of the same direction, 0 for orthogonal ones."""
     return np.sum(a * b) / np.linalg.norm(a) / np.linalg.norm(b)
 
 
@@ -808,7 +805,7 @@ assert cosine(result.params, first_step) < cosine(strict.params, first_step)
 
 # %% [markdown]
 r"""
-The test accuracy above is nothing but this, the derivation's first line and the highest score:
+The test accuracy above needs only the first line of the derivation and the highest score:
 """
 
 # %%

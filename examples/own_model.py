@@ -1,4 +1,4 @@
-"""A model of one's own in a sweep: the multiclass SVM of CS231n, by its loss and gradient for one cell."""
+"""A custom model in a sweep: the multiclass SVM of CS231n, from the loss and gradient of one cell."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ def loss(W: jax.Array, X: jax.Array, y: jax.Array, reg: jax.Array) -> jax.Array:
 
 
 def loss_and_grad(W: jax.Array, X: jax.Array, y: jax.Array, reg: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The same, and its gradient ``Xᵀ dL/ds + 2 reg W``."""
+    """`loss` and its gradient ``Xᵀ dL/ds + 2 reg W``."""
     data_loss, dlogits = hinge_and_grad(X @ W, y)
     return data_loss + reg * jnp.sum(W * W), X.T @ dlogits + 2 * reg * W
 

@@ -1,4 +1,4 @@
-"""A grid under an optimizer of one's own: Lion with a cosine schedule, whose peak each cell's learning rate scales."""
+"""A grid with a custom optimizer: Lion with a cosine schedule, scaled by each cell's learning rate."""
 
 import optax
 
@@ -10,7 +10,7 @@ schedule = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup_steps=50, decay_s
 
 
 def optimizer(lr: float) -> optax.GradientTransformation:
-    """Lion; lr is traced, so that all cells share one program."""
+    """Lion at this learning rate, which is traced: all cells share one program."""
     return optax.lion(lambda count: lr * schedule(count), weight_decay=0.0)
 
 

@@ -1,4 +1,4 @@
-"""In scikit-learn: a pipeline that standardises, and the whole path of penalties under cross-validation."""
+"""A scikit-learn pipeline: standardised features and a cross-validated path of regularisation values."""
 
 from sklearn.datasets import load_breast_cancer
 from sklearn.metrics import classification_report

@@ -1,4 +1,4 @@
-"""The best two-layer net for CIFAR-10 that a few minutes find (EECS 498-007).
+"""Search for the best two-layer net on CIFAR-10 within a few minutes (EECS 498-007).
 
 python examples/two_layer_search.py                               # two cores
 python examples/two_layer_search.py --hidden 8192 --steps 20000   # a GPU
@@ -28,22 +28,23 @@ DECAY = 0.95
 
 
 def main(hidden: int = 1024, steps: int = 6400, data_dir: Path | None = None, out: Path | None = None) -> int:
-    """Search a coarse grid of small nets for lr and reg, then train large ones around what it found.
+    """Search a coarse grid of small nets for lr and reg, then train large nets around the best.
 
     Args:
       hidden: Hidden units of the large nets.
-      steps: Minibatches they are trained on.
-      data_dir: The folder that holds CIFAR-10; downloaded once into the user's cache if not given.
-      out: The run's folder, which must be empty or not exist.
+      steps: Training steps of the large nets.
+      data_dir: Folder with CIFAR-10; downloaded once into the user's cache if not given.
+      out: Folder of the run, which must be empty or not exist.
     """
     splits = data.eecs498(data.load_cifar10(data_dir))
     small = Grid(lr=[0.1, 0.3, 1.0, 3.0], reg=[1e-4, 3e-4, 1e-3, 3e-3, 1e-2], hidden=[128])
     with claim(out or Path("runs") / time.strftime("search-%Y%m%d-%H%M%S")) as folder:
+        # The test set is scored once, by the best of the large nets.
         found = search(replace(splits, test=None), small, 1200)
         if found.best is None:
             raise ValueError("every small net diverged")
         cell = small.cells()[found.best]
-        # A larger net, trained for longer, wants more of a penalty.
+        # A larger net, trained for longer, needs a larger penalty.
         large = Grid([cell["lr"]], [cell["reg"] * factor for factor in (1, 2, 4)], hidden=[hidden])
         result = search(splits, large, steps)
         search_of = {"small": small.axes, "large": large.axes, "steps": steps, "batch_size": BATCH, "decay": DECAY}
@@ -59,7 +60,7 @@ def main(hidden: int = 1024, steps: int = 6400, data_dir: Path | None = None, ou
 
 
 def search(splits: Splits, grid: Grid, steps: int) -> SweepResult:
-    """Train every cell of a grid, and print how well each did."""
+    """Train every cell of a grid; print the accuracy of each."""
     print(f"\ntraining  {len(grid)} nets, {steps:,} steps of {BATCH} examples")
     result = sweep.run(
         splits,

@@ -1,4 +1,4 @@
-"""What the trainer needs of a model: its pure functions, as one value."""
+"""The model interface: the pure functions that training needs, in one NamedTuple."""
 
 import functools
 import math
@@ -16,9 +16,9 @@ Params = Any  # an array or a NamedTuple of arrays
 
 
 class Classifier(NamedTuple):
-    """The pure functions of one model. Any model that supplies them trains and sweeps.
+    """Pure functions of one model, as `jaxcls.train` and `jaxcls.sweep` call them.
 
-    A product with X must come first: in a sweep, columns of zeros may follow the features, and must change nothing.
+    The first operation on X must be a matrix product, since a sweep may append zero columns to X.
     """
 
     init: Callable[..., Params]  # (num_features, *num_hidden, num_classes, *, key, dtype) -> params
@@ -30,10 +30,10 @@ class Classifier(NamedTuple):
 
 
 def linear(*, init_scale: float = 1e-3, class_weights: Float[NDArray, "C"] | None = None) -> Classifier:
-    """The linear softmax classifier, its weights drawn with standard deviation ``init_scale``.
+    """Linear softmax classifier whose initial weights have standard deviation ``init_scale``.
 
-    With ``class_weights``, ``[C]``, an example counts in the mean as much as its class does: those of
-    `jaxcls.data.balanced` are 1 on average over all examples. They are checked when weights are first drawn.
+    ``class_weights``, ``[C]``, weight the loss of each example by its class; those of `jaxcls.data.balanced` average
+    1 over the examples. They are checked when ``init`` is called.
 
     Raises:
       ValueError: ``init_scale`` is negative or not finite.
@@ -50,7 +50,7 @@ def linear(*, init_scale: float = 1e-3, class_weights: Float[NDArray, "C"] | Non
 
 
 def two_layer_net(*, init_scale: float = 1e-4, class_weights: Float[NDArray, "C"] | None = None) -> Classifier:
-    """The two-layer net, its weights drawn with standard deviation ``init_scale``; class weights as in `linear`.
+    """Two-layer net whose initial weights have standard deviation ``init_scale``; class weights as in `linear`.
 
     Example:
       >>> import jax
@@ -64,7 +64,7 @@ def two_layer_net(*, init_scale: float = 1e-4, class_weights: Float[NDArray, "C"
 
 
 def _drawn(init: Callable[..., Params], scale: float, class_weights: NDArray | None) -> Callable[..., Params]:
-    """``init`` at this scale; told how many classes there are, it checks that the class weights are theirs."""
+    """``init`` at this scale, which also checks the class weights against the number of classes."""
     if not 0 <= scale < math.inf:
         raise ValueError(f"init_scale must be finite and not below 0, got {scale}")
     init = functools.partial(init, scale=scale)
@@ -81,13 +81,13 @@ def _drawn(init: Callable[..., Params], scale: float, class_weights: NDArray | N
 def _weighted(
     loss: Callable[..., Any], loss_and_grad: Callable[..., Any], class_weights: NDArray | None
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Both functions, with each example weighted by its class."""
+    """Both functions with class weights."""
     if class_weights is None:
         return loss, stacked(loss_and_grad)
 
     def weighted(params: Params, X: Any, y: Any, reg: Any) -> tuple[Array, Params]:
-        of_class = jnp.asarray(class_weights)  # here, in the precision of the call
-        # Of a minibatch they sum to 1 on average, not each time: else rare classes would count less than they should.
+        of_class = jnp.asarray(class_weights)  # converted here, in the caller's precision
+        # The weights of a minibatch sum to 1 only on average: normalising each one would underweight rare classes.
         return loss_and_grad(params, X, y, reg, weights=of_class[y] / len(y))
 
     return lambda *problem: weighted(*problem)[0], stacked(weighted)

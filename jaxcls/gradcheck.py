@@ -1,9 +1,9 @@
-"""Gradients by central differences, and the relative errors both courses judge them with.
+"""Numeric gradients by central differences, and the relative errors of both courses.
 
     df/dx_k ≈ (f(x + h e_k) - f(x - h e_k)) / 2h
 
 The truncation error shrinks as h², the rounding error grows as ε/h: in float64 ``h = 1e-5`` leaves about ten
-good digits. In float32 four or five are left, and at its best ``h`` alone, so check gradients in float64
+good digits. float32 leaves four or five, and only near the best ``h``, so check gradients in float64
 (``with jax.enable_x64(True):``).
 """
 
@@ -25,13 +25,13 @@ def numeric_gradient(
     *,
     h: float | None = None,
 ) -> Float[Array, "*shape"]:
-    """The gradient of ``sum(upstream * f(x))``, by central differences at every coordinate of ``x``.
+    """Gradient of ``sum(upstream * f(x))`` by central differences at every coordinate of ``x``.
 
     Args:
       f: a pure function of one array.
-      x: where to differentiate.
-      upstream: the gradient that reaches ``f``'s output, of its shape; 1 for a scalar function.
-      h: half the width of the difference; 1e-5 in float64 and 5e-3 in float32 when not given.
+      x: the point at which to differentiate.
+      upstream: the gradient with respect to the output of ``f``, in its shape; 1 for a scalar function.
+      h: half the width of the difference. Default: 1e-5 in float64, 5e-3 in float32.
 
     Example:
       >>> import jax.numpy as jnp
@@ -50,7 +50,7 @@ def numeric_gradient(
 
 
 class Probes(NamedTuple):
-    """What `sparse_check` found: at each ``coordinate`` of the flattened array, two gradients and their distance."""
+    """Result of `sparse_check`: both gradients at each ``coordinate`` of the flattened array, and the error."""
 
     coordinate: Int[Array, "K"]
     numeric: Float[Array, "K"]
@@ -69,11 +69,11 @@ def sparse_check(
 ) -> Probes:
     """Compare ``grad`` with central differences of the scalar ``f`` at a few random coordinates of ``x``.
 
-    The relative error is ``|n - a| / (|n| + |a|)``, 0 where both gradients are. ``h`` is as in `numeric_gradient`.
+    The relative error is ``|n - a| / (|n| + |a|)``, or 0 where both gradients are 0. ``h`` as in `numeric_gradient`.
 
     Raises:
-      ValueError: ``grad`` is not of the shape of ``x``.
-      TypeError: ``x`` holds no floating-point numbers.
+      ValueError: ``grad`` does not have the shape of ``x``.
+      TypeError: ``x`` is empty or not floating point.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -98,7 +98,7 @@ def sparse_check(
 
 
 def rel_error_elementwise(a: Float[ArrayLike, "*shape"], b: Float[ArrayLike, "*shape"], eps: float = 1e-8) -> float:
-    """The largest ``|a - b| / (|a| + |b|)`` of any element, as CS231n measures it.
+    """Largest ``|a - b| / (|a| + |b|)`` over all elements, the relative error of CS231n.
 
     Example:
       >>> import jax.numpy as jnp
@@ -110,7 +110,7 @@ def rel_error_elementwise(a: Float[ArrayLike, "*shape"], b: Float[ArrayLike, "*s
 
 
 def rel_error_of_max(a: Float[ArrayLike, "*shape"], b: Float[ArrayLike, "*shape"], eps: float = 1e-10) -> float:
-    """The largest ``|a - b|`` over the largest ``|a| + |b|``, as EECS 498-007 measures it.
+    """Largest ``|a - b|`` over the largest ``|a| + |b|``, the relative error of EECS 498-007.
 
     Example:
       >>> import jax.numpy as jnp
@@ -124,13 +124,13 @@ def rel_error_of_max(a: Float[ArrayLike, "*shape"], b: Float[ArrayLike, "*shape"
 def _point(x: ArrayLike) -> Array:
     x = checks.array(x, "x")
     if x.size == 0 or not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"x must hold floating-point numbers to move a little, got {x.size} of {x.dtype}")
+        raise TypeError(f"x must hold floating-point numbers to be perturbed, got {x.size} of {x.dtype}")
     return x
 
 
 def _difference(f: Callable[[Array], Array], x: Array, k: Array, h: float | None) -> Array:
     """``(f(x + h e_k) - f(x - h e_k)) / 2h``."""
-    if h is None:  # where truncation and rounding are about as large
+    if h is None:  # balances truncation and rounding error
         h = max(1e-5, float(jnp.finfo(x.dtype).eps) ** (1 / 3))
     step = jnp.zeros(x.size, x.dtype).at[k].set(h).reshape(x.shape)
     return (f(x + step) - f(x - step)) / (2 * h)

@@ -1,4 +1,4 @@
-"""The grid: every combination of learning rate, regularisation strength, hidden size, seed and fold."""
+"""Hyperparameter grid: every combination of learning rate, regularisation strength, hidden size, seed and fold."""
 
 import itertools
 import math
@@ -11,23 +11,23 @@ from numpy.typing import NDArray
 
 # The axes, in the order of cells, and the type of their values.
 AXES: dict[str, type] = {"lr": float, "reg": float, "hidden": int, "seed": int, "fold": int}
-REPLICATES = ("seed", "fold")  # axes of the same model again
+REPLICATES = ("seed", "fold")  # axes that repeat a cell with other random numbers or data
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Every combination of its axes. The order of cells is lr by lr, within it reg by reg, and so on.
+    """Every combination of its axes. Cells are ordered by lr, then reg, hidden, seed and fold.
 
     Attributes:
-      lr: learning rates; none for a solver that has no such thing.
-      reg: regularisation values, of the L2 penalty.
-      seed: one replicate each, with its own initial weights and its own minibatches; none where nothing is drawn.
-      hidden: numbers of hidden units, for a net; none for the linear classifier, whose grid lacks this axis.
-      fold: which parts of `jaxcls.data.Folds` to hold out, one at a time; none for data that are split once.
+      lr: learning rates; empty for a solver.
+      reg: regularisation strengths of the L2 penalty.
+      seed: one replicate per seed, each with other initial weights and minibatches; empty for a solver.
+      hidden: numbers of hidden units of a net; empty for the linear classifier.
+      fold: one replicate per fold of `jaxcls.data.Folds`, held out in turn; empty for data that are split once.
 
     Raises:
-      ValueError: there is no reg, or an axis holds a value twice, or one that is negative, infinite or NaN.
-      TypeError: a value is no number, or a seed, a hidden size or a fold no integer.
+      ValueError: reg is empty, or an axis has a duplicate, negative, infinite or NaN value.
+      TypeError: a value is not a number, or a seed, hidden size or fold is not an integer.
 
     Example:
       >>> len(Grid(lr=[0.1, 1.0], reg=[0.0, 1e-3, 1e-2]))
@@ -55,7 +55,7 @@ class Grid:
 
     @property
     def axes(self) -> dict[str, tuple[int | float, ...]]:
-        """The values on each axis, by its name, in the order of cells.
+        """Values of each axis that has any, by name, in the order of cells.
 
         Example:
           >>> Grid(lr=[0.1, 1.0], reg=[0.0], hidden=[20]).axes
@@ -96,9 +96,9 @@ class Grid:
         return replace(self, **cell)
 
     def beyond(self, row: int) -> dict[str, tuple[int | float, ...]]:
-        """Where the cell at ``row`` lies on the grid's edge: the axis, and the values to try next on it.
+        """Axes on whose boundary the cell at ``row`` lies, each with values to try next.
 
-        An axis of one value has no edge, seeds and folds have none, and nothing lies beyond a value of 0.
+        Axes with one value, seeds and folds have no boundary, and nothing lies beyond a value of 0.
 
         Example:
           >>> grid = Grid(lr=[0.01, 0.1, 1.0], reg=[0.0, 1e-3, 1e-2])
@@ -113,7 +113,7 @@ class Grid:
 
 
 def edge(axis: str, values: Sequence[int | float]) -> str:
-    """What to say of an axis that has something beyond the best cell, up to the colon.
+    """Message for a best cell on the grid's boundary, to be followed by the values to try next.
 
     Example:
       >>> edge("lr", (1.0, 10.0, 100.0))
@@ -128,7 +128,7 @@ def _axis(name: str, values: Any, dtype: type) -> tuple[Any, ...]:
     lowest = 1 if name == "hidden" else 0
     try:
         array = np.asarray(list(values))
-    except (TypeError, ValueError):  # no sequence; rows of several lengths
+    except (TypeError, ValueError):  # not a sequence, or rows of different lengths
         raise TypeError(f"{name} must be a sequence of numbers, got {values!r}") from None
     if name != "reg" and array.shape == (0,):
         return ()
@@ -146,7 +146,7 @@ def _axis(name: str, values: Any, dtype: type) -> tuple[Any, ...]:
 
 
 def _beyond(value: int | float, values: list[int | float]) -> tuple[int | float, ...]:
-    """Two steps past the end of a sorted axis at which ``value`` stands: of the axis' own ratio, between 2 and 10."""
+    """``value`` and two steps beyond it, if it ends a sorted axis; by the axis's last ratio, limited to 2 to 10."""
     if len(values) < 2 or value == 0 or value not in (values[0], values[-1]):
         return ()
     neighbour = values[1] if value == values[0] else values[-2]

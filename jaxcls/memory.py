@@ -1,4 +1,4 @@
-"""Memory: how much there is, on the host and on the device, and how many cells fit into it."""
+"""Available memory of the host and the devices, and the number of cells that fit."""
 
 import contextlib
 import os
@@ -8,20 +8,20 @@ from typing import NamedTuple
 
 import jax
 
-GROUPS, LIMITS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")  # where Linux says them
+GROUPS, LIMITS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")  # control groups of Linux
 
 
 class Memory(NamedTuple):
-    """Bytes on the device: of the data, and of each cell in training beside them."""
+    """Bytes on the device: for the data, and for each cell in training."""
 
     data: int
     cell: int
 
     def fits(self, budget: int) -> int:
-        """How many cells can train at once within ``budget`` bytes.
+        """Number of cells that can train at once within ``budget`` bytes.
 
         Raises:
-          ValueError: not even one.
+          ValueError: not even one cell fits.
 
         Example:
           >>> Memory(data=600, cell=50).fits(1000)
@@ -35,7 +35,7 @@ class Memory(NamedTuple):
 
 
 def available() -> int:
-    """Bytes to fill on each device: nine tenths of its memory; of the host's, half, shared by its devices."""
+    """Memory budget of each device in bytes: 90 % of its memory; on a CPU, an equal share of half of the host's."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(0.9 * stats["bytes_limit"])
@@ -43,9 +43,9 @@ def available() -> int:
 
 
 def host() -> int:
-    """Bytes of memory on the host: the machine's, or what SLURM, Kubernetes or a container allow of it.
+    """Memory of the host in bytes: the machine's, or the limit set by SLURM, Kubernetes or a container.
 
-    8 GiB where the system does not say, as Windows does not.
+    8 GiB if the system does not report it (Windows).
 
     Example:
       >>> host() > 2**20
@@ -59,7 +59,7 @@ def host() -> int:
 
 
 def _limits() -> Iterator[int]:
-    """Those of the control groups that this process is in, and of all around them; of either version."""
+    """Memory limits of this process's control groups and their parents, in version 1 or 2."""
     lines = GROUPS.read_text().splitlines() if GROUPS.exists() else []
     for controllers, group in (line.split(":", 2)[1:] for line in lines):
         if controllers and "memory" not in controllers.split(","):
@@ -67,5 +67,5 @@ def _limits() -> Iterator[int]:
         root, name = (LIMITS / "memory", "memory.limit_in_bytes") if controllers else (LIMITS, "memory.max")
         inner = root / group.lstrip("/")
         for folder in (inner, *inner.parents):
-            with contextlib.suppress(OSError, ValueError):  # none there, or it says "max"
+            with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
                 yield int((folder / name).read_text())

@@ -1,30 +1,31 @@
-"""The linear softmax classifier at its optimum, for many regularisation values at once.
+"""The linear softmax classifier solved to convergence, for many regularisation values at once.
 
     L    = Σ_i w_i CE_i + reg Σ W²                  example weights w that sum to 1; W: [D, C], the bias its last row
-    dL   = Xᵀ dS + 2 reg W                          dS = q - w onehot(y), q = w p, as `jaxcls.losses` has it
+    dL   = Xᵀ dS + 2 reg W                          dS = q - w onehot(y), q = w p, from `jaxcls.losses`
     H V  = Xᵀ δq(X V) + 2 reg V                     δq(U) = q∘(U - Σ_c p∘U): the Hessian times a direction V
 
-L is convex. A step of Newton's method solves ``H d = -dL`` by conjugate gradients and backtracks along d.
+L is convex. A Newton step solves ``H d = -dL`` by conjugate gradients, then backtracks along d.
 
-How far L is from its minimum is known from the dual problem. Any probabilities bound the minimum from below,
+The duality gap bounds L − min L. Any probabilities p' give a lower bound of the minimum,
 
     min L >= Σ_i w_i entropy(p'_i) - |Xᵀ (q' - w onehot(y))|² / (4 reg)         q' = w p'
 
-if, the bias not being penalised, their sums over the examples are those of the labels. The best that is at hand is
-``q' = q + δq(X d)``, shortened where it would be negative, and mixed with as little of a constant distribution as
-makes the sums right. What is between L and this bound, the duality gap, is then about Newton's decrement
-``-dL·d / 2``; but it is no estimate, whatever d is: it holds.
+provided that, for an unpenalised bias, q' has the same sum per class as the labels. The solver uses
+``q' = q + δq(X d)``, shortened where it would be negative, and mixed with the smallest share of a constant distribution
+that corrects the sums. L minus this bound, the duality gap, is close to the Newton decrement ``-dL·d / 2``. Unlike the
+decrement, it is not an estimate: the bound holds for every d.
 
-All values share X, so each product above is one product for a stack of them, as `jaxcls.numerics.stack` has it; and
-they share the eigenvectors of XᵀX, in whose basis they are solved. If all examples had the same p, H would be nearly
-diagonal there, so its diagonal is the preconditioner. Directions in which no example differs are no part of that basis:
-there the weights are 0.
+All values share X, so each product above is one product for a stack of values. They also share the eigenvectors of
+XᵀX, and are solved in that basis. If every example had the same p, H would be nearly diagonal there, so its diagonal
+is the preconditioner. With fewer examples than features, the basis spans the examples only: the optimum has no
+component outside their span.
 
-Precision: the eigenvectors, L, dL and the gap are float64 whatever the features' dtype; the conjugate gradients, where
-the time goes, have the features' own. As in iterative refinement, the next step corrects what a float32 direction
-misses, so that float32 features are solved to what their weights can hold, and the gap says whether they are.
+Precision: the eigenvectors, L, dL and the gap are float64 for every feature dtype. The conjugate gradients, which take
+most of the time, run in the features' dtype. As in iterative refinement, each step corrects the error of the last
+float32 direction, so float32 features converge to the precision of float32 weights, and the gap verifies it.
 
-The bias is not penalised, as in scikit-learn, unless asked for: then this is the optimum of `jaxcls.softmax.loss`.
+The bias is not penalised, as in scikit-learn. With ``penalise_bias=True`` the result is the optimum of
+`jaxcls.softmax.loss`.
 
 References:
   S. Boyd and L. Vandenberghe, *Convex Optimization*, 2004, section 5.5.1: the duality gap as a stopping criterion.
@@ -47,19 +48,19 @@ from jaxcls.losses import cross_entropy_and_grad
 from jaxcls.memory import Memory, available
 from jaxcls.numerics import checks, einsum, full_precision
 
-COLUMNS = 128  # regularisation values times classes at once: as wide as a CPU's products have to be to be fast
-MAX_PRODUCTS = 250  # with the Hessian, in a step
-MAX_HALVINGS = 30  # of a step
+COLUMNS = 128  # regularisation values × classes solved together: wide enough for fast products on a CPU
+MAX_PRODUCTS = 250  # Hessian-vector products per Newton step
+MAX_HALVINGS = 30  # of the step size, per line search
 
 
 class Optimum(NamedTuple):
-    """Where Newton's method ended, for each of K regularisation values.
+    """Result of Newton's method for each of K regularisation values.
 
     Attributes:
       W: the weights, the bias in the last row.
-      loss: L there.
-      gap: an upper bound of ``loss - min L``, in float64 arithmetic, the rounding of W included.
-      gradient: the largest magnitude in dL/dW there.
+      loss: L at W.
+      gap: an upper bound of ``loss - min L``, computed in float64, including the rounding of W.
+      gradient: the largest magnitude in dL/dW.
       iterations: Newton steps taken.
       converged: whether ``gap <= tol * loss``.
     """
@@ -73,28 +74,28 @@ class Optimum(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """The examples in the basis of the eigenvectors of XᵀX, centred if the bias is free, and their dual constants."""
+    """Examples in the eigenvector basis of XᵀX, centred unless the bias is penalised, and constants of the dual."""
 
-    Z: Float[Array, "N R"]  # float64; if the bias is free, the last column is ones
+    Z: Float[Array, "N R"]  # float64; for an unpenalised bias, the last column is ones
     Z_fast: Float[Array, "N R"]  # in the features' dtype
-    ZT_fast: Float[Array, "R N"]  # a product that transposes Z takes twice as long
+    ZT_fast: Float[Array, "R N"]  # stored: a product that transposes Z takes twice as long
     y: Integer[Array, "N"]
     weights: Float[Array, "N"]
-    penalised: Float[Array, "R"]  # 0 for a free bias, else 1
+    penalised: Float[Array, "R"]  # 0 for an unpenalised bias, else 1
     targets: Float[Array, "R C"]  # Zᵀ w onehot(y)
 
 
 class Basis(NamedTuple):
-    """From coefficients to weights and back, but for the bias, which is that of features less their mean."""
+    """Linear maps between coefficients and weights. The bias is that of centred features."""
 
     weights: Float[Array, "D R"]
     coefficients: Float[Array, "R D"]
     mean: Float[Array, "D"]
-    size: Float[Array, ""]  # by which the features were divided
+    size: Float[Array, ""]  # divisor of the features
 
 
 class Expansion(NamedTuple):
-    """L around some coefficients: its value, its gradient, without the penalty and with it, and the Hessian's parts."""
+    """L around given coefficients: value, gradient without and with the penalty, terms of the Hessian."""
 
     S: Float[Array, "N C K"]
     loss: Float[Array, "K"]
@@ -103,7 +104,7 @@ class Expansion(NamedTuple):
     is_label: Bool[Array, "N C 1"]
     p: Float[Array, "N C K"]
     q: Float[Array, "N C K"]
-    q_others: Float[Array, "N C K"]  # q (1 - p), without the subtraction
+    q_others: Float[Array, "N C K"]  # q (1 - p) without cancellation
 
 
 def path(
@@ -118,24 +119,24 @@ def path(
     max_iterations: int = 50,
     memory: int | None = None,
 ) -> Optimum:
-    """Minimum of L for every regularisation value, the largest first, in blocks that warm-start one another.
+    """Minimise L for every regularisation value, largest first, in blocks that are each warm-started from the last.
 
     Args:
-      X: features, without a column of ones; in JAX's default float from here on.
-      y: labels in ``[0, C)``. A class without examples gets weights of 0 and a bias at which it has no probability.
+      X: features, without a column of ones; converted to JAX's default float.
+      y: labels in ``[0, C)``. A class without examples gets zero weights and a bias of negligible probability.
       reg: regularisation values, above 0; scikit-learn's C is ``1 / (2 N reg)``.
-      num_classes: C; the largest label and one when not given.
-      weights: the weight of each example; all alike when not given. Only their proportions matter.
+      num_classes: C. Default: the largest label plus 1.
+      weights: example weights, of which only the proportions matter. Default: equal weights.
       penalise_bias: whether the bias is penalised with the rest, as `jaxcls.softmax.loss` does.
-      tol: see `Optimum.converged`; the dtype's epsilon to the power 3/4 when not given, 2e-12 in float64.
-      max_iterations: the most Newton steps.
-      memory: bytes to stay within, with fewer values solved together if need be; `jaxcls.memory.available` when not
-        given.
+      tol: tolerance of `Optimum.converged`. Default: the dtype's epsilon to the power 3/4, 2e-12 in float64.
+      max_iterations: maximum number of Newton steps.
+      memory: memory limit in bytes, which bounds how many values are solved together. Default:
+        `jaxcls.memory.available`.
 
     Raises:
-      ValueError: a shape does not fit, a label or a value is out of range, a weight is negative or not finite, or
+      ValueError: a shape does not match, a label or a value is out of range, a weight is negative or not finite, or
         a single value does not fit in memory.
-      TypeError: something is no array of numbers.
+      TypeError: an argument is not an array of numbers.
 
     Example:
       >>> import numpy as np
@@ -158,12 +159,12 @@ def path(
     shape, kinds = (num_features + 1, num_classes, len(values)), (dtype, dtype, dtype, int, bool)
     found: list[NDArray] = [np.zeros(shape, dtype), *(np.zeros(len(values), kind) for kind in kinds)]
     present = np.unique(labels[w > 0])
-    labels = np.searchsorted(present, labels).clip(max=len(present) - 1)  # where w is 0, any label will do
+    labels = np.searchsorted(present, labels).clip(max=len(present) - 1)  # any label will do for an example of weight 0
     with jax.enable_x64(True):
         problem, basis = _rotate(features, labels, w, num_classes=len(present), penalise_bias=penalise_bias)
         size, A = float(basis.size), np.zeros((len(problem.penalised), len(present), block))
         for first in range(0, len(order), block):
-            rows = order[np.minimum(np.arange(first, first + block), len(order) - 1)]  # all blocks are of one shape
+            rows = order[np.minimum(np.arange(first, first + block), len(order) - 1)]  # one shape for all blocks
             penalty = values[rows] / size**2
             A, *ended = _solve(problem, A, penalty, tol=tol, max_iterations=max_iterations)
             optima = _weights(problem, basis, A, penalty, present, num_classes=num_classes)
@@ -175,30 +176,30 @@ def path(
 
 
 def estimate(num_examples: int, num_features: int, num_classes: int, *, dtype: jnp.dtype) -> Memory:
-    """Bytes that `path` takes: of the examples, and of each regularisation value beside them.
+    """Memory of `path` in bytes: for the examples, and for each regularisation value.
 
     Example:
       >>> estimate(1000, 20, 10, dtype=jnp.dtype("float32"))
       Memory(data=771876, cell=775960)
     """
-    double, own = 8, dtype.itemsize  # by what its processes held on a CPU
-    data = (3 * double + 3 * own) * (num_examples + num_features + 1) * (num_features + 1)
-    cell = (7 * double + 5 * own) * (num_examples + num_features + 1) * num_classes
+    double, single = 8, dtype.itemsize  # factors fitted to peak memory measured on a CPU
+    data = (3 * double + 3 * single) * (num_examples + num_features + 1) * (num_features + 1)
+    cell = (7 * double + 5 * single) * (num_examples + num_features + 1) * num_classes
     return Memory(data, cell)
 
 
 @functools.partial(jax.jit, static_argnames=("num_classes", "penalise_bias"))
 @full_precision
 def _rotate(X: Array, y: Array, w: Array, *, num_classes: int, penalise_bias: bool) -> tuple[Problem, Basis]:
-    """The examples in the basis of the eigenvectors of XᵀX, in float64."""
+    """Rotate the examples into the eigenvector basis of XᵀX, in float64."""
     dtype, X = X.dtype, X.astype(float)
     ones, one = jnp.ones((len(X), 1)), jnp.ones((1, 1))
     mean = jnp.append(jnp.zeros(X.shape[1]) if penalise_bias else w @ X, 0)
     X = jnp.append(X, ones, 1) if penalise_bias else X - mean[None, :-1]
     largest = jnp.max(jnp.abs(X))
-    size = jnp.where(largest > 0, largest, 1)  # so that no square over- or underflows
+    size = jnp.where(largest > 0, largest, 1)  # squares must not over- or underflow
     X = X / size
-    if X.shape[0] < X.shape[1]:  # all in the span of the examples
+    if X.shape[0] < X.shape[1]:  # restricted to the span of the examples
         span, R = jnp.linalg.qr(X.T)
         _, vectors = jnp.linalg.eigh(R @ (w[:, None] * R.T))
         vectors = span @ vectors
@@ -217,9 +218,9 @@ def _rotate(X: Array, y: Array, w: Array, *, num_classes: int, penalise_bias: bo
 @functools.partial(jax.jit, static_argnames=("tol", "max_iterations"))
 @full_precision
 def _solve(problem: Problem, A: Array, reg: Array, *, tol: float, max_iterations: int) -> tuple[Array, Array, Array]:
-    """Coefficients at the minimum for a stack of regularisation values, from the last of ``A`` on; gap; steps taken."""
+    """Newton's method for a stack of regularisation values, started at the last of ``A``: coefficients, gap, steps."""
 
-    def going(state: Any) -> Array:
+    def condition(state: Any) -> Array:
         *_, iteration, _, active = state
         return (iteration < max_iterations) & jnp.any(active)
 
@@ -234,14 +235,14 @@ def _solve(problem: Problem, A: Array, reg: Array, *, tol: float, max_iterations
             return A + size[None, None] * d, S + size[None, None] * dS
 
         size = _step_size(lambda size: _loss(problem, *moved(size), reg), at.loss, slope, active)
-        # Where a step promises less than rounding, and the last one did not lower the gap, there is no more to gain.
-        going_on = (gap > tol * at.loss) & (size > 0) & ((-slope > 1e-15 * at.loss) | (gap < before / 2))
-        return *moved(size), gap, iteration + 1, iterations + active, active & going_on
+        # Stop where the predicted decrease is below rounding and the last step did not halve the gap.
+        unfinished = (gap > tol * at.loss) & (size > 0) & ((-slope > 1e-15 * at.loss) | (gap < before / 2))
+        return *moved(size), gap, iteration + 1, iterations + active, active & unfinished
 
-    A = jnp.broadcast_to(A[..., -1:], A.shape)  # those of the nearest value that is solved
+    A = jnp.broadcast_to(A[..., -1:], A.shape)  # warm start: the last value solved is the nearest
     zeros = jnp.zeros(reg.shape, int)
     state = A, einsum("nr,rc->nc", problem.Z, A), jnp.full(reg.shape, jnp.inf), 0, zeros, zeros == 0
-    A, _, gap, _, iterations, _ = jax.lax.while_loop(going, step, state)
+    A, _, gap, _, iterations, _ = jax.lax.while_loop(condition, step, state)
     return A, gap, iterations
 
 
@@ -250,7 +251,7 @@ def _solve(problem: Problem, A: Array, reg: Array, *, tol: float, max_iterations
 def _weights(
     problem: Problem, basis: Basis, A: Array, reg: Array, present: Array, *, num_classes: int
 ) -> tuple[Array, Array, Array, Array]:
-    """W in the features' dtype for these coefficients; the loss there, what rounding added to it, the gradient."""
+    """W in the features' dtype, its loss, the loss that rounding W added, and the largest gradient magnitude."""
     dtype = problem.Z_fast.dtype
     exact = einsum("dr,rc->dc", basis.weights, A)
     W = exact.astype(dtype).astype(float)
@@ -261,7 +262,7 @@ def _weights(
     added = jnp.maximum(at.loss - _loss(problem, A, einsum("nr,rc->nc", problem.Z, A), reg), 0)
     gradient = einsum("dr,rc->dc", basis.coefficients.T, at.gradient)
     gradient += basis.mean[:, None, None] * gradient[-1:]
-    # Classes without examples: the bias that gives them a probability of epsilon times L, whatever the example.
+    # Classes without examples: a bias that gives them a probability of at most epsilon times L in every example.
     lowest = jnp.min(jax.nn.logsumexp(S, axis=1), axis=0) + jnp.log(jnp.finfo(dtype).eps * at.loss)
     every = jnp.zeros((len(W), num_classes, len(reg))).at[-1].set(jnp.minimum(lowest, 0)[None]).at[:, present].set(W)
     return every.astype(dtype), at.loss, added, jnp.max(jnp.abs(gradient), (0, 1))
@@ -273,16 +274,16 @@ def _loss(problem: Problem, A: Array, S: Array, reg: Array) -> Float[Array, "K"]
 
 
 def _curvature(problem: Problem, reg: Array) -> Float[Array, "R 1 K"]:
-    """The penalty's second derivative."""
+    """Second derivative of the penalty."""
     return 2 * reg[None, None] * problem.penalised[:, None, None]
 
 
 def _expand(problem: Problem, A: Array, S: Array, reg: Array) -> Expansion:
-    """L around ``A``, where the logits are ``S``."""
+    """Expand L around coefficients ``A`` with logits ``S``."""
     w, curvature = problem.weights[:, None, None], _curvature(problem, reg)
     data_loss, dS = cross_entropy_and_grad(S, problem.y, problem.weights)
     G = einsum("nr,nc->rc", problem.Z, dS)
-    G -= jnp.mean(G, 1, keepdims=True)  # 0, but for rounding
+    G -= jnp.mean(G, 1, keepdims=True)  # 0 up to rounding
     is_label = (problem.y[:, None] == jnp.arange(S.shape[1])[None])[..., None]
     q = dS + w * is_label
     p = q / jnp.maximum(w, jnp.finfo(w.dtype).tiny)
@@ -292,20 +293,20 @@ def _expand(problem: Problem, A: Array, S: Array, reg: Array) -> Expansion:
 
 
 def _first_order(U: Array, is_label: Array, p: Array, q: Array) -> Array:
-    """By how much q changes, to first order, where the logits change by U: to full relative precision at p near 1."""
+    """First-order change of q when the logits change by U, to full relative precision even for p near 1."""
     T = jnp.where(is_label, 0, q * (U - jnp.sum(p * U, 1, keepdims=True)))
     return jnp.where(is_label, -jnp.sum(T, 1, keepdims=True), T)
 
 
 def _gap(problem: Problem, A: Array, at: Expansion, U: Array, reg: Array) -> Float[Array, "K"]:
-    """The duality gap at q', what q becomes to first order where the logits change by U."""
+    """Duality gap at q', the first-order update of q when the logits change by U."""
     penalised, tiny = problem.penalised[:, None, None], jnp.finfo(U.dtype).tiny
     T = _first_order(U, at.is_label, at.p, at.q)
     T *= jnp.minimum(1, 1 / jnp.max(-T / jnp.maximum(at.q, tiny), (0, 1)))[None, None]  # q' must not be negative
     divergence = jnp.sum(T * T / jnp.maximum(at.q, tiny), (0, 1))  # at least KL(q', q)
     dG = einsum("nr,nc->rc", problem.Z, T)
     dG -= jnp.mean(dG, 1, keepdims=True)
-    # With a free bias, whose row is the last: the share of a constant distribution that satisfies the equality.
+    # For an unpenalised bias (the last row): the share of a constant distribution that satisfies the equality.
     G, Zq = at.data_gradient + dG, at.data_gradient + dG + problem.targets[..., None]
     share = jnp.where(penalised[-1, 0] == 0, jnp.max(G[-1] / Zq[-1], 0), 0)
     rest = jnp.where(penalised > 0, at.gradient + dG - share[None, None] * Zq, 0)
@@ -314,11 +315,11 @@ def _gap(problem: Problem, A: Array, at: Expansion, U: Array, reg: Array) -> Flo
 
 
 def _direction(problem: Problem, at: Expansion, reg: Array, active: Array, *, tol: float) -> Array:
-    """``d`` with ``hessian(d) = -gradient``, of the active cells, the better the nearer L is to its minimum."""
+    """Newton direction of the active cells, ``hessian(d) = -gradient``, solved more accurately near the minimum."""
     fast, curvature, tiny = problem.Z_fast.dtype, _curvature(problem, reg), jnp.finfo(reg.dtype).tiny
     diagonal = einsum("rn,nc->rc", problem.ZT_fast**2, at.q_others.astype(fast)) + curvature
-    above = _dot(at.gradient / diagonal, at.gradient) / 2  # L - min L, about
-    # In units of rows and cells in which all numbers are near 1: nothing may over- or underflow in float32.
+    above = _dot(at.gradient / diagonal, at.gradient) / 2  # estimates L - min L
+    # Rows and cells are scaled to magnitudes near 1, since nothing may over- or underflow in float32.
     unit = jnp.maximum(jnp.max(jnp.sum(at.q_others, 0), 0), tiny)[None, None]
     typical = jnp.mean(diagonal, 1, keepdims=True)
     row = jnp.sqrt(unit / jnp.maximum(typical, tiny))
@@ -340,9 +341,9 @@ def _direction(problem: Problem, at: Expansion, reg: Array, active: Array, *, to
 
     def precondition(R: Array) -> Array:
         V = R * inverse
-        return V - jnp.mean(V, 1, keepdims=True)  # the same taken from all classes leaves p as it is
+        return V - jnp.mean(V, 1, keepdims=True)  # a constant over the classes does not change p
 
-    # Once L is at its minimum, as it seems, a last step has to show it: by its residual, on which the gap rests.
+    # Once L appears converged, a last step has to prove it: its residual must be small enough for the gap.
     forcing = jnp.clip(2 * above / at.loss, 1e-6, 0.1).astype(fast)
 
     def enough(r: Array, reduction: Array) -> Array:
@@ -353,7 +354,7 @@ def _direction(problem: Problem, at: Expansion, reg: Array, active: Array, *, to
 
 
 def _residual_allowed(problem: Problem, at: Expansion, reg: Array, gap: Array) -> Float[Array, "R 1 K"]:
-    """How large a step's residual may be in each row of A, for the gap that `_gap` finds to be about this one."""
+    """Largest residual of a step, per row of A, at which `_gap` returns about ``gap``."""
     penalised = jnp.sqrt(reg * gap)
     share = gap / (4 * (np.log(at.S.shape[1]) + 2 * jnp.max(jnp.abs(at.S), (0, 1))))
     share = jnp.minimum(share, penalised / jnp.sqrt(_dot(problem.targets[..., None], problem.targets[..., None])))
@@ -368,11 +369,11 @@ def _conjugate_gradients(
     enough: Callable[[Array, Array], Array],
     active: Array,
 ) -> Array:
-    """``d`` with ``hessian(d) = b``, of the active cells, until enough of the residual and its squared norm's fall."""
+    """Solve ``hessian(d) = b`` for the active cells, until ``enough(residual, reduction of its squared norm)``."""
     z = precondition(b)
     bz = _dot(b, z)
 
-    def going(state: Any) -> Array:
+    def condition(state: Any) -> Array:
         *_, count, active = state
         return (count < MAX_PRODUCTS) & jnp.any(active)
 
@@ -387,17 +388,17 @@ def _conjugate_gradients(
         v = z + jnp.where(active, rz / before, 0)[None, None] * v
         return d, r, v, rz, count + 1, active
 
-    # Where b is 0 there is nothing to solve, and nothing to divide by.
+    # Where b is 0, so is d, and the divisor bz.
     active &= (bz > 0) & ~enough(b, jnp.ones_like(bz))
-    d, *_ = jax.lax.while_loop(going, product, (jnp.zeros_like(b), b, z, bz, 0, active))
+    d, *_ = jax.lax.while_loop(condition, product, (jnp.zeros_like(b), b, z, bz, 0, active))
     return d
 
 
 def _step_size(loss_at: Callable[[Array], Array], loss: Array, slope: Array, active: Array) -> Float[Array, "K"]:
-    """Backtracking line search (Armijo): 1, or the first of its halves; 0 where not active or where none will do."""
+    """Backtracking line search (Armijo): the first of 1, 1/2, 1/4, ... accepted; 0 if inactive or if none is."""
     rounding = 8 * jnp.finfo(loss.dtype).eps * jnp.abs(loss)
 
-    def going(state: Any) -> Array:
+    def condition(state: Any) -> Array:
         _, count, active = state
         return (count < MAX_HALVINGS) & jnp.any(active)
 
@@ -406,7 +407,7 @@ def _step_size(loss_at: Callable[[Array], Array], loss: Array, slope: Array, act
         active &= ~(loss_at(size) <= loss + 1e-4 * size * slope + rounding)
         return jnp.where(active, size / 2, size), count + 1, active
 
-    size, _, failed = jax.lax.while_loop(going, halve, (jnp.ones_like(loss), 0, active))
+    size, _, failed = jax.lax.while_loop(condition, halve, (jnp.ones_like(loss), 0, active))
     return jnp.where(active & ~failed, size, 0)
 
 

@@ -1,13 +1,13 @@
 """The linear softmax classifier: scores, loss and gradient.
 
     s     = X W                                 X: [N, D], W: [D, C]
-    L     = cross_entropy(s, y) + reg Σ W²      no factor 1/2, as both courses have it
+    L     = cross_entropy(s, y) + reg Σ W²      no factor 1/2, as in both courses
     dL/dW = Xᵀ dL/ds + 2 reg W
     dL/dX = dL/ds Wᵀ
     dL/dreg = Σ W²
 
-The bias is the last row of ``W``, against a column of ones that `append_ones` puts last (the "bias trick"); it
-is penalised with the rest. ``dL/ds`` is `jaxcls.losses`'.
+The bias is the last row of ``W``; `append_ones` appends the matching column of ones (the "bias trick"). It is
+penalised with the other weights. ``dL/ds`` comes from `jaxcls.losses`.
 """
 
 import jax
@@ -25,24 +25,24 @@ def init(
     """Small random weights: ``scale`` times a standard normal.
 
     Args:
-      num_features: D, the column of ones included.
+      num_features: D, including the column of ones.
       num_classes: C.
       key: a PRNG key, `jax.random.key`.
       scale: standard deviation; 1e-3 in CS231n, 1e-6 in EECS 498.
-      dtype: JAX's default float when not given.
+      dtype: of the weights. Default: JAX's default float.
 
     Example:
       >>> import jax
       >>> init(65, 10, key=jax.random.key(0)).shape
       (65, 10)
     """
-    # Drawn as one row: the same numbers, but a small matrix of them takes XLA's CPU compiler a second.
+    # Drawn as one row: the same numbers, but XLA takes a second to compile a small matrix of them on a CPU.
     row = jax.random.normal(key, (num_features * num_classes,), dtype or jnp.result_type(float))
     return scale * row.reshape(num_features, num_classes)
 
 
 def append_ones(X: Real[ArrayLike, "N d"]) -> Real[Array, "N D"]:
-    """``[X, 1]``: examples as this classifier takes them, ``D = d + 1``.
+    """Append a column of ones for the bias, ``[X, 1]``: ``D = d + 1``.
 
     Example:
       >>> import jax.numpy as jnp
@@ -59,8 +59,8 @@ def logits(W: Float[ArrayLike, "D C"], X: Float[ArrayLike, "N D"]) -> Float[Arra
     """Scores ``X W``, the unnormalised log-probabilities.
 
     Raises:
-      ValueError: a rank or size does not fit.
-      TypeError: ``X`` and ``W`` are not of one float dtype.
+      ValueError: a rank or size does not match.
+      TypeError: ``X`` and ``W`` do not share one float dtype.
 
     Example:
       >>> import jax.numpy as jnp
@@ -72,7 +72,7 @@ def logits(W: Float[ArrayLike, "D C"], X: Float[ArrayLike, "N D"]) -> Float[Arra
 
 
 def predict(W: Float[ArrayLike, "D C"], X: Float[ArrayLike, "N D"]) -> Int[Array, "N"]:
-    """The class of the highest score for each example; the lowest class among equals.
+    """Predicted class of each example: the highest score, ties to the lowest class.
 
     Example:
       >>> import jax.numpy as jnp
@@ -85,14 +85,14 @@ def predict(W: Float[ArrayLike, "D C"], X: Float[ArrayLike, "N D"]) -> Int[Array
 def loss(
     W: Float[ArrayLike, "D C"], X: Float[ArrayLike, "N D"], y: Integer[ArrayLike, "N"], reg: Real[ArrayLike, ""]
 ) -> Float[Array, ""]:
-    """Softmax loss of a linear classifier. `jax.grad` of it runs the hand-derived rule.
+    """Softmax loss of a linear classifier; `jax.grad` uses the hand-derived gradient.
 
-    Takes and raises what `loss_and_grad` does, but no stacks and no weights; differentiable in all but ``y``.
+    Arguments and errors as in `loss_and_grad`, without stacks and weights. Differentiable in all but ``y``.
 
     Example:
       >>> import jax, jax.numpy as jnp
       >>> W, X, y = jnp.zeros((4, 10)), jnp.ones((5, 4)), jnp.arange(5)
-      >>> print(f"{loss(W, X, y, 0.1):.4f}")  # ln 10, whatever X
+      >>> print(f"{loss(W, X, y, 0.1):.4f}")  # ln 10 for any X
       2.3026
       >>> jax.grad(loss)(W, X, y, 0.1).shape
       (4, 10)
@@ -115,18 +115,18 @@ def loss_and_grad(
     ``L = cross_entropy(X W, y) + reg Σ W²`` and ``dL/dW = Xᵀ (softmax(X W) - onehot(y)) / N + 2 reg W``.
 
     Args:
-      W: weights, ``[D, C]``; or those of a stack of models, ``[D, C, G]``.
+      W: weights, ``[D, C]``, or ``[D, C, G]`` for a stack of models.
       X: examples, ``[N, D]``, in the dtype of ``W``, the column of ones last.
       y: integer labels in ``[0, C)``, ``[N]``.
-      reg: strength of the L2 penalty, a scalar; of a stack, ``[G]``.
-      weights: what each example counts, as in `jaxcls.losses.cross_entropy_and_grad`.
+      reg: regularisation strength, a scalar, or ``[G]`` for a stack.
+      weights: example weights, as in `jaxcls.losses.cross_entropy_and_grad`.
 
     Returns:
-      The loss, a scalar or ``[G]``, and ``dL/dW``: what `jax.value_and_grad` of the loss returns.
+      The loss, a scalar or ``[G]``, and ``dL/dW``, like `jax.value_and_grad` of the loss.
 
     Raises:
-      ValueError: a rank or size does not fit, or there are no examples.
-      TypeError: ``X`` and ``W`` are not of one float dtype, or the labels not integers.
+      ValueError: a rank or size does not match, or there are no examples.
+      TypeError: ``X`` and ``W`` do not share one float dtype, or the labels not integers.
 
     Example:
       >>> import jax.numpy as jnp
@@ -152,10 +152,9 @@ def loss_and_grad(
 def loss_and_grad_naive(
     W: Float[ArrayLike, "D C"], X: Float[ArrayLike, "N D"], y: Integer[ArrayLike, "N"], reg: Real[ArrayLike, ""]
 ) -> tuple[Float[Array, ""], Float[Array, "D C"]]:
-    """What `loss_and_grad` computes, one example and one class at a time, as the worksheets begin.
+    """Loop form of `loss_and_grad`, one example and one class at a time, as in the worksheets.
 
-    The two loops are `jax.lax.fori_loop`, so this too compiles and maps. Read it, check against it; do not
-    train with it.
+    The loops are `jax.lax.fori_loop`, so `jax.jit` and `jax.vmap` work. For reading and checking, not for training.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -189,7 +188,7 @@ def loss_and_grad_naive(
 def input_grad(
     W: Float[ArrayLike, "D C"], X: Float[ArrayLike, "N D"], y: Integer[ArrayLike, "N"]
 ) -> Float[Array, "N D"]:
-    """``dL/dX``: which way each example would have to move to raise its loss, ``[N, D]``.
+    """Gradient of the loss with respect to the inputs, ``dL/dX``, ``[N, D]``.
 
     Example:
       >>> import jax.numpy as jnp

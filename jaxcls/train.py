@@ -1,8 +1,7 @@
 """Training one model by minibatch gradient descent, as pure functions of its hyperparameters.
 
-A step draws nothing and decides nothing: the minibatch comes in, the new state goes out. `run` scans a step
-over minibatches; `minibatches` draws them from the run's key. Nothing here is jitted or vmapped: the caller
-does that, once, outside (`jaxcls.sweep` does it for a grid).
+`step` is a pure function of state and minibatch. `run` scans a step over minibatches; `minibatches` draws them from a
+key. Nothing here is jitted or vmapped: the caller does that once, as `jaxcls.sweep` does for a grid.
 """
 
 import functools
@@ -20,9 +19,9 @@ from numpy.typing import NDArray
 from jaxcls.classifier import Classifier, Params
 from jaxcls.data import Folds, Splits
 
-EVALUATION_BATCH = 1000  # examples whose scores are in memory at once
+EVALUATION_BATCH = 1000  # examples evaluated at a time
 
-Optimizer = Callable[[Array], optax.GradientTransformation]  # learning rate -> transformation, as optax.sgd is
+Optimizer = Callable[[Array], optax.GradientTransformation]  # learning rate -> transformation, like optax.sgd
 
 OPTIMIZERS: dict[str, Optimizer] = {
     "sgd": optax.sgd,
@@ -34,19 +33,19 @@ OPTIMIZERS: dict[str, Optimizer] = {
 
 
 def decayed(optimizer: Callable[..., optax.GradientTransformation], decay: float, steps_per_epoch: int) -> Optimizer:
-    """An optimizer whose learning rate is multiplied by ``decay`` once an epoch, when the courses do it.
+    """Multiply an optimizer's learning rate by ``decay`` once per epoch, on the courses' schedule.
 
-    They decay at the end of every step whose number is a multiple of ``steps_per_epoch``, number 0 included:
-    so the first step alone has the whole learning rate, and step t has ``lr * decay ** ceil(t / steps_per_epoch)``.
+    The courses decay after every step whose index is a multiple of ``steps_per_epoch``, including 0. So only the first
+    step has the full learning rate, and step t has ``lr * decay ** ceil(t / steps_per_epoch)``.
 
     Args:
-      optimizer: one of optax's that takes a schedule in place of a learning rate: all but ``lbfgs``,
+      optimizer: an optax optimizer that accepts a schedule as its learning rate: all but ``lbfgs``,
         ``optimistic_adam``, ``rprop`` and ``sm3``.
       decay: the factor, 0.95 in both courses.
-      steps_per_epoch: as the function `steps_per_epoch` has it.
+      steps_per_epoch: the result of the function `steps_per_epoch`.
 
     Raises:
-      ValueError: the decay does not lie in (0, 1], or an epoch has no steps.
+      ValueError: ``decay`` is not in (0, 1], or ``steps_per_epoch`` is below 1.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -65,14 +64,14 @@ def decayed(optimizer: Callable[..., optax.GradientTransformation], decay: float
         raise ValueError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
 
     def with_learning_rate(lr: Array) -> optax.GradientTransformation:
-        # In whole numbers: compiled, 90 / 30 may be 3.0000002, and its ceiling 4.
+        # In integers: compiled, 90 / 30 may be 3.0000002, and its ceiling 4.
         return optimizer(lambda count: lr * decay ** -(-count // steps_per_epoch))
 
     return with_learning_rate
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """How many minibatches the courses call an epoch, though they draw with replacement.
+    """Steps per epoch as the courses count them, though they draw with replacement.
 
     Example:
       >>> steps_per_epoch(49_000, 200)
@@ -82,14 +81,14 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
 
 
 class Hyper(NamedTuple):
-    """The hyperparameters a grid runs over: learning rate and regularisation strength, both may be traced."""
+    """Hyperparameters of a cell: learning rate and regularisation strength. Both may be traced."""
 
     lr: Real[Array, "..."]
     reg: Real[Array, "..."]
 
 
 class State(NamedTuple):
-    """What a step takes and returns."""
+    """Training state: params and optimizer state."""
 
     params: Params
     opt_state: optax.OptState
@@ -108,9 +107,9 @@ def step(
     X: Float[Array, "B D"],
     y: Integer[Array, "B"],
 ) -> tuple[State, Float[Array, ""]]:
-    """One step of gradient descent on one minibatch: the new state, and the loss before it.
+    """Take one gradient step on a minibatch; return the new state and the loss before it.
 
-    Where that loss is not finite the model has diverged, and its params mean nothing from there on.
+    If the loss is not finite, the model has diverged and its params are meaningless from then on.
     """
     loss, grads = classifier.loss_and_grad(state.params, X, y, hyper.reg)
     lr = jax.lax.platform_dependent(hyper.lr, loss, cpu=_unless_diverged, default=lambda lr, loss: lr)
@@ -119,11 +118,11 @@ def step(
 
 
 def _unless_diverged(lr: Array, loss: Array) -> Array:
-    """The learning rate; 0 where the loss is not finite.
+    """The learning rate, or 0 if the loss is not finite.
 
-    This tells the compiler that the loss is read from the params before they are overwritten: where nothing says so,
-    XLA copies all of them at every step on a CPU. On a GPU it does not, and reads them once for both the penalty and
-    the update, unless the update waits for the loss.
+    The update then depends on the loss, so XLA reads the params for the loss before it overwrites them. Without this
+    dependency, XLA copies all params at every step on a CPU. On a GPU it makes no copy, and the dependency would only
+    prevent it from reading the params once for both the penalty and the update.
     """
     return jnp.where(jnp.isfinite(loss), lr, 0)
 
@@ -139,7 +138,7 @@ def run(
     """Scan ``step(state, hyper, X[batch], y[batch])`` over ``batches``.
 
     Returns:
-      The state after the last step, and what every step returned beside its state (the loss), stacked.
+      The state after the last step, and the second output of all steps (the losses), stacked.
 
     Example:
       >>> import functools, jax, jax.numpy as jnp, optax
@@ -165,9 +164,9 @@ def run(
 def minibatches(
     key: Key[Array, ""], first_step: int | Array, steps: int, *, batch_size: int, num_examples: int | Array
 ) -> Int[Array, "T B"]:
-    """The examples of each step, drawn with replacement as both courses draw them.
+    """Rows of the examples in each step's minibatch, drawn with replacement as in both courses.
 
-    Step t's come from ``fold_in(key, t)``, so they do not depend on how a run is cut into chunks.
+    Step t uses ``fold_in(key, t)``, so the minibatches do not depend on how a run is cut into chunks.
 
     Example:
       >>> import jax
@@ -185,7 +184,7 @@ def minibatches(
 
 
 class Score(NamedTuple):
-    """The loss and the number of right predictions, over some examples."""
+    """Mean loss and number of correct predictions over a set of examples."""
 
     loss: Float[Array, "..."]
     num_correct: Int[Array, "..."]
@@ -194,8 +193,8 @@ class Score(NamedTuple):
 def score(
     classifier: Classifier, params: Params, reg: Real[ArrayLike, ""], X: Float[Array, "N D"], y: Integer[Array, "N"]
 ) -> Score:
-    """The mean loss (penalty included) and the number of right predictions."""
-    # Two products are written here; the compiler sees that they are one.
+    """Mean loss (penalty included) and number of correct predictions of one model."""
+    # Both lines compute the logits; XLA merges the two products into one.
     correct = jnp.argmax(classifier.logits(params, X), axis=1) == y
     return Score(classifier.loss(params, X, y, reg), jnp.sum(correct))
 
@@ -209,10 +208,10 @@ def evaluate(
     count: int | None = None,
     batch_size: int = EVALUATION_BATCH,
 ) -> Score:
-    """Mean loss and accuracy of ``count`` examples, ``batch_size`` at a time to bound the memory the logits take.
+    """Score ``count`` examples, ``batch_size`` at a time to bound the memory of the logits.
 
     Returns:
-      A `Score` whose ``num_correct`` counts over all of them: from ``first`` on to the end, if no count is given.
+      The `Score` of ``count`` examples from row ``first`` on; of all of these if ``count`` is None.
 
     Example:
       >>> import functools, jax.numpy as jnp
@@ -237,7 +236,7 @@ def evaluate(
 
 
 def accuracy(classifier: Classifier, params: Params, X: Float[NDArray, "N d"], y: Integer[NDArray, "N"]) -> float:
-    """The fraction of these examples that one model predicts right, from examples as a protocol prepared them.
+    """Accuracy of one model on prepared examples, as a fraction.
 
     Example:
       >>> import numpy as np

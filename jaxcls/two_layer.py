@@ -6,11 +6,11 @@
     L = cross_entropy(s, y) + reg (Σ W1² + Σ W2²)   biases are not penalised
 
     dL/dW2 = hᵀ dL/ds + 2 reg W2        dL/db2 = Σ_i dL/ds_i
-    dL/dz  = dL/ds W2ᵀ where z > 0      so that ReLU passes nothing at exactly 0
+    dL/dz  = dL/ds W2ᵀ where z > 0      the gradient of ReLU at exactly 0 is taken as 0
     dL/dW1 = Xᵀ dL/dz + 2 reg W1        dL/db1 = Σ_i dL/dz_i
     dL/dX  = dL/dz W1ᵀ
 
-There is no column of ones here: the biases are parameters of their own. ``dL/ds`` is `jaxcls.losses`'.
+The biases are separate parameters, so X has no column of ones. ``dL/ds`` comes from `jaxcls.losses`.
 """
 
 from typing import NamedTuple
@@ -26,7 +26,7 @@ from jaxcls.numerics import checks, einsum, full_precision, varying_alike
 
 
 class Params(NamedTuple):
-    """The parameters: ``W1 [D, H]``, ``b1 [H]``, ``W2 [H, C]``, ``b2 [C]``; also the form of their gradients."""
+    """Parameters ``W1 [D, H]``, ``b1 [H]``, ``W2 [H, C]``, ``b2 [C]``; their gradients have the same structure."""
 
     W1: Float[Array, "D H"]
     b1: Float[Array, "H"]
@@ -43,7 +43,7 @@ def init(
     scale: float = 1e-4,
     dtype: jnp.dtype | None = None,
 ) -> Params:
-    """Weights of ``scale`` times a standard normal, biases of 0.
+    """Random weights, ``scale`` times a standard normal, and zero biases.
 
     Args:
       num_features: D.
@@ -51,7 +51,7 @@ def init(
       num_classes: C.
       key: a PRNG key, `jax.random.key`.
       scale: standard deviation of the weights; 1e-4 in both courses.
-      dtype: JAX's default float when not given.
+      dtype: of the params. Default: JAX's default float.
 
     Example:
       >>> import jax
@@ -74,8 +74,8 @@ def logits(params: Params, X: Float[ArrayLike, "N D"]) -> Float[Array, "N C"]:
     """Scores ``max(X W1 + b1, 0) W2 + b2``.
 
     Raises:
-      ValueError: a rank or size does not fit.
-      TypeError: ``X`` and the params are not of one float dtype.
+      ValueError: a rank or size does not match.
+      TypeError: ``X`` and the params do not share one float dtype.
 
     Example:
       >>> import jax.numpy as jnp
@@ -88,7 +88,7 @@ def logits(params: Params, X: Float[ArrayLike, "N D"]) -> Float[Array, "N C"]:
 
 
 def predict(params: Params, X: Float[ArrayLike, "N D"]) -> Int[Array, "N"]:
-    """The class of the highest score for each example; the lowest class among equals.
+    """Predicted class of each example: the highest score, ties to the lowest class.
 
     Example:
       >>> import jax.numpy as jnp
@@ -102,9 +102,9 @@ def predict(params: Params, X: Float[ArrayLike, "N D"]) -> Int[Array, "N"]:
 def loss(
     params: Params, X: Float[ArrayLike, "N D"], y: Integer[ArrayLike, "N"], reg: Real[ArrayLike, ""]
 ) -> Float[Array, ""]:
-    """Softmax loss of a two-layer net. `jax.grad` of it runs the hand-derived rule.
+    """Softmax loss of a two-layer net; `jax.grad` uses the hand-derived gradients.
 
-    Takes and raises what `loss_and_grad` does, but no stacks and no weights; differentiable in all but ``y``.
+    Arguments and errors as in `loss_and_grad`, without stacks and weights. Differentiable in all but ``y``.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -128,18 +128,18 @@ def loss_and_grad(
     """Softmax loss and its gradients for a two-layer net.
 
     Args:
-      params: `Params`; or those of a stack of models, each array with one more axis, ``[..., G]``.
+      params: `Params`; for a stack of models, each array has a last axis ``G``.
       X: examples, ``[N, D]``, in the dtype of the params, without a column of ones.
       y: integer labels in ``[0, C)``, ``[N]``.
-      reg: strength of the L2 penalty on ``W1`` and ``W2``, a scalar; of a stack, ``[G]``.
-      weights: what each example counts, as in `jaxcls.losses.cross_entropy_and_grad`.
+      reg: regularisation strength of ``W1`` and ``W2``, a scalar, or ``[G]`` for a stack.
+      weights: example weights, as in `jaxcls.losses.cross_entropy_and_grad`.
 
     Returns:
-      The loss, a scalar or ``[G]``, and the gradients as `Params`: what `jax.value_and_grad` of the loss returns.
+      The loss, a scalar or ``[G]``, and the gradients as `Params`, like `jax.value_and_grad` of the loss.
 
     Raises:
-      ValueError: a rank or size does not fit, or there are no examples.
-      TypeError: ``X`` and the params are not of one float dtype, or the labels not integers.
+      ValueError: a rank or size does not match, or there are no examples.
+      TypeError: ``X`` and the params do not share one float dtype, or the labels not integers.
 
     Example:
       >>> import jax.numpy as jnp
@@ -172,7 +172,7 @@ def loss_and_grad(
 def loss_and_grad_naive(
     params: Params, X: Float[ArrayLike, "N D"], y: Integer[ArrayLike, "N"], reg: Real[ArrayLike, ""]
 ) -> tuple[Float[Array, ""], Params]:
-    """What `loss_and_grad` computes, one example, one class and one hidden unit at a time.
+    """Loop form of `loss_and_grad`, one example, one class and one hidden unit at a time.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -218,7 +218,7 @@ def loss_and_grad_naive(
 
 @full_precision
 def input_grad(params: Params, X: Float[ArrayLike, "N D"], y: Integer[ArrayLike, "N"]) -> Float[Array, "N D"]:
-    """``dL/dX``: which way each example would have to move to raise its loss, ``[N, D]``.
+    """Gradient of the loss with respect to the inputs, ``dL/dX``, ``[N, D]``.
 
     Example:
       >>> import jax.numpy as jnp
@@ -233,7 +233,7 @@ def input_grad(params: Params, X: Float[ArrayLike, "N D"], y: Integer[ArrayLike,
 
 
 def penalty(params: Params) -> Float[Array, "*cells"]:
-    """``Σ W1² + Σ W2²``: what ``reg`` multiplies, no biases in it; of each model of a stack.
+    """L2 penalty ``Σ W1² + Σ W2²``, without the biases; per model for a stack.
 
     Example:
       >>> import jax.numpy as jnp

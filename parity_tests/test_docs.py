@@ -2,13 +2,24 @@
 
 import ast
 import importlib
+import pkgutil
 import re
 from pathlib import Path
 
 import jaxcls
 
 ROOT = Path(__file__).parents[1]
-PAGES = re.findall(r"^   (\w[\w.]*)$", (ROOT / "docs" / "api.md").read_text("utf-8"), re.MULTILINE)
+ROOTS = re.findall(r"^   (\w[\w.]*)$", (ROOT / "docs" / "api.md").read_text("utf-8"), re.MULTILINE)
+
+
+def pages(root: str) -> list[str]:
+    """A root and, as autosummary does, the modules that the ``__all__`` of a package names."""
+    package = importlib.import_module(root)
+    modules = {module.name for module in pkgutil.iter_modules(getattr(package, "__path__", []))}
+    return [root, *(f"{root}.{name}" for name in getattr(package, "__all__", []) if name in modules)]
+
+
+PAGES = [page for root in ROOTS for page in pages(root)]
 
 
 def test_every_module_of_the_library_s_table_and_of_the_package_has_a_page() -> None:

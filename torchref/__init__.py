@@ -1,4 +1,4 @@
-"""The mathematics of jaxcls in PyTorch, under the names and signatures of EECS 498-007; no autograd anywhere."""
+"""The mathematics of jaxcls in PyTorch, under the names and signatures of EECS 498-007, without autograd."""
 
 from torchref.checkpoint import Standardise, load
 from torchref.gradcheck import compute_numeric_gradient, grad_check_sparse, rel_error

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Standardise(nn.Module):
-    """``(X - mean) / scale`` in the dtype of these, then in that of ``like``: how features were prepared."""
+    """Standardisation ``(X - mean) / scale`` in the dtype of ``mean``, then cast to that of ``like``."""
 
     mean: Tensor
     scale: Tensor
@@ -21,19 +21,19 @@ class Standardise(nn.Module):
         self.register_buffer("like", torch.empty(0, dtype=like.dtype))
 
     def forward(self, X: Tensor) -> Tensor:
-        """Raw features ``[N, d]`` to prepared ones."""
+        """Standardise raw features ``[N, d]``."""
         return ((X - self.mean) / self.scale).to(self.like.dtype)
 
 
 def load(path: str | PathLike[str]) -> nn.Sequential:
-    """What a sweep left in ``best.safetensors``, from raw features ``[N, d]`` to logits ``[N, C]``.
+    """Load ``best.safetensors`` as a module from raw features ``[N, d]`` to logits ``[N, C]``.
 
     Returns:
-      `Standardise` and one `torch.nn.Linear`; of a two-layer net, two of them with a `torch.nn.ReLU` between.
+      `Standardise` and one `torch.nn.Linear`; for a two-layer net, two of these with a `torch.nn.ReLU` between.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it does not hold a model of jaxcls.
+      ValueError: the file does not hold a model of jaxcls.
 
     Example:
       >>> import tempfile, torch

@@ -1,4 +1,4 @@
-"""Gradients by central differences, with the course's signatures. Use float64."""
+"""Numeric gradients by central differences, with the course's signatures. Use float64."""
 
 import random
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from torch import Tensor
 def compute_numeric_gradient(
     f: Callable[[Tensor], Tensor], x: Tensor, dLdf: Tensor | None = None, h: float = 1e-7
 ) -> Tensor:
-    """The gradient of ``sum(dLdf * f(x))``, by central differences at every coordinate of ``x``.
+    """Gradient of ``sum(dLdf * f(x))`` by central differences at every coordinate of ``x``.
 
     Args:
       f: a function of one tensor.
-      x: where to differentiate; as it was when the function returns.
-      dLdf: the gradient that reaches ``f``'s output, of its shape; ones if None.
+      x: the point at which to differentiate. Not modified.
+      dLdf: the gradient with respect to the output of ``f``, in its shape; ones if None.
       h: half the width of the difference.
 
     Example:
@@ -34,7 +34,7 @@ def compute_numeric_gradient(
 def grad_check_sparse(
     f: Callable[[Tensor], Tensor], x: Tensor, analytic_grad: Tensor, num_checks: int = 10, h: float = 1e-7
 ) -> list[float]:
-    """Compare ``analytic_grad`` with central differences at random coordinates: prints and returns relative errors.
+    """Compare ``analytic_grad`` with central differences at random coordinates; print and return the errors.
 
     Example:
       >>> import torch
@@ -55,7 +55,7 @@ def grad_check_sparse(
 
 
 def rel_error(x: Tensor, y: Tensor, eps: float = 1e-10) -> float:
-    """The largest ``|x - y|`` over the largest ``|x| + |y|``.
+    """Largest ``|x - y|`` over the largest ``|x| + |y|``.
 
     Example:
       >>> import torch

@@ -4,8 +4,8 @@
     L     = (1/N) Σ_i (log Σ_j e^{s_ij} - s_{i,y_i}) + reg Σ W²
     dL/dW = Xᵀ (softmax(s) - onehot(y)) / N + 2 reg W
 
-Written from these lines alone, and as plainly as they stand, so that it can judge `jaxcls`. Every function runs
-on whatever device and in whatever float dtype its tensors have.
+A literal implementation of these formulas, independent of `jaxcls`, as a reference for its tests. Every function runs
+on the device and in the float dtype of its tensors.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def softmax_loss_naive(W: Tensor, X: Tensor, y: Tensor, reg: float) -> tuple[Ten
       W: weights, ``[D, C]``.
       X: examples, ``[N, D]``.
       y: integer labels in ``[0, C)``, ``[N]``.
-      reg: strength of the L2 penalty.
+      reg: regularisation strength.
 
     Returns:
       The loss, a scalar tensor, and its gradient with respect to ``W``, ``[D, C]``.
@@ -50,7 +50,7 @@ def softmax_loss_naive(W: Tensor, X: Tensor, y: Tensor, reg: float) -> tuple[Ten
 
 
 def softmax_loss_vectorized(W: Tensor, X: Tensor, y: Tensor, reg: float) -> tuple[Tensor, Tensor]:
-    """What `softmax_loss_naive` computes, without loops.
+    """Vectorised form of `softmax_loss_naive`.
 
     Example:
       >>> import torch
@@ -75,7 +75,7 @@ def softmax_loss_vectorized(W: Tensor, X: Tensor, y: Tensor, reg: float) -> tupl
 def sample_batch(
     X: Tensor, y: Tensor, num_train: int, batch_size: int, *, rows: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """A minibatch of ``batch_size`` of the first ``num_train`` examples, drawn with replacement; or these ``rows``.
+    """Draw a minibatch with replacement from the first ``num_train`` examples, or take these ``rows``.
 
     Example:
       >>> import torch
@@ -108,12 +108,12 @@ def train_linear_classifier(
       W: initial weights, ``[D, C]``; 1e-6 times a standard normal if None. Not changed.
       X: examples, ``[N, D]``.
       y: integer labels, ``[N]``.
-      learning_rate: size of a step.
-      reg: strength of the L2 penalty.
+      learning_rate: learning rate.
+      reg: regularisation strength.
       num_iters: number of steps.
       batch_size: examples in a minibatch.
       verbose: print the loss every 100 steps.
-      batches: which examples to take at each step, ``[num_iters, batch_size]``, instead of drawing them.
+      batches: rows of each step's minibatch, ``[num_iters, batch_size]``. Default: drawn at random.
 
     Returns:
       The trained weights, and the loss at every step, before its update.
@@ -140,7 +140,7 @@ def train_linear_classifier(
 
 
 def predict_linear_classifier(W: Tensor, X: Tensor) -> Tensor:
-    """The class of the highest score for each example, ``[N]``.
+    """Predicted class of each example, ``[N]``: the highest score.
 
     Example:
       >>> import torch

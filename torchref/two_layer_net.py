@@ -33,7 +33,7 @@ def nn_forward_pass(params: Params, X: Tensor) -> tuple[Tensor, Tensor]:
 def nn_forward_backward(
     params: Params, X: Tensor, y: Tensor | None = None, reg: float = 0.0
 ) -> Tensor | tuple[Tensor, Params]:
-    """The scores if ``y`` is None, else the loss and its gradient with respect to every parameter.
+    """Scores if ``y`` is None, else the loss and its gradient with respect to every parameter.
 
     Example:
       >>> import torch
@@ -82,29 +82,29 @@ def nn_train(
     *,
     batches: Tensor | None = None,
 ) -> dict[str, list[float]]:
-    """Minibatch SGD; ``params`` are trained in place.
+    """Minibatch SGD, which updates ``params`` in place.
 
-    Every ``max(N // batch_size, 1)`` steps, the first one included, and after that step's update, it records the
-    minibatch's and the validation accuracy, and then multiplies the learning rate by ``learning_rate_decay``.
+    After the first update, and after every ``max(N // batch_size, 1)`` updates from then on, it records the accuracy on
+    the minibatch and on the validation data, and multiplies the learning rate by ``learning_rate_decay``.
 
     Args:
       params: the parameters.
-      loss_func: ``(params, X, y, reg) -> (loss, grads)``, and scores if ``y`` is left out.
+      loss_func: ``(params, X, y, reg) -> (loss, grads)``, or scores without ``y``.
       pred_func: ``(params, loss_func, X) -> labels``.
       X: examples, ``[N, D]``.
       y: integer labels, ``[N]``.
       X_val: validation examples.
       y_val: validation labels.
-      learning_rate: size of a step at the start.
+      learning_rate: initial learning rate.
       learning_rate_decay: factor applied once an epoch.
-      reg: strength of the L2 penalty.
+      reg: regularisation strength.
       num_iters: number of steps.
       batch_size: examples in a minibatch.
       verbose: print the loss every 100 steps.
-      batches: which examples to take at each step, ``[num_iters, batch_size]``, instead of drawing them.
+      batches: rows of each step's minibatch, ``[num_iters, batch_size]``. Default: drawn at random.
 
     Returns:
-      ``loss_history``, at every step before its update; ``train_acc_history`` and ``val_acc_history``.
+      ``loss_history`` at every step, before its update; ``train_acc_history`` and ``val_acc_history``.
 
     Example:
       >>> import torch
@@ -133,7 +133,7 @@ def nn_train(
 
 
 def nn_predict(params: Params, loss_func: Callable[..., Any], X: Tensor) -> Tensor:
-    """The class of the highest score for each example, ``[N]``.
+    """Predicted class of each example, ``[N]``: the highest score.
 
     Example:
       >>> import torch
@@ -152,9 +152,9 @@ def get_toy_data(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
 ) -> tuple[Tensor, Tensor, Params]:
-    """A small random net and problem, the same at every call on one kind of device.
+    """Small random net and data, the same at every call on one type of device.
 
-    The course draws on a GPU, whose numbers differ from a CPU's under the same seed.
+    The course draws them on a GPU, where the same seed gives other numbers than on a CPU.
 
     Example:
       >>> X, y, params = get_toy_data()

@@ -1,4 +1,6 @@
-"""A run on disk: its folder, its checkpoints, its table, record and best cell, the pictures, the page.
+"""Files of a run: its folder, checkpoints, table, record and best cell, its plots and its page.
 
-Each module is imported by its name, since some need the extra ``sweep``: ``from jaxcls.artifacts import results``.
+Each module is imported by its name, since some need the extra ``sweep``: ``from jaxcls.artifacts import record``.
 """
+
+__all__ = ["checkpoint", "plots", "record", "report"]

@@ -1,4 +1,4 @@
-"""A run's folder: taken by one run at a time, every file in it whole."""
+"""A run's folder: locked by one run at a time, its files written atomically."""
 
 import contextlib
 import os
@@ -12,13 +12,13 @@ LOCK, PARTIAL = ".lock", ".partial.{}"
 
 @contextlib.contextmanager
 def claim(folder: str | Path, *, resume: bool = False) -> Iterator[Path]:
-    """Take ``folder`` for one run; make it, unless an earlier run left it there to resume.
+    """Lock ``folder`` for one run and create it, or lock the folder of an earlier run to resume.
 
-    If the run fails before it has written anything, the folder goes away again.
+    If the run fails before it writes anything, the folders created here are removed.
 
     Raises:
-      FileExistsError: another run has it now, or it holds something already and is not to be resumed.
-      OSError: it cannot be made or written.
+      FileExistsError: another run holds the lock, or the folder is not empty and ``resume`` is False.
+      OSError: the folder cannot be created or written.
 
     Example:
       >>> import tempfile
@@ -44,19 +44,19 @@ def claim(folder: str | Path, *, resume: bool = False) -> Iterator[Path]:
         yield folder
     finally:
         with contextlib.suppress(OSError):  # the run deleted it
-            (folder / LOCK).unlink()  # while it is held, or the next to take it could lose its own
+            (folder / LOCK).unlink()  # before the release: after it, this may be the next run's lock
         lock.release()
-        with contextlib.suppress(OSError):  # not empty: there is something to keep
+        with contextlib.suppress(OSError):  # not empty: keep it
             for path in created:
                 path.rmdir()
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, of the same suffix, that takes the name ``path`` once it is written whole and on disk.
+    """Write ``path`` atomically: yield a temporary path of the same suffix, renamed once it is complete and on disk.
 
     Raises:
-      OSError: it cannot be written; whatever has that name is as it was.
+      OSError: it cannot be written; an existing file is unchanged.
 
     Example:
       >>> import tempfile

@@ -1,4 +1,4 @@
-"""Pictures of a sweep. Each function draws on an Axes and returns it."""
+"""Plots of a sweep, each drawn on Axes that the caller gives."""
 
 import itertools
 import math
@@ -20,10 +20,10 @@ from jaxcls.data import Splits
 from jaxcls.grid import REPLICATES, Grid
 from jaxcls.result import SweepResult, best_first
 
-MOST_TICKS = 24  # on an axis; of more values, every second, third, ... is labelled
+MOST_TICKS = 24  # on an axis; with more values, only every second, third, ... is labelled
 AXIS_LABELS = {"lr": "learning rate", "reg": "regularisation strength", "hidden": "hidden units", "seed": "seed"}
-MOST_UNITS = 100  # of a net, shown as pictures
-MOST_ANNOTATED = 16  # values are written into the cells of a map no wider and no higher than this
+MOST_UNITS = 100  # hidden units shown as images
+MOST_ANNOTATED = 16  # rows and columns of a heat map whose values are written into its cells
 
 
 def heat_map(
@@ -35,15 +35,15 @@ def heat_map(
     best: int | None = None,
     label: str = "",
 ) -> Axes:
-    """A score over two axes of the grid, down and across: the best over all others.
+    """Heat map of a score over two axes of the grid: the maximum over all other axes.
 
     Args:
-      ax: where to draw.
+      ax: the Axes to draw on.
       grid: the grid.
       scores: one per cell, in grid order; NaN, drawn grey, where a cell diverged.
-      axes: names of the axes.
+      axes: names of the axes down and across.
       best: the row to outline.
-      label: what the scores are.
+      label: title of the map.
     """
     names = list(grid.axes)
     shape = [len(values) for values in grid.axes.values()]
@@ -71,17 +71,17 @@ def heat_map(
 
 
 def loss_curves(ax: Axes, result: SweepResult, *, points: int = 100) -> Axes:
-    """The minibatch loss of every cell over the steps, in means of ``steps / points``, coloured by val accuracy."""
+    """Minibatch loss of every cell, averaged over each ``steps / points`` steps, coloured by validation accuracy."""
     steps = result.losses.shape[1]
     width = max(1, steps // points)
     whole = steps - steps % width
-    with np.errstate(over="ignore"):  # of a cell about to diverge
+    with np.errstate(over="ignore"):  # in a cell about to diverge
         curves = result.losses[:, :whole].reshape(len(result.losses), -1, width).mean(axis=2)
     middle = (np.arange(curves.shape[1]) + 0.5) * width
     accuracy = result.table["val_accuracy"]
     low, clipped = _low_end(np.ma.masked_invalid(accuracy))
     colours = ScalarMappable(Normalize(low, np.nanmax(accuracy, initial=0.0)), cmap="viridis")
-    for row in np.argsort(np.nan_to_num(accuracy, nan=-1)):  # better cells over worse ones
+    for row in np.argsort(np.nan_to_num(accuracy, nan=-1)):  # better cells are drawn on top
         colour = "0.75" if np.isnan(accuracy[row]) else colours.to_rgba(accuracy[row])
         ax.plot(middle, curves[row], color=colour, linewidth=1, alpha=0.8)
     if result.best is not None:
@@ -91,7 +91,7 @@ def loss_curves(ax: Axes, result: SweepResult, *, points: int = 100) -> Axes:
         ax.legend(loc="upper right")
         ax.figure.colorbar(colours, ax=ax, label="validation accuracy", extend="min" if clipped else "neither")
     fell = curves[curves[:, -1] < curves[:, 0]]
-    if fell.size and fell.min() > 0:  # cells that learn nothing leave the picture rather than press the others flat
+    if fell.size and fell.min() > 0:  # cells that learn nothing are cut off rather than flatten the others
         ax.set_yscale("log" if fell.max() > 10 * fell.min() else "linear")
         ax.set_ylim(0.9 * fell.min(), 1.1 * fell.max())
     mean = f", mean of {width} steps" if width > 1 else ""
@@ -100,7 +100,7 @@ def loss_curves(ax: Axes, result: SweepResult, *, points: int = 100) -> Axes:
 
 
 def path_curves(ax: Axes, result: SweepResult) -> Axes:
-    """Train and validation accuracy over the regularisation values of a grid that has no other axis."""
+    """Train and validation accuracy over the regularisation values of a grid without other axes."""
     order = np.argsort(result.table["reg"])
     table = result.table[order]
     for name, label in (("train_accuracy", "train"), ("val_accuracy", "validation")):
@@ -117,9 +117,9 @@ def history_curves(axes: Sequence[Axes], result: SweepResult, axis: str) -> None
     """Loss, train and validation accuracy over the epochs, for the best cell at each value of one axis of the grid.
 
     Args:
-      axes: where to draw, one for each of the three.
-      result: of a sweep with a history.
-      axis: name of the axis. A value at which every cell diverged is named in the legend, and has no curve.
+      axes: the three Axes to draw on.
+      result: the result of a sweep with a history.
+      axis: name of the axis. A value at which every cell diverged is in the legend, without a curve.
     """
     history = result.history
     if history is None:
@@ -135,7 +135,7 @@ def history_curves(axes: Sequence[Axes], result: SweepResult, axis: str) -> None
         for ax, curve in zip(axes, curves, strict=True):
             ax.plot(epochs, curve, color=colour, label=f"{value:.3g}{diverged}")
     start = float(np.nanmax(result.losses[:, 0]))
-    if axes[0].get_ylim()[1] > 3 * start:  # one that nearly diverged must not press the others flat
+    if axes[0].get_ylim()[1] > 3 * start:  # a cell that nearly diverged must not flatten the others
         axes[0].set_ylim(0, 1.5 * start)
     for ax, name in zip(axes, ("minibatch loss", "train accuracy (minibatch)", "validation accuracy"), strict=True):
         ax.set(xlabel="epoch", title=name)
@@ -143,12 +143,12 @@ def history_curves(axes: Sequence[Axes], result: SweepResult, axis: str) -> None
 
 
 def template(ax: Axes, weights: NDArray[np.floating], *, limit: float, label: str = "") -> Axes:
-    """One class's weights as a picture: grey or colour at 0, ``limit`` and ``-limit`` at the ends of the scale.
+    """Weights of one class as an image, on a scale from ``-limit`` to ``limit``.
 
     Args:
-      ax: where to draw.
+      ax: the Axes to draw on.
       weights: ``[height, width]``, or ``[height, width, 3]`` for colours.
-      limit: the largest magnitude shown; the same for all classes, so that they compare.
+      limit: the largest magnitude shown; the same for all classes makes them comparable.
       label: the class.
     """
     if weights.ndim == 3:
@@ -161,7 +161,7 @@ def template(ax: Axes, weights: NDArray[np.floating], *, limit: float, label: st
 
 
 def weight_matrix(ax: Axes, W: NDArray[np.floating], names: tuple[str, ...], *, label: str = "class") -> Axes:
-    """All weights, a row per class or hidden unit and a column per feature: for features that are no picture."""
+    """Weight matrix, a row per class or hidden unit and a column per feature: for features that are not images."""
     limit = float(np.abs(W).max()) or 1.0
     image = ax.imshow(W.T, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
     if len(names) <= 2 * MOST_ANNOTATED:
@@ -172,11 +172,11 @@ def weight_matrix(ax: Axes, W: NDArray[np.floating], names: tuple[str, ...], *, 
 
 
 def hidden_units(ax: Axes, W1: NDArray[np.floating], pixels: NDArray[np.integer]) -> Axes:
-    """What each hidden unit of a net looks for, as a picture of its weights, in the contrast of its own largest.
+    """First-layer weights of each hidden unit as an image, scaled by their largest magnitude.
 
     Args:
-      ax: where to draw.
-      W1: ``[D, H]``; of more than 100 units, those with the largest weights are shown.
+      ax: the Axes to draw on.
+      W1: ``[D, H]``; of more than 100 units, those of the largest norm are shown.
       pixels: as in `Splits`.
     """
     norms = np.linalg.norm(W1, axis=0)
@@ -199,10 +199,10 @@ def hidden_units(ax: Axes, W1: NDArray[np.floating], pixels: NDArray[np.integer]
 
 
 def save(folder: str | Path, result: SweepResult, splits: Splits) -> list[Path]:
-    """Write the pictures of a run; the paths written.
+    """Write the plots of a run; return their paths.
 
-    ``heatmap.png`` and ``loss.png``, or ``path.png`` of a solver, which has no learning rates; ``history.png`` if the
-    result has a history; and, unless every cell diverged, ``weights.png`` of the models of this package.
+    ``heatmap.png`` and ``loss.png``, or ``path.png`` for a solver, which has no learning rates; ``history.png`` if the
+    result has a history; and, unless every cell diverged, ``weights.png`` for the models of this package.
     """
     if result.grid.lr:
         figures = {"heatmap.png": _heat_maps(result), "loss.png": _curves(loss_curves, result)}
@@ -221,7 +221,7 @@ def save(folder: str | Path, result: SweepResult, splits: Splits) -> list[Path]:
 
 
 def _heat_maps(result: SweepResult) -> Figure:
-    """Train and validation accuracy over every two axes of more than one value."""
+    """Train and validation accuracy over every pair of axes with more than one value."""
     axes = {name: len(values) for name, values in result.grid.axes.items() if name not in REPLICATES}
     pairs = [pair for pair in itertools.combinations(axes, 2) if all(axes[name] > 1 for name in pair)]
     pairs = pairs or [max(itertools.combinations(axes, 2), key=lambda pair: axes[pair[0]] * axes[pair[1]])]
@@ -234,20 +234,20 @@ def _heat_maps(result: SweepResult) -> Figure:
     for pair, row in zip(pairs, panels, strict=True):
         shown = _best_ranked(result.table, pair)
         for ax, column, label in zip(row, ("train_accuracy", "val_accuracy"), ("train", "validation"), strict=True):
-            scores = np.where(shown, result.table[column], np.nan)  # of the same cell on either side
+            scores = np.where(shown, result.table[column], np.nan)  # the same cell for train and validation
             heat_map(ax, result.grid, scores, axes=pair, best=result.best, label=f"{label} accuracy")
     return figure
 
 
 def _best_ranked(table: NDArray, axes: Sequence[str]) -> NDArray[np.bool_]:
-    """Which rows are the best ranked of those that have their values on these axes."""
+    """Mask of the best ranked row for each combination of values on these axes."""
     order = best_first(table["rank"])
     first = np.unique(table[order][list(axes)], return_index=True)[1]
     return np.isin(np.arange(len(table)), order[first])
 
 
 def _histories(result: SweepResult) -> Figure:
-    """A row of curves for every axis of more than one value."""
+    """One row of curves for every axis with more than one value."""
     names = [name for name, values in result.grid.axes.items() if len(values) > 1] or ["lr"]
     figure = Figure(figsize=(12, 3.4 * len(names)), layout="constrained")
     for name, row in zip(names, figure.subplots(len(names), 3, squeeze=False), strict=True):
@@ -274,7 +274,7 @@ def _hidden_units(W1: NDArray[np.floating], splits: Splits) -> Figure:
 def _weights(W: NDArray[np.floating], splits: Splits) -> Figure:
     if splits.pixels is None:
         figure = Figure(figsize=(9, 4), layout="constrained")
-        weight_matrix(figure.subplots(), W[:-1], splits.class_names)  # the bias is no feature's
+        weight_matrix(figure.subplots(), W[:-1], splits.class_names)  # without the bias
         return figure
     columns = min(5, splits.num_classes)
     rows = -(-splits.num_classes // columns)
@@ -292,11 +292,11 @@ def _weights(W: NDArray[np.floating], splits: Splits) -> Figure:
 
 
 def _low_end(values: np.ma.MaskedArray) -> tuple[float, bool]:
-    """Where the colours begin, and whether scores lie below: a few cells at chance must not make all others equal."""
+    """Lower end of the colour scale, and whether it clips: a few cells at chance must not make all others equal."""
     scores = values.compressed()
     if not scores.size:
         return 0.0, False
-    if scores.min() == scores.max():  # a bar of colours has to have two ends
+    if scores.min() == scores.max():  # a colour bar needs two different ends
         return float(scores.min()) - 0.01, False
     low = float(np.median(scores) - 2 * (scores.max() - np.median(scores)))
     return (low, True) if scores.min() < low < scores.max() else (float(scores.min()), False)

@@ -1,4 +1,4 @@
-"""What a run leaves, pictures aside: ``results.csv``, ``history.csv``, ``run.json`` and ``best.safetensors``."""
+"""Files of a run except its plots: ``results.csv``, ``history.csv``, ``run.json`` and ``best.safetensors``."""
 
 import contextlib
 import csv
@@ -28,13 +28,13 @@ from jaxcls.result import History, SweepResult
 
 
 class Run(NamedTuple):
-    """What a run left, read back.
+    """Files of a run, read back.
 
     Attributes:
       record: ``run.json``.
       table: ``results.csv``, a row per cell, with its column names.
-      history: ``history.csv``, likewise; None if there is none.
-      best: ``best.safetensors``, by name; None if every cell diverged.
+      history: ``history.csv`` in the same form; None if there is none.
+      best: arrays of ``best.safetensors`` by name; None if every cell diverged.
     """
 
     record: dict[str, Any]
@@ -44,20 +44,20 @@ class Run(NamedTuple):
 
 
 def write(folder: str | Path, result: SweepResult, splits: Splits, run: Mapping[str, Any]) -> list[Path]:
-    """Write the table, the best cell's params and the record of the run; the paths written.
+    """Write the table, the best cell's params and the record of a run; return the paths.
 
     Args:
       folder: an existing folder.
-      result: what the sweep found.
-      splits: what it was trained on.
-      run: what else the record is to say; anything that JSON can.
+      result: the result of the sweep.
+      splits: the data it was trained on.
+      run: further entries of the record, of any type that JSON supports.
 
     Returns:
       ``results.csv``, ``history.csv`` if the result has one, ``best.safetensors`` unless every cell diverged, and
-      ``run.json``, which has the SHA-256 of each.
+      ``run.json`` with the SHA-256 of each.
 
     Raises:
-      OSError: a file cannot be written; what was there before is as it was.
+      OSError: a file cannot be written; an existing file is unchanged.
     """
     folder = Path(folder)
     files = {"results.csv": _csv(_results(result))}
@@ -76,11 +76,11 @@ def write(folder: str | Path, result: SweepResult, splits: Splits, run: Mapping[
 
 
 def read(folder: str | Path) -> Run:
-    """What `write` wrote, and nothing else: a file that changed since is refused.
+    """Read the files that `write` wrote. A file that was changed since is rejected.
 
     Raises:
       FileNotFoundError: a file is missing.
-      ValueError: a file is damaged, or is no run's.
+      ValueError: a file is damaged, or not one of a run.
 
     Example:
       >>> import tempfile
@@ -94,14 +94,14 @@ def read(folder: str | Path) -> Run:
     try:
         record = json.loads(path.read_text("utf-8"))
         if record.pop("sha256") != _fingerprint(record):
-            raise ValueError("its SHA-256 is not that of what it holds")
+            raise ValueError("its SHA-256 does not match its content")
         found: dict[str, Any] = {}
         for name, sha256 in record["files"].items():
-            parse = _READERS[name]  # before it is part of a path
+            parse = _READERS[name]  # rejects unknown names before they become part of a path
             path = Path(folder) / name
             content = path.read_bytes()
             if hashlib.sha256(content).hexdigest() != sha256:
-                raise ValueError("its SHA-256 is not the one that run.json has of it")
+                raise ValueError("its SHA-256 does not match the one in run.json")
             found[name] = parse(content)
         return Run(record, found["results.csv"], found.get("history.csv"), found.get("best.safetensors"))
     except FileNotFoundError:
@@ -111,12 +111,12 @@ def read(folder: str | Path) -> Run:
 
 
 def reload_lines(path: str | Path, framework: str, params: Params) -> str:
-    """A few lines of Python that load ``best.safetensors`` and predict ``y`` for raw features ``X: [N, d]``.
+    """Lines of Python that load ``best.safetensors`` and predict ``y`` for raw features ``X: [N, d]``.
 
     Args:
-      path: of ``best.safetensors``.
-      framework: ``numpy``, also for JAX's arrays, or ``torch``; nothing of jaxcls is needed in either.
-      params: what the file holds: a lone array, or those of the two-layer net.
+      path: the path of ``best.safetensors``.
+      framework: ``numpy``, which also serves JAX arrays, or ``torch``. Neither needs jaxcls.
+      params: the params in the file: one array, or those of the two-layer net.
 
     Example:
       >>> print(reload_lines("run/best.safetensors", "torch", np.zeros((65, 10))))
@@ -126,8 +126,8 @@ def reload_lines(path: str | Path, framework: str, params: Params) -> str:
       y = (X @ p["W"][:-1] + p["W"][-1]).argmax(1)
     """
     net = isinstance(params, two_layer.Params)
-    prepared = '(X - p["mean"]) / p["scale"]'  # in float64, as mean and scale are
-    if framework == "torch":  # which does not multiply two dtypes
+    prepared = '(X - p["mean"]) / p["scale"]'  # in float64, the dtype of mean and scale
+    if framework == "torch":  # torch does not multiply different dtypes
         prepared = f'({prepared}).to(p["{"W1" if net else "W"}"].dtype)'
     lines = [
         f"from safetensors.{framework} import load_file",
@@ -140,12 +140,12 @@ def reload_lines(path: str | Path, framework: str, params: Params) -> str:
 
 
 def command(program: str, config: Any, defaults: Mapping[str, Any]) -> str:
-    """The shell command that reproduces this run: the program, and each flag that is not at its default.
+    """Shell command that reproduces this run: the program and each flag that differs from its default.
 
     Args:
-      program: as it is called.
-      config: the flags, fields of a dataclass.
-      defaults: what each is when not given; what is to be left out, as it is.
+      program: the program, as typed in a shell.
+      config: a dataclass with one field per flag.
+      defaults: the default of each flag. A flag whose default is its value is left out.
 
     Example:
       >>> from dataclasses import make_dataclass
@@ -162,14 +162,14 @@ def command(program: str, config: Any, defaults: Mapping[str, Any]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """The versions that numbers may depend on."""
+    """Versions of Python and of the packages that results may depend on."""
     return {"python": platform.python_version()} | {
         name: metadata.version(name) for name in ("jaxcls", "jax", "jaxlib", "numpy", "optax")
     }
 
 
 def machine() -> dict[str, str]:
-    """What the numbers were computed on: JAX's first device, and the processor by name.
+    """JAX's first device and the name of the processor.
 
     Example:
       >>> list(machine())
@@ -179,7 +179,7 @@ def machine() -> dict[str, str]:
 
 
 def device() -> str:
-    """JAX's first device in words, a CPU with the cores that this process may use."""
+    """Name of JAX's first device; for a CPU, with the number of cores that this process may use."""
     first = jax.devices()[0]
     if first.platform != "cpu":
         return f"{first.device_kind} ({first.platform})"
@@ -188,7 +188,7 @@ def device() -> str:
 
 
 def _processor() -> str:
-    """Name of the processor; empty where the system has none."""
+    """Name of the processor; empty if the system reports none."""
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
@@ -212,7 +212,7 @@ def _columns(content: bytes) -> NDArray:
 
 
 def _tensors(content: bytes) -> dict[str, NDArray]:
-    return dict(sorted(safetensors.numpy.load(content).items()))  # it has them in another order every time
+    return dict(sorted(safetensors.numpy.load(content).items()))  # safetensors returns them in varying order
 
 
 _READERS: Mapping[str, Callable[[bytes], Any]] = {
@@ -279,10 +279,10 @@ def _safetensors(result: SweepResult, splits: Splits) -> bytes:
     header = {"data": splits.name, "classes": list(splits.class_names)} | (_best(result) or {})
     tensors = _named(result.params) | {"mean": splits.mean, "scale": splits.scale}
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    # In one entry: safetensors writes several in another order every time.
+    # One entry: safetensors writes several in varying order.
     return safetensors.numpy.save(tensors, {"jaxcls": json.dumps(header)})
 
 
 def _named(params: Params) -> dict[str, NDArray]:
-    """Tensor names: the fields of a NamedTuple; a lone array is W."""
+    """Tensors by name: the fields of a NamedTuple; a single array is W."""
     return params._asdict() if hasattr(params, "_asdict") else {"W": params}

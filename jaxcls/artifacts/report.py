@@ -1,4 +1,4 @@
-"""``report.html``: a finished run in one file that opens anywhere and asks nothing of the network."""
+"""``report.html``: a finished run as one self-contained page, which needs no network."""
 
 import base64
 import hashlib
@@ -30,20 +30,20 @@ PICTURES = {
 FORMATS = dict.fromkeys(("train_loss", "val_loss"), "#.6g") | dict.fromkeys(("train_accuracy", "val_accuracy"), ".4f")
 FORMATS |= dict.fromkeys(("gap", "gradient"), ".1e")
 
-PRINTED = 100  # rows of the table, as the style has it
+PRINTED = 100  # rows of the table on paper, as in the page's style
 
 
 def write(folder: str | Path) -> Path:
-    """Write ``report.html`` into the folder of a finished run, from what stands there; its path.
+    """Write ``report.html`` from the files in the folder of a finished run; return its path.
 
     Args:
-      folder: what `jaxcls.artifacts.record.write` wrote, and the pictures of `jaxcls.artifacts.plots.save` that are
-        to be shown. If ``run.json`` has a ``command``, the line that started the run, the report shows it.
+      folder: folder with the files of `jaxcls.artifacts.record.write` and, to be shown, the plots of
+        `jaxcls.artifacts.plots.save`. If ``run.json`` has a ``command``, the report shows it as the run's command.
 
     Raises:
       FileNotFoundError: a file of the run is missing.
-      ValueError: a file is damaged, or is no run's.
-      OSError: the report cannot be written; an earlier one is as it was.
+      ValueError: a file is damaged, or not one of a run.
+      OSError: the report cannot be written; an earlier one is unchanged.
 
     Example:
       >>> import tempfile
@@ -58,7 +58,7 @@ def write(folder: str | Path) -> Path:
     run, pictures = record.read(folder), _pictures(folder)
     try:
         page = _page(run, pictures)
-    except Exception as error:  # a run.json of somebody else's can say anything
+    except Exception as error:  # a run.json of another program can hold anything
         raise ValueError(f"{folder / 'run.json'} is not what a run wrote: {one_line(error)}") from None
     with replacing(folder / "report.html") as partial:
         partial.write_bytes(page.encode("utf-8", "replace"))  # JSON can hold half a surrogate pair
@@ -91,7 +91,7 @@ def _page(run: Run, pictures: str) -> str:
 
 
 def _policy(template: str) -> str:
-    """What a browser shall allow the page: its own style and script, pictures that it holds, and nothing else."""
+    """Content security policy: allow the page's own style, script and embedded images, and nothing else."""
     allowed = ["default-src 'none'", "base-uri 'none'", "form-action 'none'", "img-src data:"]
     for tag in ("style", "script"):
         text = template.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
@@ -123,8 +123,8 @@ def _best(run: Run) -> str:
 
 
 def _edge(axis: str, values: Sequence[int | float]) -> str:
-    said = edge(axis, values)
-    return f"{said[0].upper()}{said[1:]} {' '.join(f'{x:g}' for x in values)}."
+    message = edge(axis, values)
+    return f"{message[0].upper()}{message[1:]} {' '.join(f'{x:g}' for x in values)}."
 
 
 def _pictures(folder: Path) -> str:
@@ -143,9 +143,9 @@ def _figure(path: Path) -> str:
 
 
 def _cells(run: Run) -> str:
-    """The table; the page's script sorts it."""
+    """Table of all cells, which the page's script sorts."""
     columns = _columns(run)
-    sort = {"rank": ' aria-sort="ascending"'}  # as `_columns` has them
+    sort = {"rank": ' aria-sort="ascending"'}  # the order of `_columns`
     return "\n".join(
         [
             '<div class="scroll" tabindex="0" role="region" aria-label="All cells">',
@@ -164,7 +164,7 @@ def _cells(run: Run) -> str:
 
 
 def _columns(run: Run) -> dict[str, list[str]]:
-    """``results.csv`` as it is to be read, best cell first: rounded, and empty where a cell that diverged has none."""
+    """Columns of ``results.csv`` to show: best cell first, rounded, empty for missing scores of diverged cells."""
     order, names = best_first(run.table["rank"]), run.table.dtype.names or ()
     columns = {name: [_cell(name, value) for value in run.table[name][order].tolist()] for name in names}
     diverged = np.flatnonzero(run.table["status"][order] == "diverged")
@@ -189,7 +189,7 @@ def _predict(run: Run) -> str:
         return ""
     arrays: dict[str, Any] = {name: array for name, array in run.best.items() if name not in ("mean", "scale")}
     if arrays.keys() not in ({"W"}, {*two_layer.Params._fields}):
-        return ""  # somebody else's model
+        return ""  # a custom model
     params = arrays["W"] if "W" in arrays else two_layer.Params(**arrays)
     lines = record.reload_lines("best.safetensors", "numpy", params)
     note = (
@@ -204,7 +204,7 @@ def _code(text: str | None) -> str:
 
 
 def _facts(facts: Mapping[str, Any]) -> str:
-    """A list of names and values, without what was not asked for."""
+    """List of names and values, without the unset ones."""
     lines = [_fact(name, value) for name, value in facts.items() if value not in (None, []) and value is not False]
     return "\n".join(['<dl class="facts">', *lines, "</dl>"]) if lines else ""
 
@@ -230,7 +230,7 @@ def _text(value: Any) -> str:
 
 
 def _grid(table: NDArray) -> Grid:
-    """The grid whose cells are the rows of this table."""
+    """Grid whose cells are the rows of this table."""
     names = table.dtype.names or ()
     axes = {axis: tuple(dict.fromkeys(table[axis].tolist())) if axis in names else () for axis in AXES}
     return Grid(**axes)

@@ -1,4 +1,4 @@
-"""Data: sources of labelled examples, the protocols that prepare them, and the splits that come out."""
+"""Data loaders, the protocols that prepare their examples, and the resulting splits and folds."""
 
 from jaxcls.data.cifar10 import CLASS_NAMES as CIFAR10_CLASSES
 from jaxcls.data.cifar10 import load_cifar10

@@ -1,8 +1,7 @@
-"""CIFAR-10: 60,000 colour pictures of 32 x 32 in ten classes, from disk or from a mirror.
+"""CIFAR-10: 60,000 colour images of 32 x 32 pixels in ten classes, from disk or from a mirror.
 
-A batch of the Python version is a pickle, and a pickle can run any code it likes. `_read_pickle` unpickles one
-without running any: the only names it resolves are the three that a numpy array is made of, and those
-resolve to stand-ins written here.
+Batches of the Python version are pickles, which can run arbitrary code. `_read_pickle` runs none: it resolves only the
+three names in a pickled numpy array, to stand-ins defined here.
 """
 
 import hashlib
@@ -23,12 +22,12 @@ from jaxcls.numerics import one_line
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PER_BATCH = 10_000
-BATCH_BYTES = PER_BATCH * 3073  # of the binary version; of the Python version a little more
+BATCH_BYTES = PER_BATCH * 3073  # of the binary version; the Python version is slightly larger
 PROTOCOL = 2  # of the pickles of the Python version
 OPCODES = {ord(opcode.code) for opcode in pickletools.opcodes if opcode.proto <= PROTOCOL}
 ENVIRONMENT = "JAXCLS_CIFAR10"
 
-# MD5 of each batch of the Python version, as published; those of the binary version are not.
+# MD5 of each batch of the Python version, as published. None are published for the binary version.
 PYTHON_BATCHES = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -51,17 +50,17 @@ MIRRORS = (  # tried in turn
 
 
 def load_cifar10(data_dir: str | Path | None = None) -> Source:
-    """CIFAR-10, rows channel-major as published, split 45,000 / 5,000 / 10,000 unless a protocol splits anew.
+    """Load CIFAR-10: rows channel-major as published, split 45,000 / 5,000 / 10,000 unless a protocol resplits it.
 
     Args:
-      data_dir: the folder that is or holds ``cifar-10-batches-py`` or ``cifar-10-batches-bin``. Else the one
-        that the environment variable JAXCLS_CIFAR10 names; else the archive in the user's cache, downloaded
-        there on first use (170 MB) and checked by its SHA-256.
+      data_dir: the folder ``cifar-10-batches-py`` or ``cifar-10-batches-bin``, or its parent. Default: the folder in
+        the environment variable JAXCLS_CIFAR10, else the archive in the user's cache, downloaded on first use
+        (170 MB) and verified by its SHA-256.
 
     Raises:
       FileNotFoundError: the folder or one of the six batches is missing.
-      ValueError: a batch is truncated, or is not a batch of CIFAR-10.
-      ConnectionError: no mirror gave the archive.
+      ValueError: a batch is truncated or not a CIFAR-10 batch.
+      ConnectionError: no mirror served the archive.
 
     References:
       Krizhevsky, `Learning multiple layers of features from tiny images
@@ -78,16 +77,16 @@ def load_cifar10(data_dir: str | Path | None = None) -> Source:
 
 
 def download(cache: str | Path | None = None, mirrors: tuple[tuple[str, str], ...] = MIRRORS) -> Path:
-    """The path of the archive in the cache, which the first mirror that has it fills.
+    """Path of the archive in the cache, downloaded if necessary from the first mirror that serves it.
 
     Raises:
-      ConnectionError: every mirror failed, or gave something with another checksum.
+      ConnectionError: every mirror failed or served a wrong checksum.
     """
     import pooch
 
     cache = Path(cache or pooch.os_cache("jaxcls"))
     names = [url.rsplit("/", 1)[1] for url, _ in mirrors]
-    # What is already there comes first, whichever version it is.
+    # An archive in the cache comes first, of either version.
     order = sorted(range(len(mirrors)), key=lambda k: not (cache / names[k]).exists())
     failures = {}
     for k in order:
@@ -135,7 +134,7 @@ def _read_files(folder: Path, names: tuple[str, ...], read: Callable[[bytes, str
 
 
 def _read_archive(path: Path) -> list[_Batch]:
-    """Read the batches inside an archive; nothing is unpacked to disk."""
+    """Read the batches inside an archive without unpacking it to disk."""
     found: dict[str, bytes] = {}
     try:
         with tarfile.open(path, "r:gz") as archive:
@@ -163,7 +162,7 @@ def _bounded(file: io.BufferedReader, path: str) -> bytes:
 
 
 def _read_binary(raw: bytes, path: str) -> _Batch:
-    """A label byte and 3,072 pixel bytes for each picture."""
+    """Read a binary batch: one label byte and 3,072 pixel bytes per image."""
     if len(raw) != BATCH_BYTES:
         raise ValueError(f"{path} is truncated or is no CIFAR-10 batch: expected {BATCH_BYTES} bytes, got {len(raw)}")
     rows = np.frombuffer(raw, np.uint8).reshape(PER_BATCH, 3073)
@@ -171,7 +170,7 @@ def _read_binary(raw: bytes, path: str) -> _Batch:
 
 
 def _read_pickle(raw: bytes, path: str) -> _Batch:
-    """A Python 2 pickle of ``{"data": uint8 [10000, 3072], "labels": list of 10000 integers, ...}``."""
+    """Read a Python 2 pickle of ``{"data": uint8 [10000, 3072], "labels": list of 10000 integers, ...}``."""
     try:
         batch = _Unpickler(_Program(raw), encoding="bytes").load()
     except _Forbidden as error:
@@ -208,7 +207,7 @@ class _Forbidden(pickle.UnpicklingError):
 
 
 class _Program(io.BytesIO):
-    """A pickle is a program. This one may take some steps for each picture, but not one for each of its bytes."""
+    """Bytes of a pickle, with a limit on its steps: a few per image are allowed, one per pixel is not."""
 
     reads = 0
 
@@ -220,7 +219,7 @@ class _Program(io.BytesIO):
 
 
 class _Array:
-    """Stands in for a numpy array while unpickling: holds the bytes, and runs nothing of numpy's."""
+    """Stand-in for a numpy array while unpickling: holds the bytes, runs no code of numpy."""
 
     def __init__(self, *_: Any) -> None:
         self.value = np.empty(0, np.uint8)
@@ -233,20 +232,20 @@ class _Array:
 
 
 class _Uint8:
-    """Stands in for ``numpy.dtype``, and admits no other than uint8."""
+    """Stand-in for ``numpy.dtype`` that accepts only uint8."""
 
     def __init__(self, code: bytes, *_: Any) -> None:
         if code != b"u1":
             raise _Forbidden(f"its array is of dtype {code!r}, expected uint8")
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """The byte order of a byte: nothing."""
+        """Ignore the byte order, which uint8 does not have."""
 
 
 class _Unpickler(pickle._Unpickler):
-    """Admits plain containers and arrays of bytes.
+    """Unpickler of plain containers and uint8 arrays only.
 
-    Python's, not C's: there the memo is an array, which grows to whatever place a file of nine bytes names.
+    Based on the implementation in Python: in C, the memo is an array that a file of nine bytes can grow to any size.
     """
 
     NAMES = {  # noqa: RUF012
@@ -255,7 +254,7 @@ class _Unpickler(pickle._Unpickler):
         ("numpy", "dtype"): _Uint8,
     }
 
-    # Later protocols have frames, which nothing counts, and allocate what a file only says it holds.
+    # Later protocols have frames, which bypass the step limit and allocate the size that the file claims.
     dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items() if code in OPCODES}  # noqa: RUF012
 
     def find_class(self, module: str, name: str) -> type:

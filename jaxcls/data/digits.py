@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits that scikit-learn bundles: real data, no download."""
+"""The 1,797 handwritten digits bundled with scikit-learn: real data, no download."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from jaxcls.data.source import Source, hold_out
 
 
 def load_digits() -> Source:
-    """8 x 8 grey pictures of handwritten digits, pixels 0 to 16, split 1,257 / 270 / 270.
+    """Load 8 x 8 greyscale images of handwritten digits, pixels 0 to 16, split 1,257 / 270 / 270.
 
     Example:
       >>> load_digits().X.shape
@@ -14,11 +14,11 @@ def load_digits() -> Source:
 
     References:
       Alpaydin and Kaynak, `Optical recognition of handwritten digits
-      <https://archive.ics.uci.edu/dataset/80>`_, 1998; the test set of the original, as scikit-learn has it.
+      <https://archive.ics.uci.edu/dataset/80>`_, 1998. scikit-learn bundles its test set.
     """
     from sklearn import datasets  # takes a second to import
 
     X, y = datasets.load_digits(return_X_y=True)
     names = tuple(str(digit) for digit in range(10))
-    train, val, test = hold_out(y, by_class=False)  # the split of every figure that is published of them
+    train, val, test = hold_out(y, by_class=False)  # all published figures use this split
     return Source("digits", X, y, train, val, test, names, np.arange(64).reshape(8, 8))

@@ -1,4 +1,4 @@
-"""The user's own features, from a ``.npz`` file or as they are."""
+"""Features and labels of the user, from an ``.npz`` file or from arrays."""
 
 import zipfile
 from collections.abc import Sequence
@@ -19,16 +19,16 @@ READY = tuple(f"{array}_{role}" for role in ROLES for array in "Xy")
 
 
 def load_npz(path: str | Path) -> Source:
-    """Features and labels from an ``.npz``: ``X, y``, to be split class by class, or the six arrays of ready splits.
+    """Load features and labels from an ``.npz``: ``X, y``, split here by class, or six arrays of ready splits.
 
     Ready splits are ``X_train, y_train, X_val, y_val, X_test, y_test``.
-    ``X`` is ``[N, d]`` of any real dtype, ``y`` is ``[N]`` integers from 0, or text, whose classes are numbered in
+    ``X`` is ``[N, d]`` of any real dtype. ``y`` is ``[N]``, integers from 0 or text; text classes are numbered in
     alphabetical order. Arrays of Python objects are never read.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is no ``.npz``, or lacks these arrays, or they do not fit together.
-      TypeError: features are not real numbers, or labels neither integers nor text.
+      ValueError: the file is not an ``.npz``, lacks these arrays, or their shapes do not match.
+      TypeError: features are not real numbers, or labels are neither integers nor text.
 
     Example:
       >>> import numpy as np, tempfile
@@ -56,16 +56,16 @@ def load_npz(path: str | Path) -> Source:
 
 
 def from_arrays(X: NDArray, y: NDArray, *, name: str = "arrays") -> Source:
-    """Features and labels that are at hand, to be split class by class.
+    """Take features and labels from arrays, split by class.
 
     Args:
       X: features, ``[N, d]``, of any real dtype.
-      y: labels, ``[N]``, integers from 0 or text, as `load_npz` takes them.
-      name: what to call them in the record.
+      y: labels, ``[N]``, integers from 0 or text, as in `load_npz`.
+      name: name of the data in a run's record.
 
     Raises:
-      ValueError: they do not fit together, or are too few.
-      TypeError: features are not real numbers, or labels neither integers nor text.
+      ValueError: their lengths do not match, or there are too few examples.
+      TypeError: features are not real numbers, or labels are neither integers nor text.
 
     Example:
       >>> import numpy as np
@@ -74,8 +74,8 @@ def from_arrays(X: NDArray, y: NDArray, *, name: str = "arrays") -> Source:
       >>> len(splits.train.y), len(splits.val.y), len(splits.test.y)
       (14, 3, 3)
     """
-    X, y = np.asanyarray(X), np.asanyarray(y)  # a mask is for the check to see
-    if y.dtype == object and all(isinstance(label, str) for label in y.flat):  # a data frame's column
+    X, y = np.asanyarray(X), np.asanyarray(y)  # keeps a mask, for the check to reject
+    if y.dtype == object and all(isinstance(label, str) for label in y.flat):  # a column of a data frame
         y = y.astype(str)
     (y,), names = _numbered([y])
     check_examples(X, y)
@@ -83,11 +83,11 @@ def from_arrays(X: NDArray, y: NDArray, *, name: str = "arrays") -> Source:
 
 
 def load_features(path: str | Path) -> NDArray:
-    """Features alone, ``[N, d]`` of any real dtype: an ``.npy``, or X of an ``.npz``.
+    """Load features alone, ``[N, d]`` of any real dtype, from an ``.npy`` or X of an ``.npz``.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is no such file, or does not hold a matrix of finite numbers.
+      ValueError: the file is neither, or does not hold a matrix of finite numbers.
       TypeError: features are not real numbers.
 
     Example:
@@ -114,7 +114,7 @@ def load_features(path: str | Path) -> NDArray:
 
 
 def _numbered(labels: Sequence[NDArray]) -> tuple[list[NDArray], tuple[str, ...]]:
-    """Text as numbers of its classes, and their names; anything else as it is, and none."""
+    """Text labels as class numbers, with the class names; other labels unchanged, without names."""
     if any(y.dtype.kind != "U" or y.ndim != 1 for y in labels):
         return list(labels), ()
     names = np.unique(np.concatenate(labels))
@@ -133,7 +133,7 @@ def _source(
     train, val, test = rows
     if class_names:
         return Source(name, X, y, train, val, test, class_names)
-    # Labels below 0, or beyond those that are known, are for `Splits` to refuse: it knows rows and roles.
+    # `Splits` rejects labels below 0 or above the known ones: it can name the row and the split.
     num_classes = int(known.max()) + 1
     if num_classes > len(y):
         raise ValueError(f"{where}labels must count the classes from 0, got {num_classes - 1} among {len(y)} examples")
@@ -158,7 +158,7 @@ def _read(path: Path) -> dict[str, NDArray]:
 
 
 def _members(archive: zipfile.ZipFile, names: Sequence[str]) -> dict[str, NDArray]:
-    """These arrays of an ``.npz``, unless they are larger than this machine's memory."""
+    """Read arrays of an ``.npz``; raise if they exceed the host's memory."""
     size = sum(archive.getinfo(f"{name}.npy").file_size for name in names)
     if size > memory.host():
         raise ValueError(f"its arrays take {size} bytes, more than this machine has")
@@ -170,7 +170,7 @@ def _members(archive: zipfile.ZipFile, names: Sequence[str]) -> dict[str, NDArra
 
 
 def _array(file: IO[bytes] | BufferedIOBase) -> NDArray:
-    """What `numpy.load` reads, but nothing is allocated before it is known to be there."""
+    """Read an array like `numpy.load`, but allocate memory only for bytes that the file holds."""
     major, _ = np.lib.format.read_magic(file)
     read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
     shape, fortran_order, dtype = read_header(file)

@@ -1,4 +1,4 @@
-"""What a loader returns and a protocol prepares: raw examples, and which of them are for what."""
+"""Raw examples with train/val/test row indices: the output of loaders and the input of protocols."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,13 @@ class Source:
     """Raw labelled examples.
 
     Attributes:
-      name: where they come from.
+      name: name of the data.
       X: raw features, ``[N, d]``, of any real dtype.
       y: labels, ``[N]``.
       train, val, test: rows of each split.
       class_names: a name for each class.
       pixels: as in `Splits`.
-      note: a sentence the user should see, or empty.
+      note: a message for the user, or empty.
     """
 
     name: str
@@ -34,16 +34,16 @@ class Source:
 def hold_out(
     y: NDArray, *, fraction: float = 0.15, seed: int = 0, by_class: bool = True
 ) -> tuple[NDArray[np.integer], ...]:
-    """Rows of train, val and test: shuffled by ``seed``, ``fraction`` of them for val and as many for test.
+    """Split rows into train, val and test: shuffled by ``seed``, a ``fraction`` each for val and test.
 
-    Every class is divided alike, and has at least one example in train. Where there are too few examples of each for
-    that, or without ``by_class``, rows are taken whatever their class.
+    The split is stratified by class, with at least one example of each class in train. With too few examples for that,
+    or without ``by_class``, it ignores the classes.
 
     Args:
-      y: the labels of all examples, ``[N]``, of any kind.
+      y: the labels of all examples, ``[N]``, of any dtype.
       fraction: the share of val, and of test.
-      seed: of the shuffle.
-      by_class: whether to divide every class alike.
+      seed: seed of the shuffle.
+      by_class: whether to stratify by class.
 
     Raises:
       ValueError: there are too few examples to put one into each split.

@@ -1,5 +1,4 @@
-"""Rules that every formula obeys: checks, full precision, stacks of models, sharded examples,
-one generator, one digest."""
+"""Shared numerics: argument checks, full matmul precision, stacks of models, sharding, a pinned PRNG, SHA-256."""
 
 from jaxcls.numerics import checks
 from jaxcls.numerics.checks import one_line

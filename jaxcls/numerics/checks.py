@@ -1,7 +1,7 @@
 """Shape and dtype checks at trace time, with one-line errors.
 
-Rank, size and dtype are known while JAX traces, so these raise at trace time and cost nothing in a compiled
-function. Values (a label out of range, a NaN) are not known then: `jaxcls.data` checks those on the host.
+Rank, size and dtype are known at trace time, so these checks cost nothing in a compiled function. Values (a label out
+of range, a NaN) are not: `jaxcls.data` checks those on the host.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 
 def array(x: ArrayLike | Sequence, name: str) -> jax.Array:
-    """Return ``x`` as JAX's, in JAX's default width, or say why it is no array of numbers.
+    """Convert ``x`` to a JAX array of the default width; raise if it is not an array of numbers.
 
     Example:
       >>> import numpy as np
@@ -24,7 +24,7 @@ def array(x: ArrayLike | Sequence, name: str) -> jax.Array:
     if isinstance(x, jax.Array) or hasattr(x, "__jax_array__"):
         return jnp.asarray(x)
     if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"{name} must be an array without a mask: fill or drop what is masked")
+        raise TypeError(f"{name} must be an array without a mask: fill or drop the masked entries")
     try:
         host = np.asarray(x)
     except ValueError:
@@ -39,7 +39,7 @@ def array(x: ArrayLike | Sequence, name: str) -> jax.Array:
 
 
 def real(x: ArrayLike | Sequence, name: str) -> jax.Array:
-    """Return ``x`` as an array, or say why it is not one of real numbers."""
+    """Convert ``x`` to an array; raise unless it holds real numbers."""
     x = array(x, name)
     if jnp.iscomplexobj(x):
         raise TypeError(f"{name} must be real, got {x.dtype}")
@@ -47,7 +47,7 @@ def real(x: ArrayLike | Sequence, name: str) -> jax.Array:
 
 
 def features(X: ArrayLike, num_features: int, dtype: jnp.dtype) -> jax.Array:
-    """Return ``X`` as an array, or say why it is not ``[N, num_features]`` of ``dtype`` with ``N >= 1``."""
+    """Convert ``X`` to an array; raise unless it is ``[N, num_features]`` of ``dtype`` with ``N >= 1``."""
     X = array(X, "X")
     if X.ndim != 2:
         raise ValueError(f"X must have shape [N, D], got {list(X.shape)}")
@@ -62,7 +62,7 @@ def features(X: ArrayLike, num_features: int, dtype: jnp.dtype) -> jax.Array:
 
 
 def labels(y: ArrayLike, num_examples: int) -> jax.Array:
-    """Return ``y`` as an array, or say why it is not ``[num_examples]`` integers."""
+    """Convert ``y`` to an array; raise unless it is ``[num_examples]`` integers."""
     y = array(y, "y")
     if y.shape != (num_examples,):
         raise ValueError(f"y must hold one label for each of the {num_examples} examples, got shape {list(y.shape)}")
@@ -72,7 +72,7 @@ def labels(y: ArrayLike, num_examples: int) -> jax.Array:
 
 
 def example_weights(weights: ArrayLike | Sequence, num_examples: int) -> jax.Array:
-    """Return ``weights`` as an array, or say why it is not ``[num_examples]`` real numbers."""
+    """Convert ``weights`` to an array; raise unless it is ``[num_examples]`` real numbers."""
     weights = real(weights, "weights")
     if weights.shape != (num_examples,):
         raise ValueError(f"weights must hold one for each of the {num_examples} examples, got {list(weights.shape)}")
@@ -80,7 +80,7 @@ def example_weights(weights: ArrayLike | Sequence, num_examples: int) -> jax.Arr
 
 
 def class_weights(weights: NDArray | Sequence[float], num_classes: int) -> None:
-    """Raise unless these say what an example of each class counts.
+    """Raise unless there is one finite, non-negative weight per class, and one above 0.
 
     Example:
       >>> class_weights([1.0, -1.0], 2)
@@ -96,7 +96,7 @@ def class_weights(weights: NDArray | Sequence[float], num_classes: int) -> None:
 
 
 def folds(fold: Sequence[int], num_folds: int) -> None:
-    """Raise unless a grid's folds are those of the data, which have 0 where they are split once.
+    """Raise unless a grid's folds match the data's ``num_folds``, 0 for data that are split once.
 
     Example:
       >>> folds([0, 1, 2], 2)
@@ -109,7 +109,7 @@ def folds(fold: Sequence[int], num_folds: int) -> None:
 
 
 def outside_of_jit(name: str) -> None:
-    """Raise where JAX is tracing: for functions that work on the host, with compiled functions of their own.
+    """Raise under a JAX transformation: for host functions that compile and run programs themselves.
 
     Example:
       >>> outside_of_jit("sweep.run")
@@ -119,7 +119,7 @@ def outside_of_jit(name: str) -> None:
 
 
 def own_mesh(name: str) -> None:
-    """Raise where a mesh is set, or nothing is to be compiled: for functions that make their own mesh, and compile.
+    """Raise under a transformation, a mesh or `jax.disable_jit`: for functions that compile on their own mesh.
 
     Example:
       >>> with jax.disable_jit():
@@ -132,11 +132,11 @@ def own_mesh(name: str) -> None:
     if jax.config.jax_disable_jit:  # type: ignore[attr-defined]  # set at run time
         raise ValueError(f"{name} must be called without jax.disable_jit: it compiles what it runs")
     if not jax.sharding.get_abstract_mesh().empty:
-        raise ValueError(f"{name} must be called outside of jax.set_mesh: devices= says what it runs on")
+        raise ValueError(f"{name} must be called outside of jax.set_mesh: its argument devices selects the devices")
 
 
 def default_float(dtype: jnp.dtype) -> None:
-    """Raise unless prepared examples are of JAX's default float, which everything made from them will be.
+    """Raise unless prepared examples have JAX's default float dtype.
 
     Example:
       >>> import numpy as np
@@ -151,7 +151,7 @@ def default_float(dtype: jnp.dtype) -> None:
 
 
 def one_line(said: Exception | str) -> str:
-    """What an exception or a file of somebody else's says, fit to stand in a sentence of ours: one printable line.
+    """Text of an exception or a foreign file as one short printable line.
 
     Example:
       >>> one_line(ValueError("first\\nand second"))

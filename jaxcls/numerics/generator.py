@@ -1,7 +1,7 @@
-"""The random number generator, pinned.
+"""Pinned random number generator.
 
-A seed stands for the same initial weights and minibatches whatever JAX is configured to draw them with:
-``JAX_DEFAULT_PRNG_IMPL`` and ``JAX_THREEFRY_PARTITIONABLE`` change both, and a resumed run must not notice.
+A seed gives the same initial weights and minibatches under any JAX configuration. Unpinned,
+``JAX_DEFAULT_PRNG_IMPL`` and ``JAX_THREEFRY_PARTITIONABLE`` would change both, even within a resumed run.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import jax
 
 @contextlib.contextmanager
 def pinned_generator() -> Iterator[None]:
-    """A context, or a decorator, in which keys are Threefry's and are drawn from as JAX does by default.
+    """Context manager or decorator that selects Threefry keys and JAX's default way of drawing from them.
 
     Example:
       >>> import jax

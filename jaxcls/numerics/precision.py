@@ -1,9 +1,8 @@
-"""The precision of matrix products, pinned.
+"""Pinned precision of matrix products.
 
-On a GPU, XLA multiplies float32 matrices in TF32 (10 bits of mantissa) unless told otherwise, so the same
-line gives other numbers there than on a CPU. Here float32 products are float32 products, on every device,
-until the caller asks for less with JAX's own switch: ``with jax.default_matmul_precision("tensorfloat32")``
-or ``JAX_DEFAULT_MATMUL_PRECISION=tensorfloat32``.
+On a GPU, XLA multiplies float32 matrices in TF32 (10 bits of mantissa) by default, so results differ from a CPU's.
+jaxcls multiplies in full float32 on every device, unless the caller sets JAX's own option:
+``with jax.default_matmul_precision("tensorfloat32")`` or ``JAX_DEFAULT_MATMUL_PRECISION=tensorfloat32``.
 """
 
 import functools
@@ -17,12 +16,12 @@ T = TypeVar("T")
 
 
 def matmul_precision() -> str:
-    """The precision in force: what the caller has set, else ``highest``."""
+    """Matmul precision in effect: the caller's setting, else ``highest``."""
     return jax.config.jax_default_matmul_precision or "highest"  # type: ignore[attr-defined]  # set at run time
 
 
 def full_precision(function: Callable[P, T]) -> Callable[P, T]:
-    """Run ``function`` with every ``@`` in it at full precision, unless the caller has set another.
+    """Decorator that runs matrix products at full precision, unless the caller has set another.
 
     Example:
       >>> import jax, jax.numpy as jnp

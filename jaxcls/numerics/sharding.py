@@ -1,4 +1,4 @@
-"""Sharded examples: what a gradient written by hand has to say of them, as autodiff says by itself."""
+"""Sharding annotations that hand-derived gradients need, and that autodiff adds by itself."""
 
 from typing import TypeVarTuple
 
@@ -9,10 +9,10 @@ Ts = TypeVarTuple("Ts")
 
 
 def varying_alike(*arguments: *Ts) -> tuple[*Ts]:
-    """The same arguments, all of them varying over the mesh axes of `jax.shard_map` that any of them varies over.
+    """Make all arguments vary over the union of their mesh axes in `jax.shard_map`.
 
-    A rule for a gradient must return cotangents that vary as its arguments do. Where the params are the same on every
-    device and the examples are not, the params are made to vary first: the cotangent of that is the sum over devices.
+    A custom gradient rule must return cotangents that vary over the same axes as its arguments. Replicated params are
+    therefore made to vary like sharded examples; the transpose of that sums their cotangents over the devices.
 
     Example:
       >>> import jax.numpy as jnp
@@ -24,7 +24,7 @@ def varying_alike(*arguments: *Ts) -> tuple[*Ts]:
 
 
 def explicit_sharding(array: jax.Array) -> NamedSharding | None:
-    """The sharding of an array under a mesh with explicit axes; None where there is no such mesh.
+    """Sharding of an array under a mesh with explicit axes; None without such a mesh.
 
     Example:
       >>> import jax.numpy as jnp

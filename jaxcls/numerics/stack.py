@@ -1,12 +1,12 @@
 """Parameters with a trailing cell axis: many models as one stack.
 
-The weights of G linear classifiers are ``W[D, C, G]``. Minibatches are the same for all, so the scores of all are one
-product, ``X[N, D]`` with ``W[D, C·G]``; what each cell has of its own, ``reg[G]``, is contiguous, so that SIMD
-instructions run over cells, in sums over a few classes too.
+The weights of G linear classifiers are ``W[D, C, G]``. All cells share the minibatch, so their scores are one product,
+``X[N, D]`` with ``W[D, C·G]``. Per-cell values such as ``reg[G]`` are contiguous, so SIMD instructions run over cells,
+even in sums over a few classes.
 
-`jax.vmap` over the last axis would mean the same, but moves it to the front where a mapped array meets one that is
-not, and the compiler then transposes all weights twice. So the formulas that training runs take a stack as it
-is, and `stacked` tells `jax.vmap` to hand it to them.
+`jax.vmap` over the last axis is equivalent, but moves it to the front wherever a mapped array meets an unmapped one,
+and XLA then transposes all weights twice. So the formulas for training accept a stack directly, and `stacked` makes
+`jax.vmap` pass it to them.
 """
 
 import re
@@ -24,9 +24,9 @@ from jaxcls.numerics.sharding import explicit_sharding
 def einsum(
     formula: str, A: Float[Array, "*shape_of_A"], B: Float[Array, "*shape_of_B"], *, like: Array | None = None
 ) -> Float[Array, "..."]:
-    """`jax.numpy.einsum` of two matrices, of each cell: the second may be a stack, or both.
+    """`jax.numpy.einsum` of two matrices per cell; the second or both may be stacks.
 
-    With ``like`` the result is sharded as that is, where shardings are explicit.
+    With ``like``, the result takes its sharding under a mesh with explicit axes.
 
     Example:
       >>> import jax.numpy as jnp
@@ -42,17 +42,17 @@ def einsum(
         return jnp.einsum(
             f"{a},{b}...->{result}...", A, B, out_sharding=None if like is None else explicit_sharding(like)
         )
-    # Between barriers each array is transposed once. Fused into its surroundings, that takes three times as long.
+    # The barriers transpose each array once. Fused into the surrounding operations, this takes three times as long.
     cells_first = jax.lax.optimization_barrier(jnp.moveaxis(A, -1, 0))
     product = jax.lax.optimization_barrier(jnp.einsum(f"G{a},{b}G->G{result}", cells_first, B))
     return jnp.moveaxis(product, 0, -1)
 
 
 def stacked(loss_and_grad: Callable[..., Any]) -> Callable[..., Any]:
-    """Have `jax.vmap` over ``params`` and ``reg`` call ``loss_and_grad`` once, on a stack.
+    """Make `jax.vmap` over ``params`` and ``reg`` call ``loss_and_grad`` once, on a stack.
 
     Args:
-      loss_and_grad: ``(params, X, y, reg) -> (loss, grads)`` of one model, or of a stack with ``reg[G]``.
+      loss_and_grad: ``(params, X, y, reg) -> (loss, grads)`` for one model, and for a stack with ``reg[G]``.
 
     Example:
       >>> import jax, jax.numpy as jnp
