@@ -3,29 +3,34 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from jaxcls import softmax, two_layer
-from jaxcls.numerics import checks, stacked
-
-Params = Any  # an array or a NamedTuple of arrays
+from jaxcls.numerics import Logits, Loss, LossAndGrad, Params, checks, stacked
 
 
 class Classifier(NamedTuple):
     """Pure functions of one model, as `jaxcls.train` and `jaxcls.sweep` call them.
 
     The first operation on X must be a matrix product, since a sweep may append zero columns to X.
+
+    Attributes:
+      init: draws params; called as ``init(num_features, *num_hidden, num_classes, key=key, dtype=dtype)``.
+      logits, loss, loss_and_grad: of the params and a batch of X and y.
+      features: X of prepared examples; appends a column of ones where the bias is a row of the weights.
+      num_hidden_layers: how many hidden sizes ``init`` takes.
     """
 
-    init: Callable[..., Params]  # (num_features, *num_hidden, num_classes, *, key, dtype) -> params
-    logits: Callable[[Params, Array], Float[Array, "N C"]]  # (params, X)
-    loss: Callable[..., Float[Array, ""]]  # (params, X, y, reg)
-    loss_and_grad: Callable[..., tuple[Float[Array, ""], Params]]  # (params, X, y, reg)
-    features: Callable[[Any], Float[Array, "N D"]] = jnp.asarray  # prepared examples -> X
+    init: Callable[..., Params]
+    logits: Logits
+    loss: Loss
+    loss_and_grad: LossAndGrad
+    features: Callable[[ArrayLike], Float[Array, "N D"]] = jnp.asarray
     num_hidden_layers: int = 0
 
 
@@ -52,6 +57,9 @@ def linear(*, init_scale: float = 1e-3, class_weights: Float[NDArray, "C"] | Non
 def two_layer_net(*, init_scale: float = 1e-4, class_weights: Float[NDArray, "C"] | None = None) -> Classifier:
     """Two-layer net whose initial weights have standard deviation ``init_scale``; class weights as in `linear`.
 
+    The default is the courses'. From it SGD takes 190 steps on digits to halve the loss (lr 0.1, H 100), from 1e-2 77,
+    from 0.1 18; so the command takes 1e-2, and the estimators, which train for few steps, 0.1.
+
     Example:
       >>> import jax
       >>> params = two_layer_net().init(64, 20, 10, key=jax.random.key(0))
@@ -71,7 +79,7 @@ def _drawn(init: Callable[..., Params], scale: float, class_weights: NDArray | N
     if class_weights is None:
         return init
 
-    def checked(*sizes: int, **options: Any) -> Params:
+    def checked(*sizes: int, **options: object) -> Params:
         checks.class_weights(class_weights, sizes[-1])
         return init(*sizes, **options)
 
@@ -79,13 +87,13 @@ def _drawn(init: Callable[..., Params], scale: float, class_weights: NDArray | N
 
 
 def _weighted(
-    loss: Callable[..., Any], loss_and_grad: Callable[..., Any], class_weights: NDArray | None
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    loss: Loss, loss_and_grad: Callable[..., tuple[Array, Params]], class_weights: NDArray | None
+) -> tuple[Loss, LossAndGrad]:
     """Both functions with class weights."""
     if class_weights is None:
         return loss, stacked(loss_and_grad)
 
-    def weighted(params: Params, X: Any, y: Any, reg: Any) -> tuple[Array, Params]:
+    def weighted(params: Params, X: Array, y: Array, reg: ArrayLike) -> tuple[Array, Params]:
         of_class = jnp.asarray(class_weights)  # converted here, in the caller's precision
         # The weights of a minibatch sum to 1 only on average: normalising each one would underweight rare classes.
         return loss_and_grad(params, X, y, reg, weights=of_class[y] / len(y))

@@ -22,14 +22,14 @@ The multiclass hinge loss, with ``margin_ij = s_ij - s_{i,y_i} + 1`` for ``j ≠
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Integer
 
-from jaxcls.numerics import checks, full_precision, varying_alike
+from jaxcls.numerics import Params, checks, full_precision, varying_alike
 
 
 def cross_entropy_and_grad(
@@ -66,7 +66,7 @@ def cross_entropy_and_grad(
     """
     logits, y = _check(logits, y, ranks=(2, 3))
     num_examples, num_classes, *cells = logits.shape
-    n: Any = num_examples
+    n: int | Array = num_examples
     if weights is not None:  # an example of weight w enters as one of 1 / w
         inverse = 1 / checks.example_weights(weights, num_examples).astype(logits.dtype)
         n = inverse[:, None, None] if cells else inverse[None]
@@ -189,9 +189,23 @@ def sum_of_squares(W: Float[ArrayLike, "D C *cells"]) -> Float[Array, "*cells"]:
     return jnp.tensordot(W, W, 2)
 
 
+_Loss = Callable[[Params, Array, Array, Array], Array]
+
+
+class Residuals(NamedTuple):
+    """Values that the backward pass of `hand_derived` takes from the forward pass."""
+
+    params: Params
+    X: Array
+    y: Array
+    dparams: Params
+
+
 def hand_derived(
-    loss_and_grad: Callable[..., Any], input_grad: Callable[..., Any], penalty: Callable[..., Any]
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    loss_and_grad: Callable[[Params, Array, Array, Array], tuple[Array, Params]],
+    input_grad: Callable[[Params, Array, Array], Array],
+    penalty: Callable[[Params], Array],
+) -> Callable[[_Loss], _Loss]:
     """Decorator that gives ``loss(params, X, y, reg)`` hand-derived gradients in reverse mode.
 
     Args:
@@ -200,12 +214,12 @@ def hand_derived(
       penalty: ``params -> dL/dreg``.
     """
 
-    def decorate(loss: Callable[..., Any]) -> Callable[..., Any]:
-        def forward(params: Any, X: Array, y: Array, reg: Array) -> Any:
+    def decorate(loss: _Loss) -> _Loss:
+        def forward(params: Params, X: Array, y: Array, reg: Array) -> tuple[Array, Residuals]:
             value, dparams = loss_and_grad(params, X, y, reg)
-            return value, (params, X, y, dparams)
+            return value, Residuals(params, X, y, dparams)
 
-        def backward(residuals: Any, g: Array) -> Any:
+        def backward(residuals: Residuals, g: Array) -> tuple[Params, Array, None, Array]:
             params, X, y, dparams = residuals
             # Under jit, XLA drops the gradients that are not used.
             return jax.tree.map(lambda d: g * d, dparams), g * input_grad(params, X, y), None, g * penalty(params)

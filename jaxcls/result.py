@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxcls.classifier import Params
 from jaxcls.grid import AXES, Grid
+from jaxcls.numerics import Params
 
 if TYPE_CHECKING:
     import pandas

@@ -7,17 +7,18 @@ key. Nothing here is jitted or vmapped: the caller does that once, as `jaxcls.sw
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, Integer, Key, Real
+from jaxtyping import Array, Float, Int, Integer, Key, PyTree, Real
 from numpy.typing import NDArray
 
-from jaxcls.classifier import Classifier, Params
+from jaxcls.classifier import Classifier
 from jaxcls.data import Folds, Splits
+from jaxcls.numerics import Params
 
 EVALUATION_BATCH = 1000  # examples evaluated at a time
 
@@ -128,13 +129,13 @@ def _unless_diverged(lr: Array, loss: Array) -> Array:
 
 
 def run(
-    step: Callable[..., tuple[State, Any]],
+    step: Callable[[State, Hyper, Array, Array], tuple[State, PyTree]],
     state: State,
     hyper: Hyper,
     X: Float[Array, "N D"],
     y: Integer[Array, "N"],
     batches: Int[Array, "T *batch"],
-) -> tuple[State, Any]:
+) -> tuple[State, PyTree]:
     """Scan ``step(state, hyper, X[batch], y[batch])`` over ``batches``.
 
     Returns:
@@ -154,7 +155,7 @@ def run(
       0.69 -> 0.02
     """
 
-    def body(state: State, batch: tuple[Array, Array]) -> tuple[State, Any]:
+    def body(state: State, batch: tuple[Array, Array]) -> tuple[State, PyTree]:
         examples, labels = batch
         return step(state, hyper, X[examples], labels)
 

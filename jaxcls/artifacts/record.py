@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 
 from jaxcls import two_layer
 from jaxcls.artifacts.folder import replacing
-from jaxcls.classifier import Params
 from jaxcls.data import Splits
 from jaxcls.grid import AXES
-from jaxcls.numerics import matmul_precision, one_line
+from jaxcls.numerics import Params, matmul_precision, one_line
 from jaxcls.result import History, SweepResult
 
 

@@ -31,10 +31,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Integer, Key, PyTree
 
 from jaxcls import train
-from jaxcls.classifier import LINEAR, Classifier, Params
+from jaxcls.classifier import LINEAR, Classifier
 from jaxcls.data import Folds, Splits
 from jaxcls.engine.devices import CELLS
 from jaxcls.memory import Memory
+from jaxcls.numerics import Params
 from jaxcls.train import Hyper, Optimizer, Score, State
 
 

@@ -13,13 +13,13 @@ from jax.stages import Compiled, Wrapped
 from jaxtyping import Array, Int, PyTree, Shaped
 from numpy.typing import NDArray
 
-from jaxcls.classifier import Params
 from jaxcls.data import Folds, Splits
 from jaxcls.engine import cells
 from jaxcls.engine.cells import Examples, Problem, Replicates
 from jaxcls.engine.devices import BY_CELL, CELLS, EVERYWHERE, fetch, on_each, put
 from jaxcls.engine.plan import Plan
 from jaxcls.grid import Grid
+from jaxcls.numerics import Params
 from jaxcls.result import Scores
 from jaxcls.train import Hyper, State
 

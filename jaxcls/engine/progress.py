@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxcls.classifier import Params
 from jaxcls.data import Folds, Splits
 from jaxcls.engine.plan import Plan
+from jaxcls.numerics import Params
 from jaxcls.result import History, Scores, SweepResult, Timings, empty_table, rank_rows
 
 Figures = dict[str, int | float]

@@ -10,15 +10,14 @@ and XLA then transposes all weights twice. So the formulas for training accept a
 """
 
 import re
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from jaxcls.numerics.sharding import explicit_sharding
+from jaxcls.numerics.types import LossAndGrad, Params
 
 
 def einsum(
@@ -48,7 +47,7 @@ def einsum(
     return jnp.moveaxis(product, 0, -1)
 
 
-def stacked(loss_and_grad: Callable[..., Any]) -> Callable[..., Any]:
+def stacked(loss_and_grad: LossAndGrad) -> LossAndGrad:
     """Make `jax.vmap` over ``params`` and ``reg`` call ``loss_and_grad`` once, on a stack.
 
     Args:
@@ -65,11 +64,13 @@ def stacked(loss_and_grad: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @jax.custom_batching.custom_vmap
-    def one(params: Any, X: ArrayLike, y: ArrayLike, reg: ArrayLike) -> Any:
+    def one(params: Params, X: Array, y: Array, reg: ArrayLike) -> tuple[Array, Params]:
         return loss_and_grad(params, X, y, reg)
 
     @one.def_vmap
-    def many(size: int, is_mapped: Any, params: Any, X: ArrayLike, y: ArrayLike, reg: ArrayLike) -> Any:
+    def many(
+        size: int, is_mapped: PyTree, params: Params, X: Array, y: Array, reg: ArrayLike
+    ) -> tuple[tuple[Array, Params], PyTree]:
         *of_params, of_X, of_y, of_reg = jax.tree.leaves(is_mapped)
         if all(of_params) and of_reg and not of_X and not of_y:
             params = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), params)
