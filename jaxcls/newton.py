@@ -35,7 +35,7 @@ References:
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -105,6 +105,36 @@ class Expansion(NamedTuple):
     p: Float[Array, "N C K"]
     q: Float[Array, "N C K"]
     q_others: Float[Array, "N C K"]  # q (1 - p) without cancellation
+
+
+class _Descent(NamedTuple):
+    """The loop of `_solve`: coefficients, scores, gap, steps of all values and of each, and which are unfinished."""
+
+    A: Float[Array, "R C K"]
+    S: Float[Array, "N C K"]
+    gap: Float[Array, "K"]
+    step: int | Int[Array, ""]
+    steps: Int[Array, "K"]
+    active: Bool[Array, "K"]
+
+
+class _Solution(NamedTuple):
+    """The loop of `_conjugate_gradients`: solution, residual, direction, their products, which are unfinished."""
+
+    d: Float[Array, "R C K"]
+    r: Float[Array, "R C K"]
+    v: Float[Array, "R C K"]
+    rz: Float[Array, "K"]
+    products: int | Int[Array, ""]
+    active: Bool[Array, "K"]
+
+
+class _Search(NamedTuple):
+    """The loop of `_step_size`: step sizes, halvings, and which are unfinished."""
+
+    size: Float[Array, "K"]
+    halvings: int | Int[Array, ""]
+    active: Bool[Array, "K"]
 
 
 def path(
@@ -220,16 +250,15 @@ def _rotate(X: Array, y: Array, w: Array, *, num_classes: int, penalise_bias: bo
 def _solve(problem: Problem, A: Array, reg: Array, *, tol: float, max_iterations: int) -> tuple[Array, Array, Array]:
     """Newton's method for a stack of regularisation values, started at the last of ``A``: coefficients, gap, steps."""
 
-    def condition(state: Any) -> Array:
-        *_, iteration, _, active = state
-        return (iteration < max_iterations) & jnp.any(active)
+    def condition(state: _Descent) -> Array:
+        return (state.step < max_iterations) & jnp.any(state.active)
 
-    def step(state: Any) -> Any:
-        A, S, gap, iteration, iterations, active = state
+    def step(state: _Descent) -> _Descent:
+        A, S, before, count, steps, active = state
         at = _expand(problem, A, S, reg)
         d = _direction(problem, at, reg, active, tol=tol)
         dS, slope = einsum("nr,rc->nc", problem.Z, d), _dot(at.gradient, d)
-        before, gap = gap, jnp.where(active, _gap(problem, A, at, dS, reg), gap)
+        gap = jnp.where(active, _gap(problem, A, at, dS, reg), before)
 
         def moved(size: Array) -> tuple[Array, Array]:
             return A + size[None, None] * d, S + size[None, None] * dS
@@ -237,13 +266,13 @@ def _solve(problem: Problem, A: Array, reg: Array, *, tol: float, max_iterations
         size = _step_size(lambda size: _loss(problem, *moved(size), reg), at.loss, slope, active)
         # Stop where the predicted decrease is below rounding and the last step did not halve the gap.
         unfinished = (gap > tol * at.loss) & (size > 0) & ((-slope > 1e-15 * at.loss) | (gap < before / 2))
-        return *moved(size), gap, iteration + 1, iterations + active, active & unfinished
+        return _Descent(*moved(size), gap, count + 1, steps + active, active & unfinished)
 
     A = jnp.broadcast_to(A[..., -1:], A.shape)  # warm start: the last value solved is the nearest
     zeros = jnp.zeros(reg.shape, int)
-    state = A, einsum("nr,rc->nc", problem.Z, A), jnp.full(reg.shape, jnp.inf), 0, zeros, zeros == 0
-    A, _, gap, _, iterations, _ = jax.lax.while_loop(condition, step, state)
-    return A, gap, iterations
+    S, gap = einsum("nr,rc->nc", problem.Z, A), jnp.full(reg.shape, jnp.inf)
+    found = jax.lax.while_loop(condition, step, _Descent(A, S, gap, 0, zeros, zeros == 0))
+    return found.A, found.gap, found.steps
 
 
 @functools.partial(jax.jit, static_argnames="num_classes")
@@ -373,11 +402,10 @@ def _conjugate_gradients(
     z = precondition(b)
     bz = _dot(b, z)
 
-    def condition(state: Any) -> Array:
-        *_, count, active = state
-        return (count < MAX_PRODUCTS) & jnp.any(active)
+    def condition(state: _Solution) -> Array:
+        return (state.products < MAX_PRODUCTS) & jnp.any(state.active)
 
-    def product(state: Any) -> Any:
+    def product(state: _Solution) -> _Solution:
         d, r, v, rz, count, active = state
         Hv = hessian(v)
         size = jnp.where(active, rz / _dot(v, Hv), 0)
@@ -386,29 +414,27 @@ def _conjugate_gradients(
         rz, before = _dot(r, z), rz
         active &= ~enough(r, rz / bz)
         v = z + jnp.where(active, rz / before, 0)[None, None] * v
-        return d, r, v, rz, count + 1, active
+        return _Solution(d, r, v, rz, count + 1, active)
 
     # Where b is 0, so is d, and the divisor bz.
     active &= (bz > 0) & ~enough(b, jnp.ones_like(bz))
-    d, *_ = jax.lax.while_loop(condition, product, (jnp.zeros_like(b), b, z, bz, 0, active))
-    return d
+    return jax.lax.while_loop(condition, product, _Solution(jnp.zeros_like(b), b, z, bz, 0, active)).d
 
 
 def _step_size(loss_at: Callable[[Array], Array], loss: Array, slope: Array, active: Array) -> Float[Array, "K"]:
     """Backtracking line search (Armijo): the first of 1, 1/2, 1/4, ... accepted; 0 if inactive or if none is."""
     rounding = 8 * jnp.finfo(loss.dtype).eps * jnp.abs(loss)
 
-    def condition(state: Any) -> Array:
-        _, count, active = state
-        return (count < MAX_HALVINGS) & jnp.any(active)
+    def condition(state: _Search) -> Array:
+        return (state.halvings < MAX_HALVINGS) & jnp.any(state.active)
 
-    def halve(state: Any) -> Any:
+    def halve(state: _Search) -> _Search:
         size, count, active = state
         active &= ~(loss_at(size) <= loss + 1e-4 * size * slope + rounding)
-        return jnp.where(active, size / 2, size), count + 1, active
+        return _Search(jnp.where(active, size / 2, size), count + 1, active)
 
-    size, _, failed = jax.lax.while_loop(condition, halve, (jnp.ones_like(loss), 0, active))
-    return jnp.where(active & ~failed, size, 0)
+    found = jax.lax.while_loop(condition, halve, _Search(jnp.ones_like(loss), 0, active))
+    return jnp.where(active & ~found.active, found.size, 0)
 
 
 def _examples(X: ArrayLike, y: ArrayLike, num_classes: int | None) -> tuple[Array, NDArray[np.integer], int]:

@@ -42,7 +42,7 @@ class Run(NamedTuple):
     best: dict[str, NDArray] | None
 
 
-def write(folder: str | Path, result: SweepResult, splits: Splits, run: Mapping[str, Any]) -> list[Path]:
+def write(folder: str | Path, result: SweepResult, splits: Splits, run: Mapping[str, object]) -> list[Path]:
     """Write the table, the best cell's params and the record of a run; return the paths.
 
     Args:
@@ -138,7 +138,7 @@ def reload_lines(path: str | Path, framework: str, params: Params) -> str:
     return "\n".join([*lines, 'y = (X @ p["W"][:-1] + p["W"][-1]).argmax(1)'])
 
 
-def command(program: str, config: Any, defaults: Mapping[str, Any]) -> str:
+def command(program: str, config: object, defaults: Mapping[str, object]) -> str:
     """Shell command that reproduces this run: the program and each flag that differs from its default.
 
     Args:
@@ -194,7 +194,7 @@ def _processor() -> str:
     return platform.processor()
 
 
-def _csv(rows: Iterable[Mapping[str, Any]]) -> bytes:
+def _csv(rows: Iterable[Mapping[str, object]]) -> bytes:
     rows = list(rows)
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0], lineterminator="\n")
@@ -221,14 +221,14 @@ _READERS: Mapping[str, Callable[[bytes], Any]] = {
 }
 
 
-def _results(result: SweepResult) -> Iterator[dict[str, Any]]:
+def _results(result: SweepResult) -> Iterator[dict[str, object]]:
     for row in result.table:
         numbers = dict(zip(row.dtype.names, row.item(), strict=True))
         diverged, solved = numbers.pop("diverged_at") >= 0, numbers.pop("converged", True)
         yield numbers | {"status": "diverged" if diverged else "ok" if solved else "stopped"}
 
 
-def _along(result: SweepResult, history: History) -> Iterator[dict[str, Any]]:
+def _along(result: SweepResult, history: History) -> Iterator[dict[str, object]]:
     for row, cell in enumerate(result.grid.cells()):
         for k, step in enumerate(history.step.tolist()):
             yield cell | {
@@ -239,7 +239,7 @@ def _along(result: SweepResult, history: History) -> Iterator[dict[str, Any]]:
             }
 
 
-def _record(result: SweepResult, splits: Splits) -> dict[str, Any]:
+def _record(result: SweepResult, splits: Splits) -> dict[str, object]:
     return {
         "data": {
             "name": splits.name,
@@ -263,7 +263,7 @@ def _record(result: SweepResult, splits: Splits) -> dict[str, Any]:
     }
 
 
-def _fingerprint(record: Mapping[str, Any]) -> str:
+def _fingerprint(record: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
 

@@ -203,13 +203,13 @@ def _code(text: str | None) -> str:
     return f"<pre>{escape(text)}</pre>" if text else ""
 
 
-def _facts(facts: Mapping[str, Any]) -> str:
+def _facts(facts: Mapping[str, object]) -> str:
     """List of names and values, without the unset ones."""
     lines = [_fact(name, value) for name, value in facts.items() if value not in (None, []) and value is not False]
     return "\n".join(['<dl class="facts">', *lines, "</dl>"]) if lines else ""
 
 
-def _fact(name: str, value: Any) -> str:
+def _fact(name: str, value: object) -> str:
     text = f"{value:.4f}" if name.endswith("accuracy") else _text(value)
     return f"<dt>{_words(name)}</dt><dd>{escape(text)}</dd>"
 
@@ -218,7 +218,7 @@ def _words(name: str) -> str:
     return escape(name.replace("_", " "))
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     match value:
         case float():
             return f"{value:.6g}"

@@ -276,7 +276,7 @@ def announce(config: Config, splits: Splits, plan: sweep.Plan, out: Path) -> Non
 class Progress:
     """A progress bar, shown after compilation; disabled when stderr is not a terminal."""
 
-    bar: Any  # tqdm's, once all is compiled
+    bar: tqdm | None
 
     def __enter__(self) -> "Progress":
         print("compiling", end=" ", flush=True)

@@ -221,7 +221,7 @@ class _Program(io.BytesIO):
 class _Array:
     """Stand-in for a numpy array while unpickling: holds the bytes, runs no code of numpy."""
 
-    def __init__(self, *_: Any) -> None:
+    def __init__(self, *_: object) -> None:
         self.value = np.empty(0, np.uint8)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -234,11 +234,11 @@ class _Array:
 class _Uint8:
     """Stand-in for ``numpy.dtype`` that accepts only uint8."""
 
-    def __init__(self, code: bytes, *_: Any) -> None:
+    def __init__(self, code: bytes, *_: object) -> None:
         if code != b"u1":
             raise _Forbidden(f"its array is of dtype {code!r}, expected uint8")
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def __setstate__(self, state: tuple[object, ...]) -> None:
         """Ignore the byte order, which uint8 does not have."""
 
 
