@@ -25,18 +25,18 @@ from jaxcls.artifacts import record
 TOLERANCES = (1e-4, 1e-7)  # scikit-learn's default, and one at which the objectives agree
 
 
-def main(examples: int = 20_000, features: int = 512, classes: int = 10, strengths: int = 96) -> int:
+def main(examples: int = 20_000, features: int = 512, classes: int = 10, values: int = 96) -> int:
     """Time both on the same synthetic features; return the exit code.
 
     Args:
       examples: N.
       features: D; correlated, with a spectrum that falls like k to the power -3/2.
       classes: C; 5 % of the labels are wrong, so that the classes are not separable.
-      strengths: number of regularisation values; like CLIP's, C from 1e-6 to 1e6.
+      values: number of regularisation values; like CLIP's, C from 1e-6 to 1e6.
     """
     jax.config.update("jax_enable_x64", True)
     X, y = made_up(examples, features, classes)
-    C = np.logspace(-6, 6, strengths)
+    C = np.logspace(-6, 6, values)
     reg = 1 / (2 * examples * C)
     first_s, _ = timed(lambda: newton.path(X, y, reg))
     times, ours = zip(*(timed(lambda: newton.path(X, y, reg)) for _ in range(3)), strict=True)
@@ -44,7 +44,7 @@ def main(examples: int = 20_000, features: int = 512, classes: int = 10, strengt
     measured: dict[str, Any] = {
         **record.machine(),
         "versions": record.versions(),
-        "problem": {"examples": examples, "features": features, "classes": classes, "strengths": strengths},
+        "problem": {"examples": examples, "features": features, "classes": classes, "values": values},
         "jaxcls": {
             "seconds": ours_s,
             "runs_s": times,
@@ -53,7 +53,7 @@ def main(examples: int = 20_000, features: int = 512, classes: int = 10, strengt
             "gap": float((optimum.gap / optimum.loss).max()),
         },
     }
-    print(f"jaxcls                     {ours_s:8.1f} s   {optimum.converged.sum()} of {strengths} converged, ", end="")
+    print(f"jaxcls                     {ours_s:8.1f} s   {optimum.converged.sum()} of {values} converged, ", end="")
     print(f"within {measured['jaxcls']['gap']:.0e} of the minimum; compiling {first_s - ours_s:.1f} s")
     for tol in TOLERANCES:
         theirs_s, W = timed(lambda: scikit_learn(X, y, C, tol))  # noqa: B023

@@ -50,7 +50,7 @@ FLOATS = (np.float64, np.float32)  # what X may be; anything else becomes the fi
 OPTIMIZERS: Mapping[object, Optimizer] = {name: train.OPTIMIZERS[name] for name in ("adam", "momentum", "sgd")}
 # From 1.7 on, scikit-learn balances classes by the sum of their sample weights; before, by their number of examples.
 BALANCES_WEIGHTS = "sample_weight" in inspect.signature(compute_class_weight).parameters
-_net = functools.cache(two_layer_net)  # JAX compiles anew for a classifier that it has not seen
+_net = functools.cache(two_layer_net)  # one object per scale, since JAX compiles again for a new one
 
 
 class _Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types

@@ -20,7 +20,7 @@ class Grid:
 
     Attributes:
       lr: learning rates; empty for a solver.
-      reg: regularisation strengths of the L2 penalty.
+      reg: regularisation values of the L2 penalty.
       seed: one replicate per seed, each with other initial weights and minibatches; empty for a solver.
       hidden: numbers of hidden units of a net; empty for the linear classifier.
       fold: one replicate per fold of `jaxcls.data.Folds`, held out in turn; empty for data that are split once.

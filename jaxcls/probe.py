@@ -124,7 +124,7 @@ def _each_fold(one: Search, folds: Folds, grid: Grid) -> SweepResult:
     return SweepResult(grid, table, losses, None, None, math.nan, timings)
 
 
-@jax.jit  # here, with W an argument: a function made in `run` would be compiled anew for every fold
+@jax.jit  # at module level, with W an argument, so that all folds share one compiled function
 def _scores(W: Array, X: Array, y: Array) -> Score:
     """Loss without penalty and number of correct predictions of each cell of a stack."""
     cells = jax.vmap(functools.partial(train.score, LINEAR), in_axes=(-1, None, None, None))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 USAGE = """jaxcls sweep     train a whole grid of classifiers, and show what it found
 jaxcls probe     the best linear classifier for your features
 jaxcls predict   labels of new features, by the best cell of a run
-jaxcls report    a finished run's page, made anew
+jaxcls report    write the page of a finished run again
 
 jaxcls COMMAND --help says more."""
 
@@ -20,7 +20,7 @@ def main(args: Sequence[str] | None = None) -> int:
       jaxcls sweep     train a whole grid of classifiers, and show what it found
       jaxcls probe     the best linear classifier for your features
       jaxcls predict   labels of new features, by the best cell of a run
-      jaxcls report    a finished run's page, made anew
+      jaxcls report    write the page of a finished run again
       <BLANKLINE>
       jaxcls COMMAND --help says more.
       True

@@ -38,7 +38,7 @@ def run(command: Callable[[], int]) -> int:
 
 
 def script(main: Callable[[list[str], str], int]) -> int:
-    """`run` for a script, named as it was called."""
+    """`run` for a script, under the name by which it was called."""
     return run(lambda: main(sys.argv[1:], f"python {shlex.quote(sys.argv[0])}"))
 
 

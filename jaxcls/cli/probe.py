@@ -1,4 +1,4 @@
-"""The best linear classifier for your features: 96 penalties, each to its optimum.
+"""The best linear classifier for your features: 96 values of the L2 penalty, each solved to convergence.
 
 jaxcls probe --train feats.npz     # splits held out of it
 jaxcls probe --train a.npz --val b.npz --test c.npz
@@ -37,7 +37,7 @@ MOST_ROWS = 12  # of the table, on the screen
 
 @dataclass(frozen=True)
 class Config:
-    """The best linear classifier for your features: 96 penalties, each to its optimum."""
+    """The best linear classifier for your features: 96 values of the L2 penalty, each solved to convergence."""
 
     train: Path
     """An .npz with features X [N, d] and labels y [N], integers or text; or with ready splits, as sweep.py has them."""
@@ -48,7 +48,7 @@ class Config:
     folds: int = 0
     """Choose by cross-validation with so many folds instead, class by class."""
     class_weight: Literal["none", "balanced"] = "none"
-    """Whether every example counts the same in the loss, or every class."""
+    """Weigh every example alike in the loss, or every class."""
     reg: tuple[float, ...] = ()
     """Values of the L2 penalty, reg * sum(W * W); 96 from 10 to 1e-9 if not given."""
     solver: Literal["newton", "sgd", "momentum", "nesterov", "adam", "rmsprop"] = "newton"
@@ -116,7 +116,7 @@ def read(config: Config) -> Source:
 
 
 def is_split(source: Source) -> bool:
-    """Whether these are ready splits: `load_npz` shuffles what it splits."""
+    """True for ready splits: `load_npz` shuffles the rows of splits that it makes."""
     return np.array_equal(np.concatenate([source.train, source.val, source.test]), np.arange(len(source.y)))
 
 

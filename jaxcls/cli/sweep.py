@@ -4,7 +4,7 @@ jaxcls sweep                                    # digits
 jaxcls sweep --model two-layer --hidden 16 64   # nets
 jaxcls sweep --preset cs231n                    # the published grid
 jaxcls sweep --data features.npz --lr 0.01 0.1 1 --reg 0 1e-4 1e-3
-jaxcls sweep --resume runs/cs231n-20261121-120000   # go on
+jaxcls sweep --resume runs/cs231n-20261121-120000   # resume
 """
 
 import argparse
@@ -47,11 +47,11 @@ class Config:
     preset: Literal[
         "digits", "cs231n", "cs231n-net", "eecs498", "eecs498-net-hidden", "eecs498-net-reg", "eecs498-net-lr"
     ] = "digits"
-    """Where all the defaults below come from: the bundled digits, or one of the courses' published experiments."""
+    """The source of all defaults below: the bundled digits, or one of the courses' published experiments."""
     data: str = "digits"
     """digits, cifar10, or the path of an .npz with X, y (or X_train, y_train, X_val, y_val, X_test, y_test)."""
     protocol: Literal["standard", "cs231n", "eecs498"] = "standard"
-    """How to prepare the data: each feature to mean 0 and deviation 1, or as a course prepares CIFAR-10."""
+    """Preparation of the data: each feature to mean 0 and deviation 1, or as a course prepares CIFAR-10."""
     data_dir: Path | None = None
     """The folder that holds CIFAR-10; downloaded once into the user's cache if not given."""
     model: Literal["linear", "two-layer"] = "linear"
@@ -69,7 +69,7 @@ class Config:
     batch_size: int = 100
     """Examples in a minibatch, drawn with replacement."""
     optimizer: Literal["sgd", "momentum", "nesterov", "adam", "rmsprop"] = "sgd"
-    """Made anew for every cell, from its learning rate."""
+    """The optimizer, with the learning rate of each cell."""
     decay: float = 1.0
     """Once an epoch, the learning rate is multiplied by this."""
     init_scale: float | None = None
@@ -83,7 +83,7 @@ class Config:
     out: Path | None = None
     """The run's folder, which must be empty or not exist; runs/NAME-DATE-TIME, by preset or data, if not given."""
     resume: Path | None = None
-    """The folder of an interrupted run to go on with; all other flags come from it."""
+    """The folder of an interrupted run to resume; all other flags come from it."""
 
 
 EECS498_NET = Config(
@@ -356,7 +356,7 @@ def report_stopped(stopped: checkpoint.Stopped, plan: sweep.Plan, resume: str) -
         order = order[np.argsort(losses[order, step - 1])][:MOST_ROWS]
     print_table(table, axes, order, how_far)
     signum, (_, steps) = signal.Signals(stopped.signum), losses.shape
-    print(f"\nstopped   by {signum.name} after {block * steps + step:,} of {len(blocks) * steps:,} steps; to go on:")
+    print(f"\nstopped   by {signum.name} after {block * steps + step:,} of {len(blocks) * steps:,} steps; to resume:")
     print(f"          {resume}")
 
 
@@ -374,7 +374,7 @@ def print_table(table: np.ndarray, axes: list[str], shown: np.ndarray, else_say:
 
 
 def tied(table: np.ndarray) -> bool:
-    """Whether another cell reached the best one's validation accuracy."""
+    """True if another cell has the best validation accuracy, too."""
     return int(np.sum(table["val_accuracy"] == np.nanmax(table["val_accuracy"]))) > 1
 
 

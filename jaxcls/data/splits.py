@@ -141,7 +141,7 @@ class Splits(_Sizes):
 
     @property
     def parts(self) -> tuple[int, ...]:
-        """How many examples train and val have."""
+        """The number of examples in train and in val."""
         return len(self.train.y), len(self.val.y)
 
     def fingerprint(self) -> str:

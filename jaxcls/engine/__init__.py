@@ -1,4 +1,4 @@
-"""How a grid becomes one compiled program: its plan, the step of all cells, their devices, the progress."""
+"""From a grid to compiled programs: plan, step of all cells, devices, progress."""
 
 from jaxcls.engine import cells, plan, program
 from jaxcls.engine.cells import Examples, Problem, Replicates

@@ -14,7 +14,7 @@ On a GPU the features are padded with zero columns, see `jaxcls.engine.devices.a
 and have a gradient of exactly zero, too.
 
 Zero padding needs an optimizer that preserves it, which `preserves_zero_padding` tests: all that work element by
-element or by norms do. One that takes means over an array, or adds noise, gets one program per size, unpadded.
+element or by norms do. Those that take means over an array, or add noise, get one program per size, unpadded.
 
 Cells share nothing but their data: a cell that overflows changes no bit of another.
 """
@@ -107,7 +107,7 @@ def problem(
 
 @functools.lru_cache
 def preserves_zero_padding(classifier: Classifier, optimizer: Optimizer, num_classes: int) -> bool:
-    """Whether zero padding leaves training unchanged, tested on a few params with and without.
+    """True if zero padding leaves training unchanged, tested on a few params with and without.
 
     Example:
       >>> import optax

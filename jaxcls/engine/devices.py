@@ -87,6 +87,6 @@ def on_each(
     return jax.jit(mapped, donate_argnums=donate_argnums)
 
 
-@functools.cache  # JAX compiles a function anew whenever it is a new object
+@functools.cache  # JAX compiles a new function object again
 def _gather(mesh: Mesh) -> Wrapped:
     return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, EVERYWHERE))

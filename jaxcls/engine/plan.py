@@ -46,7 +46,7 @@ class Block(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How a grid is going to be trained.
+    """The groups, blocks and steps by which a grid is trained.
 
     Attributes:
       grid: its cells.

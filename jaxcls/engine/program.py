@@ -73,7 +73,7 @@ class Program:
         shapes, tree = jax.tree.flatten(self.shapes)
         saved = [jax.eval_shape(without_keys, shape) for shape in shapes]
         if [(leaf.shape, leaf.dtype) for leaf in leaves] != [(shape.shape, shape.dtype) for shape in saved]:
-            raise ValueError("the saved state must be of the model, optimizer and grid that are to go on from it")
+            raise ValueError("the saved state must be of the model, optimizer and grid that resume from it")
         return jax.tree.unflatten(tree, map(place, leaves, shapes))
 
     def train(self, state: State, block: Inputs, chunk: range) -> tuple[State, NDArray[np.floating]]:

@@ -22,7 +22,7 @@ Figures = dict[str, int | float]
 class Snapshot(NamedTuple):
     """A sweep between two chunks: its findings, and all that it needs to resume as if it had never stopped.
 
-    The arrays are the sweep's own, which it goes on to fill: copy them before the function that took them returns.
+    The sweep owns the arrays and keeps filling them: copy them before the function that took the snapshot returns.
 
     Attributes:
       table, losses: as in `SweepResult`; NaN and rank 0 for cells not yet evaluated.
@@ -48,7 +48,7 @@ class Snapshot(NamedTuple):
 
 
 class Progress:
-    """The findings of a sweep so far, which it fills block by block, and those who are told of them.
+    """Table, losses and timings of a running sweep, with its ``callback`` and ``save``.
 
     Args:
       plan: the sweep's.
@@ -121,7 +121,7 @@ class Progress:
         self.train_accuracy[rows, column], self.val_accuracy[rows, column] = on_batch, on_val
 
     def enter_scores(self, rows: NDArray[np.integer], scores: Scores) -> int | None:
-        """Enter the scores of a block, ``[S, G]``, and rank anew; the row of the best cell if it is in this block."""
+        """Enter the scores of a block, ``[S, G]``, and rank all cells; return the best cell's row if in this block."""
         for name, values in scores._asdict().items():
             self.table[name][rows] = values
         finite, scored = np.isfinite(self.losses[rows]), np.isfinite(scores.train_loss + scores.val_loss)
