@@ -1,9 +1,10 @@
 """Files from strangers: the right data or a one-line error, and nothing else happens."""
 
-import damage
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from parity_tests.campaigns import damage
 
 KINDS = list(damage.kinds())
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import PER_BATCH, files, pictures, python2_pickle
 
 from jaxcls import data
 from jaxcls.classifier import linear
 from jaxcls.data import Source, Split, Splits
 from jaxcls.data.cifar10 import BINARY_BATCHES, PYTHON_BATCHES, download
 from jaxcls.data.source import hold_out
+from parity_tests.support.made_up import PER_BATCH, files, pictures, python2_pickle
 
 
 @pytest.fixture

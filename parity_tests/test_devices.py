@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-PROGRAM = Path(__file__).with_name("on_devices.py")
+PROGRAM = Path(__file__).parent / "support" / "on_devices.py"
 
 
 def train(out: Path, model: str, devices: int, processes: int) -> dict[str, np.ndarray]:

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from battery import DIFFERENCES, TOLERANCE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -16,6 +15,7 @@ from torch.nn import functional
 
 from jaxcls import gradcheck
 from jaxcls.losses import hinge, hinge_and_grad
+from parity_tests.support.battery import DIFFERENCES, TOLERANCE
 
 Answer = tuple[Any, Any]  # loss, dL/dlogits
 CELLS = 3  # the problem itself is in the middle of a stack

@@ -5,9 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import compare
 import numpy as np
 import pytest
+
+from parity_tests.support import compare
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,11 @@ import numpy as np
 import optax
 import pytest
 import torch
-from battery import (
+from torch.nn import functional
+
+import torchref
+from jaxcls import losses, softmax
+from parity_tests.support.battery import (
     DIFFERENCES,
     SHAPES,
     TOLERANCE,
@@ -19,10 +23,6 @@ from battery import (
     random_case,
     ways,
 )
-from torch.nn import functional
-
-import torchref
-from jaxcls import losses, softmax
 
 
 def plain(W: jax.Array, X: jax.Array, y: jax.Array, reg: jax.Array) -> jax.Array:

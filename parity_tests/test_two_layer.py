@@ -9,12 +9,22 @@ import numpy as np
 import optax
 import pytest
 import torch
-from battery import DIFFERENCES, SHAPES, TOLERANCE, Case, Model, check, differences, random_case, ways
 from torch.nn import functional
 
 import torchref
 from jaxcls import gradcheck, two_layer
 from jaxcls.two_layer import Params
+from parity_tests.support.battery import (
+    DIFFERENCES,
+    SHAPES,
+    TOLERANCE,
+    Case,
+    Model,
+    check,
+    differences,
+    random_case,
+    ways,
+)
 
 GOLDENS = Path(__file__).parent / "goldens"
 

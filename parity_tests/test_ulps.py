@@ -1,7 +1,8 @@
 """The float32 error of jaxcls, in ulps, is no larger than that of autodiff or of torch's."""
 
 import pytest
-import ulps
+
+from parity_tests.campaigns import ulps
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Damage files and read them: the only outcomes are the right data, or a one-line error.
 
-python parity_tests/damage.py                 # 13,500 damaged files
-python parity_tests/damage.py --files 100     # of each kind
+python -m parity_tests.campaigns.damage                 # 13,500 damaged files
+python -m parity_tests.campaigns.damage --files 100     # of each kind
 
 While a file is read, an audit hook watches for anything that runs code, opens a file to write, or reaches for another
 process or the network.
@@ -29,13 +29,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.numpy
-from made_up import PER_BATCH, files
 
 from jaxcls import data, sweep
 from jaxcls.artifacts import checkpoint, record
 from jaxcls.classifier import two_layer_net
 from jaxcls.data import cifar10
 from jaxcls.grid import Grid
+from parity_tests.support.made_up import PER_BATCH, files
 
 Edit = tuple[str, str, float, bytes]  # what is done, from where, how far from there, with which bytes
 
