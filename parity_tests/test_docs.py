@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = re.findall(r"^   (\w[\w.]*)$", (ROOT / "docs" / "api.md").read_text("utf-8"), re.MULTILINE)
 
 
-def test_every_module_of_the_library_s_table_and_of_the_package_has_a_page() -> None:
+def test_every_module_of_the_library_table_and_of_the_package_has_a_page() -> None:
     rows = re.findall(
         r"^\| (`(?:jaxcls|torchref).*?) \|", (ROOT / "docs" / "library.md").read_text("utf-8"), re.MULTILINE
     )

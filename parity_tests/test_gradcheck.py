@@ -17,7 +17,7 @@ def problem() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return 1e-4 * rng.standard_normal((31, 10)), rng.uniform(-128, 128, (20, 31)), rng.integers(0, 10, 20)
 
 
-def test_dense_gradient_is_torchref_s_and_the_true_one() -> None:
+def test_dense_gradient_is_that_of_torchref_and_the_true_one() -> None:
     x, upstream = np.linspace(-1, 2, 12).reshape(3, 4), np.arange(12.0).reshape(3, 4)
     ours = gradcheck.numeric_gradient(jnp.sin, x, upstream)
     theirs = torchref.compute_numeric_gradient(torch.sin, torch.tensor(x), torch.tensor(upstream))
@@ -55,7 +55,7 @@ def test_it_steps_as_far_as_the_dtype_needs(width: str) -> None:
         assert probes.relative_error.max() < {"float32": 1e-3, "float64": 1e-8}[width]
 
 
-def test_torchref_s_sparse_check_prints_and_passes(capsys: pytest.CaptureFixture) -> None:
+def test_sparse_check_of_torchref_prints_and_passes(capsys: pytest.CaptureFixture) -> None:
     W, X, y = (torch.tensor(array) for array in problem())
     grad = torchref.softmax_loss_naive(W, X, y, 50.0)[1]
     errors = torchref.grad_check_sparse(lambda W: torchref.softmax_loss_naive(W, X, y, 50.0)[0], W, grad)

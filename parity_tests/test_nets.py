@@ -18,6 +18,7 @@ from jaxcls.engine import cells, plan
 from jaxcls.grid import Grid
 from jaxcls.result import SCORES
 from jaxcls.train import Hyper
+from parity_tests.support.cases import named, slow
 
 NET = two_layer_net(init_scale=0.1)
 GRID = Grid(lr=[0.1, 0.5], reg=[0.0, 1e-2], hidden=[3, 20, 7], seed=[0, 7])
@@ -30,7 +31,10 @@ OPTIMIZERS = {
     "adamw": lambda lr: optax.adamw(0.03 * lr, weight_decay=0.1),
     "rmsprop": lambda lr: optax.rmsprop(0.01 * lr),
 }
-each_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+each_optimizer = pytest.mark.parametrize(  # all is compiled anew for each; Adam has the largest state
+    "optimizer",
+    named(OPTIMIZERS, "adam"),
+)
 run = functools.partial(sweep.run, batch_size=BATCH, classifier=NET)
 
 
@@ -98,8 +102,11 @@ NAMES_PARAMS: dict[str, train.Optimizer] = {
 }
 
 
-@pytest.mark.parametrize("columns", [1, 32])  # those of a CPU and of a GPU
-@pytest.mark.parametrize("optimizer", NAMES_PARAMS.values(), ids=NAMES_PARAMS)
+@pytest.mark.parametrize("columns", [1, *slow(32)])  # those of a CPU and of a GPU
+@pytest.mark.parametrize(
+    "optimizer",
+    named(NAMES_PARAMS, "a mask"),
+)
 def test_an_optimizer_may_name_params(
     optimizer: train.Optimizer, columns: int, digits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +163,7 @@ def test_units_of_zeros_stay_exactly_zero(optimizer: train.Optimizer, digits: Sp
             live_units(moments)
 
 
-def test_histories_are_those_of_the_course_s_loop(digits: Splits) -> None:
+def test_histories_are_those_of_the_loop_of_the_course(digits: Splits) -> None:
     """Fed the same minibatches and initial weights, `torchref.nn_train` records the same."""
     epoch = train.steps_per_epoch(1257, BATCH)
     grid = Grid(lr=[0.1, 0.5], reg=[1e-3], hidden=[20, 7])
@@ -218,7 +225,7 @@ def test_sizes_share_a_program_unless_padding_would_waste_more_than_it_saves() -
     assert plan.groups([100, 101, 1000], plan.COMPILATION / 100) == [(100, 101), (1000,)]
 
 
-@pytest.mark.parametrize("compilation", [0.0, 1e30])
+@pytest.mark.parametrize("compilation", [*slow(0.0), 1e30])
 def test_table_is_the_same_however_sizes_are_grouped(
     compilation: float, digits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,7 +240,7 @@ def test_table_is_the_same_however_sizes_are_grouped(
     assert found.params.W1.shape == (64, whole.table["hidden"][whole.best])
 
 
-@pytest.mark.parametrize("cells", [1, 5, 12])
+@pytest.mark.parametrize("cells", [5, *slow(1, 12)])
 def test_table_is_the_same_in_blocks_of_any_size(cells: int, digits: Splits) -> None:
     (part,) = sweep.plan(digits, GRID, steps=STEPS, batch_size=BATCH, classifier=NET)
     whole = run(digits, GRID, steps=STEPS)

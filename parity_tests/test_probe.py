@@ -25,6 +25,7 @@ from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Folds, Source, Splits
 from jaxcls.grid import Grid
 from jaxcls.result import SCORES, empty_table
+from parity_tests.support import command
 
 PROGRAM = Path(__file__).parents[1] / "examples" / "linear_probe.py"
 PATH = Grid(lr=(), reg=np.logspace(-1, -6, 11).tolist(), seed=())
@@ -66,7 +67,7 @@ def test_losses_in_the_table_are_with_penalty_on_train_and_without_on_val(source
     assert result.table["val_loss"][0] == pytest.approx(float(softmax.loss(result.params, X, splits.val.y, 0.0)))
 
 
-def test_balanced_weights_are_scikit_learn_s_and_help_the_rare_class(source: Source) -> None:
+def test_balanced_weights_are_those_of_scikit_learn_and_help_the_rare_class(source: Source) -> None:
     splits = data.standard(source)
     weights = data.balanced(splits.train.y, 3)
     plain, balanced = (probe.run(splits, PATH, class_weights=each) for each in (None, weights))
@@ -124,7 +125,7 @@ def test_a_cell_has_diverged_when_it_first_did_on_a_fold() -> None:
     assert found["diverged_at"].tolist() == [41, 7, -1]
 
 
-def test_a_sweep_with_balanced_weights_comes_to_the_solver_s_optimum(source: Source) -> None:
+def test_a_sweep_with_balanced_weights_comes_to_the_optimum_of_the_solver(source: Source) -> None:
     splits = data.standard(source)
     weights = data.balanced(splits.train.y, 3)
     exact = probe.run(splits, Grid(lr=(), reg=[0.01], seed=()), class_weights=weights)
@@ -140,7 +141,7 @@ def test_a_sweep_with_balanced_weights_comes_to_the_solver_s_optimum(source: Sou
     assert np.abs(unweighted.params[:-1] - exact.params[:-1]).max() > 0.1
 
 
-def test_cross_validation_is_scikit_learn_s_search(source: Source) -> None:
+def test_cross_validation_is_the_search_of_scikit_learn(source: Source) -> None:
     rows = np.concatenate([source.train, source.val])
     of = np.arange(len(rows)) % 4
     folds = data.standard_folds(source, [rows[of == k] for k in range(4)])
@@ -166,7 +167,13 @@ def folds() -> Folds:
 
 
 @pytest.mark.parametrize(
-    ("hidden", "memory"), [((), None), ((), 1_500_000), ((5, 8), None)], ids=["linear", "in blocks", "nets"]
+    ("hidden", "memory"),
+    [
+        ((), None),
+        pytest.param((), 1_500_000, marks=pytest.mark.slow),
+        pytest.param((5, 8), None, marks=pytest.mark.slow),
+    ],
+    ids=["linear", "in blocks", "nets"],
 )
 def test_folds_on_one_axis_are_what_each_is_alone(hidden: tuple[int, ...], memory: int | None, folds: Folds) -> None:
     model = two_layer_net(init_scale=0.1) if hidden else linear()
@@ -223,7 +230,7 @@ def test_folds_and_grid_must_fit(options: dict[str, Any], sentence: str, folds: 
         sweep.run(folds, Grid(lr=[0.1], reg=[0.1], **options), steps=1, history=history)
 
 
-def test_folds_are_of_the_axis_s_own_data(digits: Splits, folds: Folds) -> None:
+def test_folds_are_of_the_data_of_the_axis(digits: Splits, folds: Folds) -> None:
     with pytest.raises(ValueError, match=r"^grid.fold must be given for folds alone, each below 0, got"):
         sweep.run(digits, Grid(lr=[0.1], reg=[0.1], fold=[0]), steps=1)
     with pytest.raises(ValueError, match=r"^grid.fold must be given for folds alone, each below 3, got"):
@@ -236,7 +243,11 @@ def test_folds_are_of_the_axis_s_own_data(digits: Splits, folds: Folds) -> None:
         replace(folds, class_names=("0", "1", "2"))
 
 
-def run(*args: object, cwd: Path) -> subprocess.CompletedProcess:
+run = functools.partial(command.run, PROGRAM)
+
+
+def run_alone(*args: object, cwd: Path) -> subprocess.CompletedProcess:
+    """In a process of its own."""
     command = [sys.executable, str(PROGRAM), *map(str, args)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
 
@@ -255,7 +266,7 @@ ROLES = ("train", "val", "test")
 
 def test_the_command_does_the_whole_job(files: Path, source: Source) -> None:
     given = ["--train", "train.npz", "--val", "val.npz", "--test", "test.npz"]
-    done = run(*given, "--out", "run", cwd=files)
+    done = run_alone(*given, "--out", "run", cwd=files)
     assert done.returncode == 0, done.stderr
     names = {"results.csv", "run.json", "best.safetensors", "path.png", "weights.png", "report.html"}
     assert {path.name for path in (files / "run").iterdir()} == names

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from jaxcls import gradcheck
+from parity_tests.support.cases import named
 
 # Largest difference over largest magnitude, of any array. Central differences have an error of their own.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
@@ -149,6 +150,8 @@ SHAPES = {  # N, D, C
     "many classes": (20, 6, 113),
     "digits": (50, 65, 10),
 }
+# As parameters. For each shape some ten programs are compiled anew.
+SHAPE_CASES = named(SHAPES, "one example, two classes", "odd sizes", "many classes")
 
 
 def _flat(tree: Any) -> np.ndarray:
