@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from parity_tests.support import command
-from parity_tests.support.cases import slow
 
 PROGRAM = Path(__file__).parents[1] / "examples" / "sweep.py"
 
@@ -95,8 +94,19 @@ def test_nets_of_several_sizes_with_decay(tmp_path: Path) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("model", ["linear", *slow("two-layer")])
-def test_the_same_command_writes_the_same_bytes(model: str, tmp_path: Path) -> None:
+def test_the_same_command_writes_the_same_bytes(tmp_path: Path) -> None:
+    """In another process, without JAX's compilation cache."""
+    options = ["--lr", 0.1, 1, "--steps", 150]
+    done = run_alone(*options, "--out", "alone", cwd=tmp_path, JAX_ENABLE_COMPILATION_CACHE="0")
+    assert done.returncode == 0, done.stderr
+    assert run(*options, "--out", "here", cwd=tmp_path).returncode == 0
+    for name in ("results.csv", "best.safetensors"):
+        assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["linear", "two-layer"])
+def test_the_same_command_writes_the_same_bytes_whatever_the_cache(model: str, tmp_path: Path) -> None:
     """In another process, without JAX's compilation cache, and with a cold and a warm one."""
     none, cache = {"JAX_ENABLE_COMPILATION_CACHE": "0"}, {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
     written = []
@@ -153,7 +163,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_ends_in_one_sentence_and_exit_code_2(mistake: str, tmp_path: Path) -> None:
+def test_a_mistake_ends_in_one_line_and_exit_code_2(mistake: str, tmp_path: Path) -> None:
     args, sentence = MISTAKES[mistake]
     (tmp_path / "used").touch()
     done = run(*args, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""What the compiler makes of it: the right numbers, and no needless work."""
+"""Compiled programs: the right numbers, and no needless copies or transposes."""
 
 import functools
 import re
@@ -95,8 +95,8 @@ cpu_only = pytest.mark.skipif(jax.default_backend() != "cpu", reason="reads what
 def test_no_weights_are_copied_or_transposed(
     classifier: Classifier, optimizer: engine.cells.Optimizer, replicates: int
 ) -> None:
-    cells = 25  # enough for the weights to be larger than a minibatch, which the compiler may turn
-    smallest = FEATURES * cells * CLASSES  # of a net, it may turn the second layer's, far smaller than the first's
+    cells = 25  # enough for the weights to be larger than a minibatch, which the compiler may transpose
+    smallest = FEATURES * cells * CLASSES  # of a net, it may transpose the second layer's, far smaller than the first's
     moved = []
     for line in compiled_chunk(classifier, optimizer, replicates, cells).splitlines():
         if operation := re.search(r"= \w+\[([\d,]+)\]\S* (copy|transpose)\(", line):
@@ -117,7 +117,7 @@ def test_scores_of_all_cells_are_one_product() -> None:
 
 
 @cpu_only
-def test_the_scores_of_one_model_are_not_turned_over() -> None:
+def test_the_scores_of_one_model_are_not_transposed() -> None:
     """The product would be: the formula's sums run over transposed scores."""
     W, X = jax.ShapeDtypeStruct((FEATURES, CLASSES), jnp.float32), jax.ShapeDtypeStruct((500, FEATURES), jnp.float32)
     y = jax.ShapeDtypeStruct((500,), jnp.int32)

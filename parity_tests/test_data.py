@@ -423,7 +423,7 @@ def test_a_missing_npz_is_said_so(tmp_path: Path) -> None:
         ((X, Y.astype(float)), TypeError, "y must hold integer labels"),
     ],
 )
-@pytest.mark.usefixtures("our_words")
+@pytest.mark.usefixtures("no_type_checker")
 def test_a_bad_split_is_refused(split: tuple, error: type, sentence: str) -> None:
     with pytest.raises(error, match=sentence):
         Split(*split)

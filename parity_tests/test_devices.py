@@ -1,4 +1,4 @@
-"""The grid split over devices, in one process and in two: what one device gives, to rounding."""
+"""The grid split over devices, in one process and in two: equal to one device, to rounding."""
 
 import socket
 import subprocess

@@ -1,4 +1,4 @@
-"""The API pages are whole: what they leave out, Sphinx builds without a word."""
+"""API pages: complete, as Sphinx would not notice what they leave out."""
 
 import ast
 import importlib

@@ -126,7 +126,7 @@ def test_the_precision_is_that_of_the_features_whatever_jax_is_set_to(iris: tupl
         np.testing.assert_array_equal(a, b)
 
 
-def test_cv_of_strengths_is_grid_search(iris: tuple) -> None:
+def test_cv_of_regularisation_values_is_grid_search(iris: tuple) -> None:
     ours = SoftmaxClassifierCV(REG).fit(*iris)
     theirs = GridSearchCV(SoftmaxClassifier(), {"reg": REG}, cv=5).fit(*iris)
     scores = [key for key in theirs.cv_results_ if key.endswith("test_score") and key != "rank_test_score"]
@@ -276,10 +276,10 @@ def test_what_did_not_converge_is_said(iris: tuple) -> None:
 
 
 MISTAKES: dict[str, tuple[BaseEstimator, str]] = {
-    "strength 0": (SoftmaxClassifier(0.0), "reg must hold finite values above 0, where there is an optimum, got 0"),
-    "strength of no kind": (SoftmaxClassifier("l2"), "reg must be an array of numbers, got <U2"),
-    "one strength": (SoftmaxClassifierCV(0.1), r"reg must hold at least one value, got shape \[\]"),
-    "no strength": (SoftmaxClassifierCV([]), r"reg must hold at least one value, got shape \[0\]"),
+    "reg 0": (SoftmaxClassifier(0.0), "reg must hold finite values above 0, where there is an optimum, got 0"),
+    "reg is text": (SoftmaxClassifier("l2"), "reg must be an array of numbers, got <U2"),
+    "one reg": (SoftmaxClassifierCV(0.1), r"reg must hold at least one value, got shape \[\]"),
+    "no reg": (SoftmaxClassifierCV([]), r"reg must hold at least one value, got shape \[0\]"),
     "no step": (SoftmaxClassifier(max_iter=0), "max_iter must be at least 1, got 0"),
     "class weight": (SoftmaxClassifier(class_weight="even"), "The 'class_weight' parameter .* Got 'even' instead."),
     "folds": (SoftmaxClassifierCV(cv=1), ".* at least one train/test split .*"),
@@ -303,9 +303,9 @@ MISTAKES: dict[str, tuple[BaseEstimator, str]] = {
 }
 
 
-@pytest.mark.usefixtures("our_words")
+@pytest.mark.usefixtures("no_type_checker")
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_sentence_when_it_is_fitted(iris: tuple, mistake: str) -> None:
+def test_a_mistake_is_one_line_when_it_is_fitted(iris: tuple, mistake: str) -> None:
     estimator, sentence = MISTAKES[mistake]
     with pytest.raises((ValueError, TypeError), match=f"^{sentence}$"):
         estimator.fit(*iris)

@@ -208,7 +208,7 @@ def test_second_derivatives_are_zero() -> None:
         np.testing.assert_array_equal(jax.jit(hessian)(logits, y), np.zeros((4, 3, 4, 3)))
 
 
-@pytest.mark.usefixtures("our_words")
+@pytest.mark.usefixtures("no_type_checker")
 @pytest.mark.parametrize("function", [hinge, hinge_and_grad])
 @pytest.mark.parametrize(
     ("logits", "y", "error", "sentence"),
@@ -220,14 +220,14 @@ def test_second_derivatives_are_zero() -> None:
         (np.ones((2, 3)), np.zeros(2), TypeError, "y must hold integer class labels, got float32"),
     ],
 )
-def test_static_mistakes_are_said_in_our_words(
+def test_static_mistakes_are_one_line_errors(
     function: Callable[..., Any], logits: np.ndarray, y: np.ndarray, error: type, sentence: str
 ) -> None:
     with pytest.raises(error, match=sentence):
         jax.jit(function)(logits, y)
 
 
-@pytest.mark.usefixtures("our_words")
-def test_the_loss_alone_takes_no_stack_and_says_so() -> None:
+@pytest.mark.usefixtures("no_type_checker")
+def test_the_loss_alone_rejects_a_stack() -> None:
     with pytest.raises(ValueError, match=r"logits must have shape \[N, C\] .*, got \[2, 3, 4\]"):
         hinge(jnp.ones((2, 3, 4)), jnp.zeros(2, int))

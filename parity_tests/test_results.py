@@ -1,4 +1,4 @@
-"""A run's folder: what is in it, and that it can be used without jaxcls."""
+"""A run's folder: its files, and their use without jaxcls."""
 
 import ast
 import csv

@@ -14,6 +14,7 @@ import torchref
 from jaxcls import losses, softmax
 from parity_tests.support.battery import (
     DIFFERENCES,
+    ODD,
     SHAPE_CASES,
     TOLERANCE,
     Case,
@@ -70,8 +71,8 @@ def test_gradients_are_the_central_differences(shape: tuple[int, int, int], reg:
 
 
 def test_labels_of_one_class_only(dtype: np.dtype) -> None:
-    case = random_case(weights, (12, 5, 4), 0.1, dtype)._replace(y=np.full(12, 2, np.int32))
-    check(SOFTMAX, case, TOLERANCE[dtype.name])
+    case = random_case(weights, ODD, 0.1, dtype)._replace(y=np.full(ODD[0], 2, np.int32))
+    check(SOFTMAX, case, TOLERANCE[dtype.name], eager=False)
 
 
 EXTREMES: dict[str, Any] = {
@@ -112,7 +113,7 @@ def test_confident_prediction_keeps_its_digits() -> None:
     np.testing.assert_allclose(dlogits, [[-np.exp(-30.0), np.exp(-30.0)]], rtol=1e-6)
 
 
-@pytest.mark.usefixtures("our_words")
+@pytest.mark.usefixtures("no_type_checker")
 def test_weights_may_be_a_list_but_one_for_each_example() -> None:
     logits, y = np.array([[1.0, 2.0], [0.5, -1.0]], np.float32), np.array([0, 1])
     loss, dlogits = losses.cross_entropy_and_grad(logits, y, [1.0, 0.0])
@@ -141,9 +142,10 @@ def test_loss_at_weights_of_one_is_the_published_number() -> None:
     assert f"{torchref.softmax_loss_vectorized(*tensors, 2.5e4)[0]:.6f}" == "768250002.302585"
 
 
-@pytest.mark.parametrize("num_classes", [2, *slow(3, 10, 1000)])
+@pytest.mark.parametrize("num_classes", [5, *slow(2, 3, 10, 1000)])
 def test_loss_at_zero_weights_is_log_num_classes(num_classes: int, dtype: np.dtype) -> None:
-    case = random_case(weights, (11, 5, num_classes), 0.7, dtype)._replace(params=np.zeros((5, num_classes), dtype))
+    case = random_case(weights, (*ODD[:2], num_classes), 0.7, dtype)
+    case = case._replace(params=np.zeros_like(case.params))
     for way, values in ways(SOFTMAX).items():
         np.testing.assert_allclose(values(case)["loss"], np.log(num_classes), rtol=TOLERANCE[dtype.name], err_msg=way)
 
@@ -169,7 +171,7 @@ def test_init_has_the_scale_asked_for() -> None:
     np.testing.assert_allclose(W.std(), 1e-6, rtol=0.02)
 
 
-@pytest.mark.usefixtures("our_words")
+@pytest.mark.usefixtures("no_type_checker")
 @pytest.mark.parametrize("function", [softmax.loss, softmax.loss_and_grad, softmax.loss_and_grad_naive])
 @pytest.mark.parametrize(
     ("change", "error", "sentence"),
@@ -184,7 +186,7 @@ def test_init_has_the_scale_asked_for() -> None:
         ({"y": np.zeros(2)}, TypeError, "y must hold integer class labels, got float32"),
     ],
 )
-def test_static_mistakes_are_said_in_our_words(function: Any, change: dict, error: type, sentence: str) -> None:
+def test_static_mistakes_are_one_line_errors(function: Any, change: dict, error: type, sentence: str) -> None:
     case = Case(np.ones((4, 3)), np.ones((2, 4)), np.zeros(2, int), 0.1)._replace(**change)
     with pytest.raises(error, match=sentence):
         jax.jit(function)(*case)

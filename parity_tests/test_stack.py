@@ -1,4 +1,4 @@
-"""`jax.vmap` of a stacked formula means what it means of the formula, whatever is mapped."""
+"""`jax.vmap` of a stacked formula equals that of the formula, whichever arguments are mapped."""
 
 import itertools
 from types import ModuleType
@@ -51,14 +51,14 @@ def test_any_of_the_arguments_may_be_mapped(
             np.testing.assert_allclose(ours[cell], theirs, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.usefixtures("our_words")
-def test_a_loss_that_takes_no_stack_says_so() -> None:
+@pytest.mark.usefixtures("no_type_checker")
+def test_a_loss_without_stacks_rejects_one() -> None:
     with pytest.raises(ValueError, match=r"logits must have shape \[N, C\] .*, got \[2, 3, 4\]"):
         losses.cross_entropy(jnp.ones((2, 3, CELLS)), jnp.zeros(2, int))
 
 
-@pytest.mark.usefixtures("our_words")
-def test_a_stack_needs_as_many_strengths_as_models() -> None:
+@pytest.mark.usefixtures("no_type_checker")
+def test_a_stack_needs_as_many_values_of_reg_as_models() -> None:
     X, y, reg = jnp.ones((2, 5)), jnp.zeros(2, int), jnp.zeros(CELLS)
     with pytest.raises(ValueError, match=r"W must have shape \[D, C, 4\], got \[5, 3, 2\]"):
         softmax.loss_and_grad(jnp.ones((5, 3, 2)), X, y, reg)

@@ -1,4 +1,4 @@
-"""The sweep: the same as one at a time, cells apart from each other, selection, blocks."""
+"""The sweep: equal to one cell at a time, independent cells, selection, blocks."""
 
 import dataclasses
 import functools
@@ -143,7 +143,7 @@ def test_table_is_the_same_in_blocks_of_any_size(cells: int, result: SweepResult
 
 
 @pytest.mark.parametrize("nets_on_folds", [False, *slow(True)], ids=["linear", "nets, folds"])
-def test_columns_of_zeros_as_on_a_gpu_change_nothing(
+def test_zero_padding_as_on_a_gpu_changes_nothing(
     nets_on_folds: bool, digits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     splits, model = digits, linear()
@@ -235,7 +235,7 @@ def test_diverged_cell_is_reported_with_the_step_at_which_it_left(digits: Splits
         ({"seed": [2**32]}, "seed must hold values below 2\\*\\*32, got 4294967296"),
     ],
 )
-@pytest.mark.usefixtures("our_words")
+@pytest.mark.usefixtures("no_type_checker")
 def test_a_bad_grid_is_refused(arguments: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         Grid(**{"lr": [0.1], "reg": [0.0]} | arguments)
@@ -247,7 +247,7 @@ def test_a_sweep_without_learning_rates_or_seeds_is_refused(axis: str, digits: S
         sweep.run(digits, Grid(**{"lr": [0.1], "reg": [0.0]} | {axis: ()}), steps=1)
 
 
-@pytest.mark.usefixtures("our_words")
+@pytest.mark.usefixtures("no_type_checker")
 @pytest.mark.parametrize(("axis", "values"), [("lr", ["fast"]), ("lr", [1j]), ("seed", [0.5])])
 def test_a_grid_of_other_things_than_numbers_is_refused(axis: str, values: list) -> None:
     with pytest.raises(TypeError, match=f"{axis} must hold"):
@@ -268,7 +268,7 @@ def test_a_sweep_that_cannot_run_is_refused(options: dict, sentence: str, digits
         sweep.run(digits, Grid([0.1], [0.0]), **{"steps": 5} | options)
 
 
-def test_edges_are_said_with_the_values_to_try_next() -> None:
+def test_a_best_cell_on_the_boundary_comes_with_values_to_try_next() -> None:
     grid = Grid(lr=[0.1, 0.3, 1.0], reg=[0.1, 0.01, 0.001])
     assert grid.beyond(grid.cells().index({"lr": 0.3, "reg": 0.01, "seed": 0})) == {}
     assert grid.beyond(grid.cells().index({"lr": 1.0, "reg": 0.01, "seed": 0})) == {"lr": (1.0, 3.33, 11.1)}

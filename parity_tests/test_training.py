@@ -16,7 +16,7 @@ from jaxcls.data import Splits
 from jaxcls.train import Hyper, State
 
 STEPS = 200
-TRAJECTORY = {"float32": 1e-4, "float64": 1e-10}  # rounding grows along the way
+TRAJECTORY = {"float32": 1e-4, "float64": 1e-10}  # rounding grows from step to step
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 

@@ -131,7 +131,7 @@ sys.addaudithook(_hook)
 
 @contextmanager
 def watched() -> Iterator[list[str]]:
-    """What happens meanwhile that no reader may do."""
+    """Events meanwhile that no reader may cause."""
     _watching.append([])
     try:
         yield _watching[-1]
@@ -249,7 +249,7 @@ def hostile() -> Iterator[tuple[str, str, bytes]]:
 
 
 def hostile_pickles() -> dict[str, bytes]:
-    """What a batch of CIFAR-10 may not be, though Python would load it."""
+    """Pickles that are no batch of CIFAR-10, though Python would load them."""
     return {
         "a call": pickle.dumps({b"data": Call(), b"labels": [0]}, 2),
         "a call, protocol 5": pickle.dumps({b"data": Call(), b"labels": [0]}, 5),

@@ -82,7 +82,7 @@ def wait_for(process: subprocess.Popen, path: Path) -> None:
 
 
 def where(path: Path) -> str:
-    """How far the run is that left this checkpoint."""
+    """Progress of the run that left this checkpoint."""
     if not path.exists():
         return "nothing saved yet"
     snapshot, _ = checkpoint.read(path)

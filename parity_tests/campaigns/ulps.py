@@ -1,4 +1,4 @@
-"""How far float32 is from the exact answer: jaxcls beside autodiff and torch, against mpmath at 50 digits.
+"""Error of float32 in ulps: jaxcls beside autodiff and torch, against mpmath at 50 digits.
 
     python -m parity_tests.campaigns.ulps
 

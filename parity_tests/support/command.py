@@ -1,4 +1,4 @@
-"""A program of ours, run in this process: that saves starting Python, importing JAX and compiling anew."""
+"""Programs of the project run in this process, which saves starting Python, importing JAX and compiling anew."""
 
 import contextlib
 import io
@@ -38,7 +38,7 @@ def run(program: Path, *args: object, cwd: Path) -> subprocess.CompletedProcess:
 
 
 def exit_code(program: Path) -> int:
-    """What the script passes to ``sys.exit``."""
+    """The code that the script exits with."""
     try:
         runpy.run_path(str(program), run_name="__main__")
     except SystemExit as done:

@@ -1,4 +1,4 @@
-"""How far a run of a preset is from its course's published table, seed by seed.
+"""Differences between a run of a preset and its course's published table, seed by seed.
 
 python -m parity_tests.support.compare runs/cs231n-20261120-174100/results.csv
 """
