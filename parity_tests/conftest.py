@@ -5,10 +5,15 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+# LLVM's first level compiles in two thirds of the time. XLA's own passes are the same; and XLA_FLAGS from outside, be
+# it empty, stays as it is: so .ci/full tests what users run.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+
 import jax
 import numpy as np
 import pooch
 import pytest
+from jax._src import lru_cache
 from jaxtyping import config, install_import_hook
 
 with install_import_hook("jaxcls", "beartype.beartype"):
@@ -17,13 +22,29 @@ with install_import_hook("jaxcls", "beartype.beartype"):
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# What one test has compiled, the next need not compile again, nor a process that it starts: that is most of the time.
-# Each worker has a cache of its own, for JAX does not lock them; it goes when the worker does.
+# What one test has compiled, none need compile again, in whichever worker: that is most of the time. The first process
+# makes the folder, and it goes with that one. Processes that tests start have another, a worker each: they write in
+# JAX's own way, in several pieces.
 CACHE = tempfile.TemporaryDirectory(prefix="jaxcls-tests-")
-Path(CACHE.name).chmod(0o777)  # some tests give up their rights
-jax.config.update("jax_compilation_cache_dir", CACHE.name)
+SHARED = os.environ.setdefault("JAXCLS_TESTS_CACHE", CACHE.name)
+OF_PROCESSES = Path(CACHE.name) / "of-processes"
+OF_PROCESSES.mkdir()
+for place in (Path(CACHE.name), OF_PROCESSES):
+    place.chmod(0o777)  # some tests give up their rights
+jax.config.update("jax_compilation_cache_dir", SHARED)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-os.environ |= {"JAX_COMPILATION_CACHE_DIR": CACHE.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+os.environ |= {"JAX_COMPILATION_CACHE_DIR": str(OF_PROCESSES), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+
+
+def put_whole(cache: lru_cache.LRUCache, key: str, value: bytes) -> None:
+    """Writes an entry in one piece, for another worker may be reading; JAX only does so where it may also evict."""
+    with tempfile.NamedTemporaryFile(dir=SHARED, delete=False) as file:
+        file.write(value)
+    Path(file.name).chmod(0o644)
+    Path(file.name).replace(Path(SHARED) / f"{key}-cache")
+
+
+lru_cache.LRUCache.put = put_whole
 
 
 @pytest.fixture(params=["float32", "float64"])
@@ -40,7 +61,7 @@ def float64() -> Iterator[None]:
 
 
 @pytest.fixture
-def our_words() -> Iterator[None]:
+def no_type_checker() -> Iterator[None]:
     """Without the type checker, so that a wrong shape or dtype meets the message a user gets."""
     config.update("jaxtyping_disable", True)
     yield

@@ -1,20 +1,28 @@
 """``python examples/sweep.py`` as a user runs it, and the mistakes a newcomer makes."""
 
 import csv
+import functools
 import json
 import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from parity_tests.support import command
+
 PROGRAM = Path(__file__).parents[1] / "examples" / "sweep.py"
 
 
-def run(*args: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+run = functools.partial(command.run, PROGRAM)
+
+
+def run_alone(*args: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    """In a process of its own."""
     command = [sys.executable, str(PROGRAM), *map(str, args)]
     return subprocess.run(
         command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=600, check=False
@@ -22,7 +30,7 @@ def run(*args: object, cwd: Path, **environment: str) -> subprocess.CompletedPro
 
 
 def test_default_run_does_the_whole_job(tmp_path: Path) -> None:
-    done = run(cwd=tmp_path)
+    done = run_alone(cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "cell-steps" not in done.stderr  # no bar where nobody watches
     (folder,) = (tmp_path / "runs").iterdir()
@@ -86,14 +94,25 @@ def test_nets_of_several_sizes_with_decay(tmp_path: Path) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
+def test_the_same_command_writes_the_same_bytes(tmp_path: Path) -> None:
+    """In another process, without JAX's compilation cache."""
+    options = ["--lr", 0.1, 1, "--steps", 150]
+    done = run_alone(*options, "--out", "alone", cwd=tmp_path, JAX_ENABLE_COMPILATION_CACHE="0")
+    assert done.returncode == 0, done.stderr
+    assert run(*options, "--out", "here", cwd=tmp_path).returncode == 0
+    for name in ("results.csv", "best.safetensors"):
+        assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["linear", "two-layer"])
-def test_the_same_command_writes_the_same_bytes(model: str, tmp_path: Path) -> None:
+def test_the_same_command_writes_the_same_bytes_whatever_the_cache(model: str, tmp_path: Path) -> None:
     """In another process, without JAX's compilation cache, and with a cold and a warm one."""
     none, cache = {"JAX_ENABLE_COMPILATION_CACHE": "0"}, {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
     written = []
     for out, environment in (("without", none), ("cold", cache), ("warm", cache)):
         options = ["--model", model, "--lr", 0.1, 1, "--steps", 150, "--out", out]
-        done = run(*options, cwd=tmp_path, **environment)
+        done = run_alone(*options, cwd=tmp_path, **environment)
         assert done.returncode == 0, done.stderr
         written.append([(tmp_path / out / name).read_bytes() for name in ("results.csv", "best.safetensors")])
     assert any((tmp_path / "cache").iterdir())
@@ -103,7 +122,7 @@ def test_the_same_command_writes_the_same_bytes(model: str, tmp_path: Path) -> N
 def test_all_devices(tmp_path: Path) -> None:
     options = ["--lr", 0.1, 1, 3, "--reg", 0, "--steps", 50]
     for name, more in (("one", []), ("all", ["--devices", "all"])):
-        done = run(*options, *more, "--out", name, cwd=tmp_path, JAX_NUM_CPU_DEVICES="2")
+        done = run_alone(*options, *more, "--out", name, cwd=tmp_path, JAX_NUM_CPU_DEVICES="2")
         assert done.returncode == 0, done.stderr
     one, all_ = (np.genfromtxt(tmp_path / name / "results.csv", delimiter=",", names=True) for name in ("one", "all"))
     np.testing.assert_allclose(all_["val_loss"], one["val_loss"], rtol=1e-4)
@@ -144,7 +163,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_ends_in_one_sentence_and_exit_code_2(mistake: str, tmp_path: Path) -> None:
+def test_a_mistake_ends_in_one_line_and_exit_code_2(mistake: str, tmp_path: Path) -> None:
     args, sentence = MISTAKES[mistake]
     (tmp_path / "used").touch()
     done = run(*args, cwd=tmp_path)
@@ -161,7 +180,7 @@ def test_an_unknown_flag_exits_2(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("preset", ["digits", "cs231n", "eecs498", "eecs498-net-hidden"])
-def test_help_shows_the_preset_s_own_defaults(preset: str, tmp_path: Path) -> None:
+def test_help_shows_the_defaults_of_the_preset(preset: str, tmp_path: Path) -> None:
     done = run("--preset", preset, "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert f"(default: {preset})" in " ".join(done.stdout.split())
@@ -169,10 +188,8 @@ def test_help_shows_the_preset_s_own_defaults(preset: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("program", ["sweep.py", "two_layer_search.py", "linear_probe.py"])
 def test_help_fits_80_columns(program: str, tmp_path: Path) -> None:
-    command = [sys.executable, str(PROGRAM.with_name(program)), "--help"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=os.environ | {"COLUMNS": "80"}, capture_output=True, text=True, check=True
-    )
+    done = command.run(PROGRAM.with_name(program), "--help", cwd=tmp_path)
+    assert done.returncode == 0
     assert program in done.stdout
     lines = done.stdout.splitlines()[1:]  # the first names the program with its path
     assert max(map(len, lines)) <= 80
@@ -189,7 +206,8 @@ def test_help_fits_80_columns(program: str, tmp_path: Path) -> None:
 def test_an_example_of_the_library_is_short_and_runs(program: str, said: str, tmp_path: Path) -> None:
     path = PROGRAM.with_name(program)
     assert len(path.read_text().splitlines()) < 40
-    done = subprocess.run([sys.executable, str(path)], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = command.run(path, cwd=tmp_path)
+    assert done.returncode == 0
     assert said in done.stdout
     assert done.stderr == ""
 
@@ -197,13 +215,16 @@ def test_an_example_of_the_library_is_short_and_runs(program: str, said: str, tm
 JAXCLS = [sys.executable, "-c", "import sys; from jaxcls.cli import main; sys.exit(main())"]
 
 
-def jaxcls(*args: object, cwd: Path) -> subprocess.CompletedProcess:
-    command = [*JAXCLS, *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
+@pytest.fixture(scope="module")
+def jaxcls(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess]:
+    """The command, in this process."""
+    path = tmp_path_factory.mktemp("bin") / "jaxcls"
+    path.write_text(JAXCLS[-1])
+    return functools.partial(command.run, path)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, jaxcls: Callable) -> Path:
     """A run on labels that are text, and its features: alone as .npy, and in the .npz."""
     folder = tmp_path_factory.mktemp("jaxcls")
     rng = np.random.default_rng(0)
@@ -218,7 +239,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_labels_are_predicted_by_name(trained: Path) -> None:
+def test_labels_are_predicted_by_name(trained: Path, jaxcls: Callable) -> None:
     expected = np.load(trained / "mine.npz")["y"]
     for features in ("X.npy", "mine.npz"):
         done = jaxcls("predict", "run", features, cwd=trained)
@@ -228,7 +249,7 @@ def test_labels_are_predicted_by_name(trained: Path) -> None:
     assert np.load(trained / "labels.npy").tolist() == expected.tolist()
 
 
-def test_probabilities_stand_under_the_names_of_the_classes(trained: Path) -> None:
+def test_probabilities_stand_under_the_names_of_the_classes(trained: Path, jaxcls: Callable) -> None:
     for out in ("p.csv", "p.npy"):
         assert jaxcls("predict", "run", "X.npy", "--proba", "--out", out, cwd=trained).returncode == 0
     with (trained / "p.csv").open() as file:
@@ -251,7 +272,7 @@ def test_a_reader_that_has_seen_enough_ends_it_without_a_word(trained: Path) -> 
     assert (done.stdout, done.stderr) == ("label\n", "")
 
 
-def test_the_page_of_a_run_is_made_anew(trained: Path) -> None:
+def test_the_page_of_a_run_is_made_anew(trained: Path, jaxcls: Callable) -> None:
     page = trained / "run" / "report.html"
     before = page.read_bytes()
     page.unlink()
@@ -271,7 +292,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("mistake", WRONG)
-def test_a_mistake_with_the_command_is_one_line(mistake: str, trained: Path) -> None:
+def test_a_mistake_with_the_command_is_one_line(mistake: str, trained: Path, jaxcls: Callable) -> None:
     np.save(trained / "narrow.npy", np.ones((4, 2)))
     np.save(trained / "objects.npy", np.array([{}, None]), allow_pickle=True)
     np.savez(trained / "labels.npz", y=np.arange(3))

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import PER_BATCH, files, pictures, python2_pickle
 
 from jaxcls import data
 from jaxcls.classifier import linear
 from jaxcls.data import Source, Split, Splits
 from jaxcls.data.cifar10 import BINARY_BATCHES, PYTHON_BATCHES, download
 from jaxcls.data.source import hold_out
+from parity_tests.support.made_up import PER_BATCH, files, pictures, python2_pickle
 
 
 @pytest.fixture
@@ -423,7 +423,7 @@ def test_a_missing_npz_is_said_so(tmp_path: Path) -> None:
         ((X, Y.astype(float)), TypeError, "y must hold integer labels"),
     ],
 )
-@pytest.mark.usefixtures("our_words")
+@pytest.mark.usefixtures("no_type_checker")
 def test_a_bad_split_is_refused(split: tuple, error: type, sentence: str) -> None:
     with pytest.raises(error, match=sentence):
         Split(*split)

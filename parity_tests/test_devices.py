@@ -1,4 +1,4 @@
-"""The grid split over devices, in one process and in two: what one device gives, to rounding."""
+"""The grid split over devices, in one process and in two: equal to one device, to rounding."""
 
 import socket
 import subprocess
@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-PROGRAM = Path(__file__).with_name("on_devices.py")
+from parity_tests.support.cases import slow
+
+PROGRAM = Path(__file__).parent / "support" / "on_devices.py"
 
 
 def train(out: Path, model: str, devices: int, processes: int) -> dict[str, np.ndarray]:
@@ -24,8 +26,15 @@ def train(out: Path, model: str, devices: int, processes: int) -> dict[str, np.n
         return dict(found)
 
 
-@pytest.mark.parametrize("model", ["linear", "net"])
-@pytest.mark.parametrize(("devices", "processes"), [(8, 1), (2, 2)], ids=["8 devices", "2 processes of 2"])
+SLOW = [
+    pytest.param(*case, id=f"{case[0]} devices, {case[1]} processes, {case[2]}", marks=pytest.mark.slow)
+    for case in ((8, 1, "linear"), (8, 1, "net"), (2, 2, "linear"), (2, 2, "net"))
+]
+
+
+@pytest.mark.parametrize(
+    ("devices", "processes", "model"), [pytest.param(2, 1, "linear", id="2 devices, linear"), *SLOW]
+)
 def test_split_over_devices_it_is_what_one_device_gives(
     devices: int, processes: int, model: str, tmp_path: Path
 ) -> None:
@@ -42,7 +51,7 @@ def test_split_over_devices_it_is_what_one_device_gives(
     np.testing.assert_allclose(found["split_test"], found["one_test"], atol=1.1 / 270)
 
 
-@pytest.mark.parametrize("devices", [2, 8])
+@pytest.mark.parametrize("devices", [2, *slow(8)])
 def test_gradients_of_sharded_examples_are_those_of_a_plain_formula(devices: int) -> None:
     program = str(PROGRAM.with_name("sharded.py"))
     done = subprocess.run([sys.executable, program, str(devices)], capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The API pages are whole: what they leave out, Sphinx builds without a word."""
+"""API pages: complete, as Sphinx would not notice what they leave out."""
 
 import ast
 import importlib
@@ -22,7 +22,7 @@ def pages(root: str) -> list[str]:
 PAGES = [page for root in ROOTS for page in pages(root)]
 
 
-def test_every_module_of_the_library_s_table_and_of_the_package_has_a_page() -> None:
+def test_every_module_of_the_library_table_and_of_the_package_has_a_page() -> None:
     rows = re.findall(
         r"^\| (`(?:jaxcls|torchref).*?) \|", (ROOT / "docs" / "library.md").read_text("utf-8"), re.MULTILINE
     )

@@ -1,4 +1,4 @@
-"""Every public function of the formulas, given its arrays in every shape that arrays come in, and numbers at the edge.
+"""Edge cases of every public function of the formulas: array types, dtypes, values near overflow and underflow.
 
 A function joins by being public and saying ``ArrayLike``; a parameter of a new name, by standing in `ARGUMENTS`.
 """
@@ -87,7 +87,7 @@ ARRAYS = [(name, array) for name, (_, arrays) in takes_arrays().items() for arra
 
 
 def arguments(name: str) -> dict[str, Any]:
-    """What a function is called with, unless a test says otherwise."""
+    """Default arguments of a function under test."""
     given = ARGUMENTS | SETTINGS | OTHERWISE.get(name, {})
     found = {}
     for parameter in inspect.signature(FUNCTIONS[name]).parameters.values():
@@ -104,7 +104,7 @@ def call(name: str, given: dict[str, Any]) -> list[np.ndarray]:
 
 
 class Frame:
-    """What a data frame is to numpy: something with ``__array__``."""
+    """An object with ``__array__``, as a data frame is to numpy."""
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
@@ -155,7 +155,7 @@ def with_one(name: str, argument: str, change: Callable[[np.ndarray], Any]) -> d
     return given | {argument: old._replace(W2=change(old.W2)) if isinstance(old, tuple) else change(old)}
 
 
-pytestmark = pytest.mark.usefixtures("our_words")
+pytestmark = pytest.mark.usefixtures("no_type_checker")
 
 
 @pytest.mark.parametrize("kind_of_array", SAME)
@@ -235,7 +235,7 @@ def test_a_label_too_wide_for_32_bits_is_out_of_range(label: int, kind_of_array:
 
 
 @pytest.mark.parametrize("edge", NUMBERS)
-def test_numbers_at_the_edge_are_right(edge: str) -> None:
+def test_values_near_overflow_and_underflow_are_right(edge: str) -> None:
     for name in CHECKED:
         if edge == "denormal features" and name.endswith("predict"):
             continue  # XLA takes them for zeros, and all scores are equal

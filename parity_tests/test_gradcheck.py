@@ -17,7 +17,7 @@ def problem() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return 1e-4 * rng.standard_normal((31, 10)), rng.uniform(-128, 128, (20, 31)), rng.integers(0, 10, 20)
 
 
-def test_dense_gradient_is_torchref_s_and_the_true_one() -> None:
+def test_dense_gradient_is_that_of_torchref_and_the_true_one() -> None:
     x, upstream = np.linspace(-1, 2, 12).reshape(3, 4), np.arange(12.0).reshape(3, 4)
     ours = gradcheck.numeric_gradient(jnp.sin, x, upstream)
     theirs = torchref.compute_numeric_gradient(torch.sin, torch.tensor(x), torch.tensor(upstream))
@@ -41,7 +41,7 @@ def test_sparse_check_passes_on_the_gradient_and_fails_on_a_wrong_one(reg: float
     assert wrong.relative_error.max() > 1e-3
 
 
-@pytest.mark.usefixtures("our_words")
+@pytest.mark.usefixtures("no_type_checker")
 def test_a_gradient_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^grad must have the shape of x, \[2, 3\], got \[1\]$"):
         gradcheck.sparse_check(lambda x: jnp.sum(x), jnp.ones((2, 3)), jnp.ones(1), key=jax.random.key(0))
@@ -55,7 +55,7 @@ def test_it_steps_as_far_as_the_dtype_needs(width: str) -> None:
         assert probes.relative_error.max() < {"float32": 1e-3, "float64": 1e-8}[width]
 
 
-def test_torchref_s_sparse_check_prints_and_passes(capsys: pytest.CaptureFixture) -> None:
+def test_sparse_check_of_torchref_prints_and_passes(capsys: pytest.CaptureFixture) -> None:
     W, X, y = (torch.tensor(array) for array in problem())
     grad = torchref.softmax_loss_naive(W, X, y, 50.0)[1]
     errors = torchref.grad_check_sparse(lambda W: torchref.softmax_loss_naive(W, X, y, 50.0)[0], W, grad)

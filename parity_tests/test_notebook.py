@@ -1,4 +1,4 @@
-"""The notebook: its two files are one, its claims hold, and what it shows is fit to be shown.
+"""The notebook: its two files hold the same cells, its claims hold, and its outputs are of one whole run.
 
 `python parity_tests/test_notebook.py` writes examples/derivation.ipynb anew: the cells of derivation.py, executed.
 """
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jupytext
 import nbclient
+import pytest
 from nbformat import NotebookNode
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "derivation.py"
@@ -35,6 +36,7 @@ def test_the_notebook_and_its_script_hold_the_same_cells() -> None:
     assert [(cell.cell_type, cell.source) for cell in written] == [(cell.cell_type, cell.source) for cell in source]
 
 
+@pytest.mark.slow  # a minute of its own; .ci/run has it
 def test_every_claim_in_it_holds_and_it_warns_of_nothing(tmp_path: Path) -> None:
     assert warnings(executed(tmp_path)) == []
     assert not list(tmp_path.iterdir())
@@ -53,7 +55,7 @@ def test_every_cell_of_code_fits_a_slide() -> None:
 
 
 def warnings(notebook: NotebookNode) -> list[str]:
-    """Whatever the notebook shows that it did not print or draw."""
+    """Outputs that are neither printed nor drawn."""
     outputs = [output for cell in code(notebook) for output in cell.outputs]
     return [str(o) for o in outputs if o.output_type not in ("stream", "display_data") or o.get("name") == "stderr"]
 

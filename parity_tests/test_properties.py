@@ -1,4 +1,4 @@
-"""What holds for any logits at all, searched by hypothesis."""
+"""Properties of the cross-entropy for any logits, searched by hypothesis."""
 
 import math
 from collections.abc import Callable

@@ -5,9 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import compare
 import numpy as np
 import pytest
+
+from parity_tests.support import compare
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +29,7 @@ def mean_absolute(table: np.ndarray) -> tuple[float, float]:
     return tuple(np.abs(found[name].mean(axis=1)).mean() for name in compare.ACCURACIES)
 
 
-def test_cs231n_s_hundred_cells(cifar10_dir: str | None, tmp_path: Path) -> None:
+def test_the_hundred_cells_of_cs231n(cifar10_dir: str | None, tmp_path: Path) -> None:
     """One seed moves the whole table, as all its cells see the same minibatches; the published one drew anew for each.
 
     So the preset's own seed, 2, comes near, and the mean over seeds no less.
@@ -44,7 +45,7 @@ def test_cs231n_s_hundred_cells(cifar10_dir: str | None, tmp_path: Path) -> None
         assert val <= 0.010
 
 
-def test_cs231n_s_default_net(cifar10_dir: str | None, tmp_path: Path) -> None:
+def test_the_default_net_of_cs231n(cifar10_dir: str | None, tmp_path: Path) -> None:
     table, _ = sweep("cs231n-net", tmp_path / "run", cifar10_dir)
     assert table["val_accuracy"] == pytest.approx(0.287, abs=0.01)
 
@@ -53,20 +54,20 @@ def test_cs231n_s_default_net(cifar10_dir: str | None, tmp_path: Path) -> None:
 THIRD = ["--steps", "1000"]
 
 
-def test_eecs498_s_larger_nets_are_better(cifar10_dir: str | None, tmp_path: Path) -> None:
+def test_larger_nets_of_eecs498_are_better(cifar10_dir: str | None, tmp_path: Path) -> None:
     table, _ = sweep("eecs498-net-hidden", tmp_path / "run", cifar10_dir, *THIRD)
     two, eight, thirty_two, all_ = table["val_accuracy"]
     assert 0.2 < two < eight - 0.04 < thirty_two - 0.05 < all_
 
 
-def test_eecs498_s_strongest_penalty_is_far_below_the_rest(cifar10_dir: str | None, tmp_path: Path) -> None:
+def test_the_strongest_penalty_of_eecs498_is_far_below_the_rest(cifar10_dir: str | None, tmp_path: Path) -> None:
     table, _ = sweep("eecs498-net-reg", tmp_path / "run", cifar10_dir, *THIRD)
     *rest, strongest = table["val_accuracy"]
     assert min(rest) > 0.48
     assert strongest < 0.35
 
 
-def test_eecs498_s_learning_rates(cifar10_dir: str | None, tmp_path: Path) -> None:
+def test_the_learning_rates_of_eecs498(cifar10_dir: str | None, tmp_path: Path) -> None:
     table, record = sweep("eecs498-net-lr", tmp_path / "run", cifar10_dir, *THIRD)
     lowest, low, one, hundred = table["val_accuracy"]
     assert lowest < 0.12
@@ -76,7 +77,7 @@ def test_eecs498_s_learning_rates(cifar10_dir: str | None, tmp_path: Path) -> No
     assert [cell["lr"] for cell in record["diverged"]] == [100.0]
 
 
-def test_eecs498_s_twenty_five_cells(cifar10_dir: str | None, tmp_path: Path) -> None:
+def test_the_twenty_five_cells_of_eecs498(cifar10_dir: str | None, tmp_path: Path) -> None:
     table, record = sweep("eecs498", tmp_path / "run", cifar10_dir)
     train, val = mean_absolute(table)
     assert train <= 0.004

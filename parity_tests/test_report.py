@@ -1,4 +1,4 @@
-"""``report.html``: what stands in it, and what a browser makes of it."""
+"""``report.html``: its contents, and its behaviour in a browser."""
 
 import contextlib
 import dataclasses
@@ -194,7 +194,7 @@ def test_the_table_has_a_row_per_cell_best_first_and_no_scores_of_diverged_cells
             assert row[3:] == [""] * 5 + [f"diverged at step {table['diverged_at'][k]}"]
 
 
-def test_the_best_cell_stands_with_its_scores_and_the_edge_it_lies_on(folder: Path, result: SweepResult) -> None:
+def test_the_best_cell_stands_with_its_scores_and_the_boundary_it_lies_on(folder: Path, result: SweepResult) -> None:
     page, cell = Document(report.write(folder)), result.grid.cells()[result.best]
     shown = dict(zip(page.all("dt"), page.all("dd"), strict=True))
     assert {axis: float(shown[axis]) for axis in ("lr", "reg", "seed")} == cell
@@ -263,7 +263,7 @@ def test_a_report_that_cannot_be_finished_leaves_the_earlier_one(folder: Path, m
 
 
 @pytest.mark.parametrize("name", ["run.json", "results.csv", "best.safetensors", "heatmap.png"])
-def test_a_damaged_run_is_refused_in_one_sentence(name: str, folder: Path) -> None:
+def test_a_damaged_run_is_rejected_with_one_line(name: str, folder: Path) -> None:
     (folder / name).write_bytes((folder / name).read_bytes()[:-2])
     with pytest.raises(ValueError, match=rf"^\S*{name} is damaged, .*$"):
         report.write(folder)
@@ -290,7 +290,7 @@ def test_a_missing_file_is_named(name: str, folder: Path) -> None:
     ],
     ids=str,
 )
-def test_a_record_of_something_else_is_refused_in_one_sentence(changes: dict[str, Any], folder: Path) -> None:
+def test_a_record_of_something_else_is_rejected_with_one_line(changes: dict[str, Any], folder: Path) -> None:
     rewritten(folder, **changes)
     with pytest.raises(ValueError, match=r"^\S*run.json is not what a run wrote: .*$"):
         report.write(folder)
@@ -348,7 +348,7 @@ def sorted_by(page: Page) -> dict[str, str | None]:
     return {head.inner_text(): head.get_attribute("aria-sort") for head in page.locator("th[aria-sort]").all()}
 
 
-def test_a_click_on_a_column_sorts_by_it_and_another_turns_it_round(folder: Path, browser: Browser) -> None:
+def test_a_click_on_a_column_sorts_by_it_and_another_reverses_it(folder: Path, browser: Browser) -> None:
     with opened(browser, report.write(folder)) as page:
         assert sorted_by(page) == {"rank": "ascending"}
         for k, name in enumerate(COLUMNS):

@@ -1,4 +1,4 @@
-"""A run's folder: what is in it, and that it can be used without jaxcls."""
+"""A run's folder: its files, and their use without jaxcls."""
 
 import ast
 import csv
@@ -111,7 +111,7 @@ def test_what_was_written_is_read_back(model: str, request: pytest.FixtureReques
         np.testing.assert_array_equal(run.best[name], tensor)
 
 
-def test_a_run_s_file_that_changed_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_file_of_a_run_that_changed_is_refused(folder: Path, tmp_path: Path) -> None:
     for name in ("run.json", "results.csv", "best.safetensors"):
         shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
         (tmp_path / name).write_bytes((folder / name).read_bytes().replace(b"0.1", b"0.2", 1)[:-1])
@@ -182,7 +182,7 @@ def test_time_stamps_are_predicted_as_they_were_trained(framework: str, tmp_path
 
 
 @pytest.mark.parametrize("folder", ['a "quoted" one', "ein schönes"])
-def test_the_printed_lines_are_python_whatever_the_folder_s_name(folder: str) -> None:
+def test_the_printed_lines_are_python_whatever_the_name_of_the_folder(folder: str) -> None:
     _, line, *_ = record.reload_lines(Path(folder) / "best.safetensors", "numpy", np.zeros((2, 2))).split("\n")
     assert ast.literal_eval(line.removeprefix("p = load_file(")[:-1]) == f"{folder}/best.safetensors"
 
@@ -194,7 +194,7 @@ class Linear(NamedTuple):
     b: jax.Array
 
 
-def test_a_model_of_one_s_own_is_written_and_reported(digits: Splits, tmp_path: Path) -> None:
+def test_a_custom_model_is_written_and_reported(digits: Splits, tmp_path: Path) -> None:
     def with_bias(function: Callable) -> Callable:
         return lambda params, *args: function(jnp.concatenate([params.W, params.b[None]]), *args)
 
@@ -225,7 +225,7 @@ def test_a_sweep_over_folds_has_its_pictures(tmp_path: Path) -> None:
     ]
 
 
-def test_a_run_s_folder_must_be_empty(tmp_path: Path) -> None:
+def test_the_folder_of_a_run_must_be_empty(tmp_path: Path) -> None:
     (tmp_path / "results.csv").touch()
     with (
         pytest.raises(FileExistsError, match=r"must be empty to take a run, it holds results.csv"),
@@ -292,7 +292,7 @@ def test_all_diverged_writes_the_table_and_no_model(digits: Splits, tmp_path: Pa
     assert json.loads((tmp_path / "run.json").read_text())["best"] is None
 
 
-def test_heat_map_shows_the_grid_s_own_numbers_sorted_and_outlines_the_best(result: SweepResult) -> None:
+def test_heat_map_shows_the_numbers_of_the_grid_sorted_and_outlines_the_best(result: SweepResult) -> None:
     from matplotlib.figure import Figure
 
     grid = Grid(lr=[1.0, 0.1], reg=[1e-2, 1e-4, 0.0])

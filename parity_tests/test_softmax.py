@@ -8,9 +8,14 @@ import numpy as np
 import optax
 import pytest
 import torch
-from battery import (
+from torch.nn import functional
+
+import torchref
+from jaxcls import losses, softmax
+from parity_tests.support.battery import (
     DIFFERENCES,
-    SHAPES,
+    ODD,
+    SHAPE_CASES,
     TOLERANCE,
     Case,
     Model,
@@ -19,10 +24,7 @@ from battery import (
     random_case,
     ways,
 )
-from torch.nn import functional
-
-import torchref
-from jaxcls import losses, softmax
+from parity_tests.support.cases import slow
 
 
 def plain(W: jax.Array, X: jax.Array, y: jax.Array, reg: jax.Array) -> jax.Array:
@@ -55,22 +57,22 @@ def weights(rng: np.random.Generator, num_features: int, num_classes: int, dtype
 
 
 @pytest.mark.parametrize("reg", [0.0, 0.3])
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+@pytest.mark.parametrize("shape", SHAPE_CASES)
 def test_every_way_agrees_with_every_oracle(shape: tuple[int, int, int], reg: float, dtype: np.dtype) -> None:
     check(SOFTMAX, random_case(weights, shape, reg, dtype), TOLERANCE[dtype.name], eager=max(shape) < 10)
 
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("reg", [0.0, 0.3, 50.0])
-@pytest.mark.parametrize("shape", [(1, 3, 2), (7, 13, 5), (9, 1, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(7, 13, 5), *slow((1, 3, 2), (9, 1, 3))], ids=str)
 def test_gradients_are_the_central_differences(shape: tuple[int, int, int], reg: float) -> None:
     case = random_case(weights, shape, reg, np.dtype("float64"))
     check(SOFTMAX, case, DIFFERENCES, against={"central differences": differences(SOFTMAX, case)})
 
 
 def test_labels_of_one_class_only(dtype: np.dtype) -> None:
-    case = random_case(weights, (12, 5, 4), 0.1, dtype)._replace(y=np.full(12, 2, np.int32))
-    check(SOFTMAX, case, TOLERANCE[dtype.name])
+    case = random_case(weights, ODD, 0.1, dtype)._replace(y=np.full(ODD[0], 2, np.int32))
+    check(SOFTMAX, case, TOLERANCE[dtype.name], eager=False)
 
 
 EXTREMES: dict[str, Any] = {
@@ -111,7 +113,7 @@ def test_confident_prediction_keeps_its_digits() -> None:
     np.testing.assert_allclose(dlogits, [[-np.exp(-30.0), np.exp(-30.0)]], rtol=1e-6)
 
 
-@pytest.mark.usefixtures("our_words")
+@pytest.mark.usefixtures("no_type_checker")
 def test_weights_may_be_a_list_but_one_for_each_example() -> None:
     logits, y = np.array([[1.0, 2.0], [0.5, -1.0]], np.float32), np.array([0, 1])
     loss, dlogits = losses.cross_entropy_and_grad(logits, y, [1.0, 0.0])
@@ -140,9 +142,10 @@ def test_loss_at_weights_of_one_is_the_published_number() -> None:
     assert f"{torchref.softmax_loss_vectorized(*tensors, 2.5e4)[0]:.6f}" == "768250002.302585"
 
 
-@pytest.mark.parametrize("num_classes", [2, 3, 10, 1000])
+@pytest.mark.parametrize("num_classes", [5, *slow(2, 3, 10, 1000)])
 def test_loss_at_zero_weights_is_log_num_classes(num_classes: int, dtype: np.dtype) -> None:
-    case = random_case(weights, (11, 5, num_classes), 0.7, dtype)._replace(params=np.zeros((5, num_classes), dtype))
+    case = random_case(weights, (*ODD[:2], num_classes), 0.7, dtype)
+    case = case._replace(params=np.zeros_like(case.params))
     for way, values in ways(SOFTMAX).items():
         np.testing.assert_allclose(values(case)["loss"], np.log(num_classes), rtol=TOLERANCE[dtype.name], err_msg=way)
 
@@ -168,7 +171,7 @@ def test_init_has_the_scale_asked_for() -> None:
     np.testing.assert_allclose(W.std(), 1e-6, rtol=0.02)
 
 
-@pytest.mark.usefixtures("our_words")
+@pytest.mark.usefixtures("no_type_checker")
 @pytest.mark.parametrize("function", [softmax.loss, softmax.loss_and_grad, softmax.loss_and_grad_naive])
 @pytest.mark.parametrize(
     ("change", "error", "sentence"),
@@ -183,7 +186,7 @@ def test_init_has_the_scale_asked_for() -> None:
         ({"y": np.zeros(2)}, TypeError, "y must hold integer class labels, got float32"),
     ],
 )
-def test_static_mistakes_are_said_in_our_words(function: Any, change: dict, error: type, sentence: str) -> None:
+def test_static_mistakes_are_one_line_errors(function: Any, change: dict, error: type, sentence: str) -> None:
     case = Case(np.ones((4, 3)), np.ones((2, 4)), np.zeros(2, int), 0.1)._replace(**change)
     with pytest.raises(error, match=sentence):
         jax.jit(function)(*case)

@@ -1,4 +1,4 @@
-"""What jaxcls never does, read in its syntax trees."""
+"""Calls and imports that jaxcls never makes, looked for in its syntax trees."""
 
 import ast
 import sys
@@ -22,7 +22,7 @@ KEYWORDS = {"shell": True, "allow_pickle": True, "trust_remote_code": True}
 
 
 def violations(tree: ast.AST) -> list[str]:
-    """What in this tree runs code from elsewhere, or could."""
+    """Nodes of this tree that run code from elsewhere, or could."""
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):

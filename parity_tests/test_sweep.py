@@ -1,4 +1,4 @@
-"""The sweep: the same as one at a time, cells apart from each other, selection, blocks."""
+"""The sweep: equal to one cell at a time, independent cells, selection, blocks."""
 
 import dataclasses
 import functools
@@ -18,6 +18,7 @@ from jaxcls.data import Split, Splits, load_digits, standard_folds
 from jaxcls.grid import Grid
 from jaxcls.result import SCORES, SweepResult, empty_table, rank_rows
 from jaxcls.train import Hyper
+from parity_tests.support.cases import named, slow
 
 GRID = Grid(lr=[0.03, 0.3], reg=[0.0, 1e-2, 0.1], seed=[0, 7])
 
@@ -51,7 +52,9 @@ def test_every_cell_is_what_it_would_be_alone(row: int, result: SweepResult, dig
 
 
 @pytest.mark.parametrize(
-    "optimizer", [optax.adam, functools.partial(optax.sgd, momentum=0.9)], ids=["adam", "momentum"]
+    "optimizer",
+    [optax.adam, *slow(functools.partial(optax.sgd, momentum=0.9))],
+    ids=["adam", "momentum"],
 )
 def test_other_optimizers_too(optimizer: train.Optimizer, digits: Splits) -> None:
     grid = Grid(lr=[0.001, 0.01], reg=[1e-3])
@@ -71,13 +74,13 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", named(OPTIMIZERS, "momentum"))
 @pytest.mark.parametrize("model", ["linear", "net"])
 def test_cells_that_go_wrong_leave_the_others_as_they_were_bit_for_bit(
-    model: str, optimizer: str, digits: Splits
+    model: str, optimizer: train.Optimizer, digits: Splits
 ) -> None:
     """Cells whose weights overflow, whose loss is infinite at step 0, whose learning rate is zero."""
-    options = {"steps": 60, "optimizer": OPTIMIZERS[optimizer]}
+    options = {"steps": 60, "optimizer": optimizer}
     options |= {"classifier": linear(init_scale=1.0) if model == "linear" else two_layer_net(init_scale=1.0)}
     hidden = [] if model == "linear" else [4, 9]
     calm = sweep.run(digits, Grid([0.01, 0.02, 0.03, 0.04], [0.0, 1e-2, 1e-3], hidden=hidden), **options)
@@ -124,23 +127,23 @@ def test_accuracies_that_differ_in_the_last_bit_are_a_tie() -> None:
     assert table["rank"].tolist() == [2, 1]
 
 
-def test_test_accuracy_is_the_best_cell_s(result: SweepResult, digits: Splits) -> None:
+def test_test_accuracy_of_the_best_cell(result: SweepResult, digits: Splits) -> None:
     predicted = softmax.predict(result.params, softmax.append_ones(digits.test.X))
     assert result.test_accuracy == pytest.approx(float((predicted == digits.test.y).mean()), abs=1.1 / 270)
 
 
-def test_table_is_the_same_in_blocks_of_any_size(result: SweepResult, digits: Splits) -> None:
+@pytest.mark.parametrize("cells", [5, *slow(1, 4, 7, 12)])
+def test_table_is_the_same_in_blocks_of_any_size(cells: int, result: SweepResult, digits: Splits) -> None:
     need = engine.cells.estimate(engine.cells.problem(digits), batch_size=50)
-    for cells in (1, 4, 5, 7, 12):
-        found = sweep.run(digits, GRID, steps=150, batch_size=50, memory=need.data + cells * need.cell)
-        np.testing.assert_array_equal(found.table[["lr", "reg", "seed"]], result.table[["lr", "reg", "seed"]])
-        np.testing.assert_allclose(found.losses, result.losses, rtol=1e-4)
-        np.testing.assert_allclose(found.table["val_loss"], result.table["val_loss"], rtol=1e-4)
-        np.testing.assert_allclose(found.params, result.params, atol=1e-4)
+    found = sweep.run(digits, GRID, steps=150, batch_size=50, memory=need.data + cells * need.cell)
+    np.testing.assert_array_equal(found.table[["lr", "reg", "seed"]], result.table[["lr", "reg", "seed"]])
+    np.testing.assert_allclose(found.losses, result.losses, rtol=1e-4)
+    np.testing.assert_allclose(found.table["val_loss"], result.table["val_loss"], rtol=1e-4)
+    np.testing.assert_allclose(found.params, result.params, atol=1e-4)
 
 
-@pytest.mark.parametrize("nets_on_folds", [False, True], ids=["linear", "nets, folds"])
-def test_columns_of_zeros_as_on_a_gpu_change_nothing(
+@pytest.mark.parametrize("nets_on_folds", [False, *slow(True)], ids=["linear", "nets, folds"])
+def test_zero_padding_as_on_a_gpu_changes_nothing(
     nets_on_folds: bool, digits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     splits, model = digits, linear()
@@ -162,7 +165,7 @@ def test_columns_of_zeros_as_on_a_gpu_change_nothing(
         np.testing.assert_allclose(zeros.history.val_accuracy, plain.history.val_accuracy, atol=1.1 / 270)
 
 
-@pytest.mark.parametrize("chunk_steps", [1, 7, 50, 1000])
+@pytest.mark.parametrize("chunk_steps", [20, *slow(1, 7, 1000)])
 def test_result_does_not_depend_on_how_the_run_is_cut_into_chunks(chunk_steps: int, digits: Splits) -> None:
     whole = sweep.run(digits, Grid([0.1], [0.0]), steps=50)
     cut = sweep.run(digits, Grid([0.1], [0.0]), steps=50, chunk_steps=chunk_steps)
@@ -232,7 +235,7 @@ def test_diverged_cell_is_reported_with_the_step_at_which_it_left(digits: Splits
         ({"seed": [2**32]}, "seed must hold values below 2\\*\\*32, got 4294967296"),
     ],
 )
-@pytest.mark.usefixtures("our_words")
+@pytest.mark.usefixtures("no_type_checker")
 def test_a_bad_grid_is_refused(arguments: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         Grid(**{"lr": [0.1], "reg": [0.0]} | arguments)
@@ -244,7 +247,7 @@ def test_a_sweep_without_learning_rates_or_seeds_is_refused(axis: str, digits: S
         sweep.run(digits, Grid(**{"lr": [0.1], "reg": [0.0]} | {axis: ()}), steps=1)
 
 
-@pytest.mark.usefixtures("our_words")
+@pytest.mark.usefixtures("no_type_checker")
 @pytest.mark.parametrize(("axis", "values"), [("lr", ["fast"]), ("lr", [1j]), ("seed", [0.5])])
 def test_a_grid_of_other_things_than_numbers_is_refused(axis: str, values: list) -> None:
     with pytest.raises(TypeError, match=f"{axis} must hold"):
@@ -265,7 +268,7 @@ def test_a_sweep_that_cannot_run_is_refused(options: dict, sentence: str, digits
         sweep.run(digits, Grid([0.1], [0.0]), **{"steps": 5} | options)
 
 
-def test_edges_are_said_with_the_values_to_try_next() -> None:
+def test_a_best_cell_on_the_boundary_comes_with_values_to_try_next() -> None:
     grid = Grid(lr=[0.1, 0.3, 1.0], reg=[0.1, 0.01, 0.001])
     assert grid.beyond(grid.cells().index({"lr": 0.3, "reg": 0.01, "seed": 0})) == {}
     assert grid.beyond(grid.cells().index({"lr": 1.0, "reg": 0.01, "seed": 0})) == {"lr": (1.0, 3.33, 11.1)}
@@ -318,7 +321,7 @@ def test_it_is_called_outside_of_jit(digits: Splits) -> None:
 
 
 @pytest.mark.parametrize("x64", [False, True])
-def test_examples_of_another_precision_than_jax_s_are_refused(x64: bool) -> None:
+def test_examples_of_another_precision_than_jax_has_are_refused(x64: bool) -> None:
     with jax.enable_x64(not x64):
         splits = data.standard(data.load_digits())
     sentence = r"examples must be float(32|64), JAX's default float, got float(64|32): prepare them under this jax_"

@@ -42,7 +42,7 @@ def test_it_is_an_ordinary_module(digits: Splits, tmp_path: Path) -> None:
     assert model[1].weight.grad is not None
 
 
-def test_what_is_no_model_of_ours_is_refused_in_one_sentence(tmp_path: Path) -> None:
+def test_what_is_no_model_of_ours_is_rejected_with_one_line(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no such file, expected the best\.safetensors of a run$"):
         torchref.load(tmp_path / "none")
     (tmp_path / "text").write_text("hello")

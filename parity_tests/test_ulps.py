@@ -1,12 +1,14 @@
 """The float32 error of jaxcls, in ulps, is no larger than that of autodiff or of torch's."""
 
 import pytest
-import ulps
+
+from parity_tests.campaigns import ulps
+from parity_tests.support.cases import slow
 
 
-@pytest.fixture(scope="module")
-def errors() -> dict:
-    return ulps.errors()
+@pytest.fixture(scope="module", params=[range(3), *slow(range(10))], ids=["3 seeds", "10 seeds"])
+def errors(request: pytest.FixtureRequest) -> dict:
+    return ulps.errors(request.param)
 
 
 @pytest.mark.parametrize("other", ["jax.grad of the plain formula", "torch autograd"])

@@ -1,7 +1,7 @@
 """Damage files and read them: the only outcomes are the right data, or a one-line error.
 
-python parity_tests/damage.py                 # 13,500 damaged files
-python parity_tests/damage.py --files 100     # of each kind
+python -m parity_tests.campaigns.damage                 # 13,500 damaged files
+python -m parity_tests.campaigns.damage --files 100     # of each kind
 
 While a file is read, an audit hook watches for anything that runs code, opens a file to write, or reaches for another
 process or the network.
@@ -29,13 +29,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.numpy
-from made_up import PER_BATCH, files
 
 from jaxcls import data, sweep
 from jaxcls.artifacts import checkpoint, record
 from jaxcls.classifier import two_layer_net
 from jaxcls.data import cifar10
 from jaxcls.grid import Grid
+from parity_tests.support.made_up import PER_BATCH, files
 
 Edit = tuple[str, str, float, bytes]  # what is done, from where, how far from there, with which bytes
 
@@ -58,6 +58,20 @@ EDITS: dict[str, Callable[[bytes, int, bytes], bytes]] = {
 SECONDS = 20
 SENTENCES = (ValueError, TypeError, FileNotFoundError)
 FORBIDDEN = ("exec", "os.", "subprocess.", "socket.", "shutil.", "ctypes.", "pickle.find_class", "tempfile.")
+
+
+KINDS = (
+    "cifar-10-batches-py",
+    "cifar-10-batches-bin",
+    "cifar-10 archive",
+    ".npz",
+    ".npz, compressed",
+    checkpoint.NAME,
+    "run.json",
+    "results.csv",
+    "history.csv",
+    "best.safetensors",
+)
 
 
 class Kind(NamedTuple):
@@ -117,7 +131,7 @@ sys.addaudithook(_hook)
 
 @contextmanager
 def watched() -> Iterator[list[str]]:
-    """What happens meanwhile that no reader may do."""
+    """Events meanwhile that no reader may cause."""
     _watching.append([])
     try:
         yield _watching[-1]
@@ -178,6 +192,7 @@ def kinds() -> dict[str, Kind]:
     for name in ("run.json", "results.csv", "history.csv", "best.safetensors"):
         whole = (place / "run" / name).read_bytes()
         add(name, f"run/{name}", whole, lambda path: record.read(path.parent))
+    assert tuple(made) == KINDS
     return made
 
 
@@ -229,7 +244,13 @@ def tar(*members: tuple[str, bytes | str]) -> bytes:
 
 def hostile() -> Iterator[tuple[str, str, bytes]]:
     """Files made on purpose: kind, what is wrong, bytes."""
-    pickles = {
+    for name, made in HOSTILE.items():
+        yield from ((name, what, raw) for what, raw in made().items())
+
+
+def hostile_pickles() -> dict[str, bytes]:
+    """Pickles that are no batch of CIFAR-10, though Python would load them."""
+    return {
         "a call": pickle.dumps({b"data": Call(), b"labels": [0]}, 2),
         "a call, protocol 5": pickle.dumps({b"data": Call(), b"labels": [0]}, 5),
         "an import": b"\x80\x02cos\nsystem\n.",
@@ -244,17 +265,23 @@ def hostile() -> Iterator[tuple[str, str, bytes]]:
         "a memo far away": b"\x80\x02}r\xff\xff\xff\x07.",
         "objects": pickle.dumps({b"data": np.array([print] * 3), b"labels": [0]}, 2),
     }
-    yield from (("cifar-10-batches-py", what, raw) for what, raw in pickles.items())
-    batch = files()["data_batch_1.bin"]
+
+
+def hostile_archives() -> dict[str, bytes]:
+    """Archives of CIFAR-10 that reach outside, or grow; of zeros, which compress fast."""
+    batch = bytes(cifar10.BATCH_BYTES)
     names = [f"cifar-10-batches-bin/{name}" for name in cifar10.BINARY_BATCHES]
-    tars = {
+    return {
         "climbs out": tar(("../../data_batch_1.bin", batch), ("/etc/data_batch_2.bin", batch)),
         "links": tar(*((name, "/etc/passwd") for name in names)),
         "a link to itself": tar((names[0], names[0])),
         "expands": tar(*((name, bytes(3 * cifar10.BATCH_BYTES)) for name in names)),
         "one batch six times": tar(*((names[0], batch) for _ in names)),
     }
-    yield from (("cifar-10 archive", what, raw) for what, raw in tars.items())
+
+
+def hostile_zips() -> dict[str, bytes]:
+    """Features whose header lies, or that are no arrays of numbers."""
     zips = {
         "expands": bomb("X", bytes(2**28), (2**25, 1)),
         "a shape that is not there": bomb("X", bytes(80), (2**50, 2)),
@@ -266,19 +293,24 @@ def hostile() -> Iterator[tuple[str, str, bytes]]:
     objects, labels_far_off = io.BytesIO(), io.BytesIO()
     np.savez(objects, X=np.array([[Call()] * 3] * 9, dtype=object), y=np.arange(9) % 2)
     np.savez(labels_far_off, X=np.ones((9, 2)), y=np.arange(9) * 2**40)
-    zips |= {"objects": objects.getvalue(), "labels far off": labels_far_off.getvalue()}
-    yield from ((".npz", what, raw) for what, raw in zips.items())
+    return zips | {"objects": objects.getvalue(), "labels far off": labels_far_off.getvalue()}
+
+
+def hostile_tensors() -> dict[str, bytes]:
+    """Headers of safetensors that lie."""
     size = 2**40
     header = json.dumps({"losses": {"dtype": "F32", "shape": [size], "data_offsets": [0, 4 * size]}}).encode()
-    tensors = {
+    return {
         "a header that is not there": (2**62).to_bytes(8, "little") + b"{}",
         "an array that is not there": len(header).to_bytes(8, "little") + header,
         "no text": safetensors.numpy.save({"sha256": np.zeros(32, np.uint8)}),
         "text that is no JSON": safetensors.numpy.save({"sha256": np.zeros(32, np.uint8)}, {"jaxcls": "{"}),
     }
-    yield from (("checkpoint.safetensors", what, raw) for what, raw in tensors.items())
-    yield from (("best.safetensors", what, raw) for what, raw in tensors.items())
-    records = {
+
+
+def hostile_records() -> dict[str, bytes]:
+    """JSON that is no run's record."""
+    return {
         "deep nesting": b"[" * 1_000_000,
         "a number": b"7",
         "a list": b"[]",
@@ -286,7 +318,16 @@ def hostile() -> Iterator[tuple[str, str, bytes]]:
         "files elsewhere": json.dumps({"files": {"../../../etc/passwd": "0"}, "sha256": ""}).encode(),
         "not text": b"\xff\xfe\x00",
     }
-    yield from (("run.json", what, raw) for what, raw in records.items())
+
+
+HOSTILE: dict[str, Callable[[], dict[str, bytes]]] = {
+    "cifar-10-batches-py": hostile_pickles,
+    "cifar-10 archive": hostile_archives,
+    ".npz": hostile_zips,
+    "checkpoint.safetensors": hostile_tensors,
+    "best.safetensors": hostile_tensors,
+    "run.json": hostile_records,
+}
 
 
 def campaign(count: int, seed: int) -> int:

@@ -1,7 +1,7 @@
 """Kill a sweep again and again, resume it each time, and compare with one that was left alone.
 
-python parity_tests/kills.py               # 30 kills
-python parity_tests/kills.py --kills 3
+python -m parity_tests.campaigns.kills               # 30 kills
+python -m parity_tests.campaigns.kills --kills 3
 
 Half of the kills come at random moments; the others wait until a checkpoint is being written. A run that comes to
 its end is begun anew.
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from jaxcls.artifacts import checkpoint, folder
 
-PROGRAM = Path(__file__).parents[1] / "examples" / "sweep.py"
+PROGRAM = Path(__file__).parents[2] / "examples" / "sweep.py"
 # Nets in several programs, with history: momentum and a decaying rate add to the state.
 SWEEP = shlex.split(
     "--model two-layer --hidden 2 16 128 --lr 0.1 1 100 --reg 0 1e-3 --steps 10000 --optimizer momentum --decay 0.99"
@@ -82,7 +82,7 @@ def wait_for(process: subprocess.Popen, path: Path) -> None:
 
 
 def where(path: Path) -> str:
-    """How far the run is that left this checkpoint."""
+    """Progress of the run that left this checkpoint."""
     if not path.exists():
         return "nothing saved yet"
     snapshot, _ = checkpoint.read(path)

@@ -1,6 +1,6 @@
-"""How far float32 is from the exact answer: jaxcls beside autodiff and torch, against mpmath at 50 digits.
+"""Error of float32 in ulps: jaxcls beside autodiff and torch, against mpmath at 50 digits.
 
-    python parity_tests/ulps.py
+    python -m parity_tests.campaigns.ulps
 
 Every implementation is given the same float32 inputs, and the exact answer is computed from those. An error is
 counted in ulps, the distance of neighbouring float32 numbers, at the largest element of its array: that is the

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from jaxcls import gradcheck
+from parity_tests.support.cases import named
 
 # Largest difference over largest magnitude, of any array. Central differences have an error of their own.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
@@ -132,7 +133,7 @@ def check(
 def random_case(
     make_params: Callable[..., Any], shape: tuple[int, int, int], reg: float, dtype: np.dtype, seed: int = 0
 ) -> Case:
-    """N, D, C and a strength; standard normal features, uniform labels."""
+    """N, D, C and reg; standard normal features, uniform labels."""
     num_examples, num_features, num_classes = shape
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((num_examples, num_features)).astype(dtype)
@@ -149,6 +150,9 @@ SHAPES = {  # N, D, C
     "many classes": (20, 6, 113),
     "digits": (50, 65, 10),
 }
+# As parameters. For each shape some ten programs are compiled anew.
+SHAPE_CASES = named(SHAPES, "one example, two classes", "odd sizes")
+ODD = SHAPES["odd sizes"]  # for other tests, which need not compile theirs
 
 
 def _flat(tree: Any) -> np.ndarray:
@@ -175,7 +179,7 @@ def _autodiff(loss: Callable[..., Any], transform: Callable = lambda f: f) -> Ca
     return values
 
 
-CELLS = 3  # the case itself is in the middle, between cells of other strengths
+CELLS = 3  # the case itself is in the middle, between cells of other values of reg
 
 
 def _stack(case: Case) -> tuple[Any, jax.Array]:

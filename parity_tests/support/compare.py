@@ -1,6 +1,6 @@
-"""How far a run of a preset is from its course's published table, seed by seed.
+"""Differences between a run of a preset and its course's published table, seed by seed.
 
-python parity_tests/compare.py runs/cs231n-20261120-174100/results.csv
+python -m parity_tests.support.compare runs/cs231n-20261120-174100/results.csv
 """
 
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-PUBLISHED = Path(__file__).parent / "published"
+PUBLISHED = Path(__file__).parents[1] / "published"
 ACCURACIES = ("train_accuracy", "val_accuracy")
 
 

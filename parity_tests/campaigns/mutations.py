@@ -1,0 +1,206 @@
+"""Put small mistakes into the code, one at a time: the default suite has to catch each.
+
+python -m parity_tests.campaigns.mutations                  # all of them, an hour or so
+python -m parity_tests.campaigns.mutations --only softmax   # those of one file
+python -m parity_tests.campaigns.mutations --jobs 2
+
+Each is made in a copy of the repository, where pytest runs the likeliest files, and then all, up to the first failure.
+What one copy has compiled, the next need not. A survivor that is not known is a gap in the tests.
+"""
+
+import argparse
+import concurrent.futures
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+UNTRACKED = shutil.ignore_patterns(".git", ".*_cache", "__pycache__", "runs", "shared", "dist")
+
+
+class Mutation(NamedTuple):
+    """A mistake: what stands once in a file of jaxcls, and what is put in its place."""
+
+    file: str
+    kind: str
+    old: str
+    new: str
+
+
+MUTATIONS = [
+    Mutation("losses", "max", "jnp.max(s, axis=-2", "jnp.min(s, axis=-2"),
+    Mutation("losses", "digits", "jnp.log1p(others - (1 - e_label))", "jnp.log(others + e_label)"),
+    Mutation("losses", "check", 's, label, axis=-2, mode="fill"', 's, label, axis=-2, mode="clip"'),
+    Mutation("losses", "factor", "/ ((others + e_label) * n)", "/ (others + e_label)"),
+    Mutation("losses", "sign", "jnp.where(is_label, -others, e)", "jnp.where(is_label, others, e)"),
+    Mutation(
+        "losses",
+        "limit",
+        "jnp.minimum(jnp.sum(losses, axis=(0, 1)), jnp.finfo(s.dtype).max)",
+        "jnp.sum(losses, axis=(0, 1))",
+    ),
+    Mutation("losses", "comparison", "violated = jnp.sign(losses)", "violated = (losses >= 0).astype(losses.dtype)"),
+    Mutation("losses", "sign", "violated - is_label", "violated + is_label"),
+    Mutation("losses", "check", "jnp.where(y < 0, num_classes, y)", "y"),
+    Mutation("losses", "nan", "jnp.where(jnp.isinf(n), 0, losses)", "losses"),
+    Mutation("losses", "chain", "g * input_grad(", "input_grad("),
+    Mutation("softmax", "factor", "dlogits, like=W) + 2 * reg", "dlogits, like=W) + reg"),
+    Mutation("softmax", "sign", "return dlogits @ W.T", "return -dlogits @ W.T"),
+    Mutation("softmax", "sign", "(p - (j == y[i]))", "(p + (j == y[i]))"),
+    Mutation("softmax", "check", " or W.shape[2:] != reg.shape:", ":"),
+    Mutation("softmax", "order", "[X, jnp.ones((X.shape[0], 1), X.dtype)]", "[jnp.ones((X.shape[0], 1), X.dtype), X]"),
+    Mutation("two_layer", "comparison", "dz = jnp.where(z > 0,", "dz = jnp.where(z >= 0,"),
+    Mutation("two_layer", "penalty", "b1=jnp.sum(dz, axis=0)", "b1=jnp.sum(dz, axis=0) + 2 * reg[None] * b1"),
+    Mutation("two_layer", "factor", "dlogits, like=W2) + 2 * reg", "dlogits, like=W2) + reg"),
+    Mutation("two_layer", "relu", "h = jnp.maximum(z, 0)\n    data_loss", "h = z\n    data_loss"),
+    Mutation("newton", "factor", "_dot(_curvature(problem, reg) / 2 * A, A)", "_dot(_curvature(problem, reg) * A, A)"),
+    Mutation("newton", "check", "gap + added <= tol * loss", "gap <= tol * loss"),
+    Mutation("newton", "overflow", "shares = shares / shares.max()", "shares = np.float32(shares)"),
+    Mutation("newton", "power", "values[rows] / size**2", "values[rows] / size"),
+    Mutation("newton", "order", "np.argsort(-values", "np.argsort(values"),
+    Mutation("newton", "factor", "(4 * reg), 0)", "(8 * reg), 0)"),
+    Mutation("newton", "mean", "W = W.at[-1].set((exact[-1] - _along(basis.mean, W))", "W = W.at[-1].set((exact[-1])"),
+    Mutation("grid", "bound", "default=0) >= 2**32", "default=0) > 2**32"),
+    Mutation("grid", "bound", "lowest <= value < math.inf", "lowest <= value <= math.inf"),
+    Mutation("grid", "bound", 'lowest = 1 if name == "hidden" else 0', "lowest = 0"),
+    Mutation("grid", "check", "axis.count(value) > 1", "axis.count(value) > 2"),
+    Mutation("grid", "index", "else values[-2]", "else values[0]"),
+    Mutation("train", "rounding", "decay ** -(-count // steps_per_epoch)", "decay ** (count // steps_per_epoch)"),
+    Mutation("train", "draw", "jax.random.fold_in(key, t)", "jax.random.fold_in(key, t - first_step)"),
+    Mutation("train", "factor", "batch.loss * (size / n)", "batch.loss * (1 / n)"),
+    Mutation("train", "offset", "weighted(n - rest, rest)", "weighted(0, rest)"),
+    Mutation("train", "check", "return jnp.where(jnp.isfinite(loss), lr, 0)", "return lr"),
+    Mutation("train", "offset", "max(num_examples // batch_size, 1)", "num_examples // batch_size + 1"),
+    Mutation("classifier", "mean", "of_class[y] / len(y)", "of_class[y] / jnp.sum(of_class[y])"),
+    Mutation("classifier", "check", "if not 0 <= scale < math.inf:", "if scale < 0:"),
+    Mutation("classifier", "vmap", "return loss, stacked(loss_and_grad)", "return loss, loss_and_grad"),
+    Mutation("numerics/stack", "check", "and not of_X and not of_y", "and not of_y"),
+    Mutation("numerics/checks", "overflow", "host = np.clip(host, np.iinfo(narrow).min, np.iinfo(narrow).max)", "pass"),
+    Mutation("numerics/checks", "bound", ">= num_folds > 0", "> num_folds > 0"),
+    Mutation("engine/cells", "comparison", "drawn >= first[", "drawn > first["),
+    Mutation(
+        "engine/cells", "penalty", "jnp.where(is_val, 0, reg[None, None])", "jnp.where(is_val, reg[None, None], 0)"
+    ),
+    Mutation(
+        "engine/cells", "share", "jnp.sum(size, 0, where=~is_val, keepdims=True)", "jnp.sum(size, 0, keepdims=True)"
+    ),
+    Mutation("engine/cells", "scale", " / examples.scale[held_out][None]", ""),
+    Mutation("engine/cells", "zeros", "for size in (1, 1000):", "for size in (1,):"),
+    Mutation("engine/cells", "draw", "key, _ = jax.random.split(key)", "_, key = jax.random.split(key)"),
+    Mutation("engine/cells", "width", "num_features + -num_features %", "num_features + 0 * -num_features %"),
+    Mutation("engine/plan", "cost", "len(group) * group[-1]", "sum(group)"),
+    Mutation(
+        "engine/plan", "axis", "rows[:, :, np.isin(grid.hidden, group)]", "rows[:, :, np.isin(grid.hidden, group[:1])]"
+    ),
+    Mutation("result", "sign", "loss[scored], -accuracy", "-loss[scored], -accuracy"),
+    Mutation("result", "rounding", "np.round(accuracy, 12)", "np.asarray(accuracy)"),
+    Mutation("result", "order", "np.where(rank > 0, rank, len(rank) + 1)", "rank"),
+    Mutation(
+        "artifacts/checkpoint",
+        "check",
+        'if not np.array_equal(arrays.pop("sha256"), _digest(arrays, text)):',
+        'if arrays.pop("sha256") is None:',
+    ),
+    Mutation("artifacts/checkpoint", "digest", "hashlib.sha256(text.encode())", "hashlib.sha256()"),
+    Mutation("data/splits", "bound", "y >= num_classes)", "y > num_classes)"),
+    Mutation("data/splits", "digits", 'dtype=np.float64, casting="unsafe"', 'dtype=np.float32, casting="unsafe"'),
+    Mutation("data/splits", "mean", "np.divide(len(y), present * count", "np.divide(len(y), num_classes * count"),
+    Mutation("data/splits", "scale", "self.mean + self.scale * mean", "self.mean + mean"),
+    Mutation("data/splits", "digest", "for array in (split.X, split.y)]", "for array in (split.X,)]"),
+    Mutation("data/protocols", "rounding", "scale > len(X) * np.finfo(float).eps * np.abs(mean)", "scale > 0"),
+    Mutation("data/protocols", "rows", "X[train].mean(axis=0)", "X[:50_000].mean(axis=0)"),
+    Mutation("data/protocols", "rows", "source.X[:50_000]", "source.X[:40_000]"),
+    Mutation("data/protocols", "check", "if len(np.unique(rows)) < len(rows):", "if len(np.unique(rows)) < 0:"),
+    Mutation("data/npz", "check", "if size > memory.host():", "if size < 0:"),
+    Mutation("crossval", "first", "np.where(first < never, first, -1)", "first"),
+    Mutation("crossval", "mean", "dict.fromkeys(SCORES, np.mean)", "dict.fromkeys(SCORES, np.max)"),
+    Mutation("probe", "weights", "None if class_weights is None else class_weights[splits.train.y]", "None"),
+]
+# Files of tests to begin with: those of the file itself, then any that use it.
+LIKELY = {
+    "losses": ("properties", "softmax", "hinge", "edges"),
+    "softmax": ("softmax",),
+    "two_layer": ("two_layer",),
+    "newton": ("newton",),
+    "grid": ("sweep", "nets"),
+    "train": ("training",),
+    "classifier": ("probe", "compiler", "results"),
+    "numerics/stack": ("stack",),
+    "numerics/checks": ("edges", "probe"),
+    "engine/cells": ("probe", "nets", "sweep"),
+    "engine/plan": ("nets", "sweep"),
+    "result": ("sweep", "report"),
+    "artifacts/checkpoint": ("checkpoint",),
+    "data/splits": ("data", "probe"),
+    "data/protocols": ("data",),
+    "data/npz": ("damage", "data"),
+    "crossval": ("probe",),
+    "probe": ("probe",),
+}
+KNOWN: dict[tuple[str, str], str] = {}  # survivors, by their new text, and why they may
+
+
+def main(only: str, jobs: int) -> int:
+    """Print a table; 1 if a mutation survives that is not known to, else 0."""
+    chosen = [mutation for mutation in MUTATIONS if only in mutation.file]
+    with tempfile.TemporaryDirectory() as place, concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        cache = Path(place) / "compiled"
+        cache.mkdir()
+        found = pool.map(functools.partial(caught_by, Path(place), cache), chosen)
+        gaps = sum(report(mutation, *outcome) for mutation, outcome in zip(chosen, found, strict=True))
+    print(f"{len(chosen)} mutations, {gaps} of them in a gap")
+    return int(gaps > 0)
+
+
+def report(mutation: Mutation, test: str | None, seconds: float) -> bool:
+    """Print a line; whether it is a gap."""
+    known = KNOWN.get((mutation.file, mutation.new))
+    verdict = test or ("known" if known else "SURVIVED: " + mutation.new)
+    print(f"{mutation.file:21}{mutation.kind:11}{seconds:5.0f} s  {verdict[:40]}", flush=True)
+    return not (test or known)
+
+
+def caught_by(place: Path, cache: Path, mutation: Mutation) -> tuple[str | None, float]:
+    """The first test that fails, None if none does; and the seconds that took."""
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        copy = Path(folder) / "jaxcls"
+        shutil.copytree(ROOT, copy, ignore=UNTRACKED)
+        path = copy / "jaxcls" / f"{mutation.file}.py"
+        path.write_text(mutated(path.read_text(), mutation))
+        likely = [f"parity_tests/test_{name}.py" for name in LIKELY[mutation.file]]
+        others = [f"--ignore={name}" for name in likely]
+        test = first_failure(copy, cache, *likely) or first_failure(copy, cache, *others)
+    return test, time.perf_counter() - began
+
+
+def mutated(text: str, mutation: Mutation) -> str:
+    """The file with the mistake in it."""
+    times = text.count(mutation.old)
+    assert times == 1, f"{mutation.file} must hold {mutation.old!r} once, got {times}"
+    return text.replace(mutation.old, mutation.new)
+
+
+def first_failure(copy: Path, cache: Path, *args: str) -> str | None:
+    """The first test that fails; None if all pass."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--numprocesses=0", *args]
+    environment = os.environ | {"PYTHONPATH": str(copy), "JAXCLS_TESTS_CACHE": str(cache)}
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return None
+    failed = re.search(r"^(?:FAILED|ERROR) \S*?test_(\S+)", done.stdout, re.MULTILINE)
+    return failed[1] if failed else f"pytest itself: exit code {done.returncode}"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="a part of the file's name")
+    parser.add_argument("--jobs", type=int, default=1)
+    sys.exit(main(**vars(parser.parse_args())))
