@@ -416,10 +416,25 @@ def _each_fold(
     """
     mean, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])  # features are taken as they are
     parts = [held_out for _, held_out in folds]
-    order, sizes = np.concatenate(parts), tuple(map(len, parts))
-    if np.array_equal(np.sort(order), np.arange(len(X))) and all(len(rows) + len(out) == len(X) for rows, out in folds):
-        moments = np.tile(mean, (len(folds), 1)), np.tile(scale, (len(folds), 1))
-        data = Folds(Split(X[order], labels[order]), sizes, mean, scale, *moments, class_names, "")
+    by_part = np.concatenate(parts)
+    if np.array_equal(np.sort(by_part), np.arange(len(X))) and all(
+        len(rows) + len(out) == len(X) for rows, out in folds
+    ):
+        # Minibatches are those of `TwoLayerClassifier` on the fold's train, whose rows are in the order of X.
+        order = np.zeros((len(folds), max(len(rows) for rows, _ in folds)), int)
+        for k, (rows, _) in enumerate(folds):
+            order[k, : len(rows)] = np.argsort(by_part)[rows]
+        data = Folds(
+            train=Split(X[by_part], labels[by_part]),
+            parts=tuple(map(len, parts)),
+            mean=mean,
+            scale=scale,
+            fold_mean=np.tile(mean, (len(folds), 1)),
+            fold_scale=np.tile(scale, (len(folds), 1)),
+            class_names=class_names,
+            name="",
+            order=order,
+        )
         return [search(data, replace(grid, fold=range(len(folds))))]
     results = []
     for rows, held_out in folds:

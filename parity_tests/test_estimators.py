@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
+from sklearn.model_selection import GridSearchCV, GroupKFold, ShuffleSplit, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import compute_sample_weight
@@ -138,11 +138,12 @@ def test_cv_of_regularisation_values_is_grid_search(iris: tuple) -> None:
     np.testing.assert_allclose(ours.predict_proba(iris[0]), ours.best_estimator_.fit(*iris).predict_proba(iris[0]))
 
 
+@pytest.mark.parametrize("cv", [3, ShuffleSplit(3, test_size=30, random_state=0)], ids=["parts", "overlapping"])
 @pytest.mark.parametrize("hidden", [(5,), *slow((5, 10))], ids=str)
-def test_cv_of_a_grid_is_grid_search(iris: tuple, hidden: tuple[int, ...]) -> None:
+def test_cv_of_a_grid_is_grid_search(iris: tuple, hidden: tuple[int, ...], cv: Any) -> None:
     axes = {"hidden": hidden, "lr": (1e-3, 1e-2), "reg": (0.0, 1e-2)}
-    ours = TwoLayerClassifierCV(**axes, cv=3, **NET).fit(*iris)
-    theirs = GridSearchCV(TwoLayerClassifier(**NET), axes, cv=3).fit(*iris)
+    ours = TwoLayerClassifierCV(**axes, cv=cv, **NET).fit(*iris)
+    theirs = GridSearchCV(TwoLayerClassifier(**NET), axes, cv=cv).fit(*iris)
     for cell, *scores in zip(
         *(ours.cv_results_[key] for key in ("params", *(f"split{k}_test_score" for k in range(3)))), strict=True
     ):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -332,3 +333,22 @@ def test_examples_of_another_precision_than_jax_has_are_refused(x64: bool) -> No
         ):
             with pytest.raises(TypeError, match=sentence):
                 search()
+
+
+@pytest.mark.parametrize("epoch", [None, 1, 3, 7, 20])
+def test_chunks_cover_all_steps_and_end_with_the_recorded_ones(epoch: int | None) -> None:
+    for steps, chunk_steps in itertools.product((1, 2, 7, 20), (1, 3, 100)):
+        schedule = engine.Schedule(steps, chunk_steps, epoch)
+        assert [step for chunk in schedule.chunks for step in chunk] == list(range(steps))
+        assert max(map(len, schedule.chunks)) <= chunk_steps
+        assert schedule.recorded.tolist() == (list(range(0, steps, epoch)) if epoch else [])
+        assert {chunk[-1] for chunk in schedule.chunks} >= set(schedule.recorded.tolist())
+        for chunk in schedule.chunks:
+            assert schedule.after(chunk.start)[0] == chunk
+        assert schedule.after(steps) == []
+
+
+def test_without_a_test_set_there_is_no_test_accuracy(digits: Splits, result: SweepResult) -> None:
+    found = sweep.run(dataclasses.replace(digits, test=None), GRID, steps=150, batch_size=50)
+    np.testing.assert_array_equal(found.table, result.table)
+    assert np.isnan(found.test_accuracy)

@@ -160,6 +160,8 @@ class Folds(_Sizes):
       fold_mean, fold_scale: ``[K, D]``, the further standardisation of X by each fold's own train.
       class_names: a name for each of the C classes.
       name: source and protocol, for the record.
+      order: ``[K, M]``, the rows of train that each fold draws from, in the order that the draws count them, padded
+        to one length; None for the order in which they stand.
 
     Raises:
       ValueError: there are fewer than two parts, one is empty, or they do not add up to train; a label is outside
@@ -174,6 +176,7 @@ class Folds(_Sizes):
     fold_scale: NDArray[np.floating]
     class_names: tuple[str, ...]
     name: str
+    order: NDArray[np.integer] | None = None
 
     def __post_init__(self) -> None:
         if len(self.parts) < 2 or min(self.parts) < 1 or sum(self.parts) != len(self.train.y):
@@ -189,8 +192,8 @@ class Folds(_Sizes):
 
     def fingerprint(self) -> str:
         """SHA-256 over every example and label, the parts, and each fold's standardisation."""
-        moments = self.fold_mean, self.fold_scale
-        return sha256(("", array) for array in (self.train.X, self.train.y, np.array(self.parts), *moments)).hex()
+        arrays = [self.train.X, self.train.y, np.array(self.parts), self.fold_mean, self.fold_scale]
+        return sha256(("", array) for array in (*arrays, *(() if self.order is None else (self.order,)))).hex()
 
     def split(self, fold: int) -> Splits:
         """This fold's examples, prepared: val is the part held out, and there is no test set."""

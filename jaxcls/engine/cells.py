@@ -76,12 +76,14 @@ class Examples(NamedTuple):
     Attributes:
       X, y: the examples and their labels.
       mean, scale: standardisation of X while each part is held out; None for data that are split once.
+      order: the rows of X that a minibatch is drawn from while each part is held out, as in `jaxcls.data.Folds`.
     """
 
     X: Float[Array, "N D"]
     y: Integer[Array, "N"]
     mean: Float[Array, "P D"] | None = None
     scale: Float[Array, "P D"] | None = None
+    order: Int[Array, "P M"] | None = None
 
 
 def problem(
@@ -224,7 +226,7 @@ def chunk(
     batch_size: int,
 ) -> tuple[State, Float[Array, "T S G"]]:
     """Train all cells for ``steps`` more steps; the new state, and the minibatch loss before each step."""
-    batches = _minibatches(problem, replicates, first_step, steps, batch_size)
+    batches = _minibatches(problem, replicates, examples.order, first_step, steps, batch_size)
     return run(problem, state, hyper, replicates.held_out, examples, batches)
 
 
@@ -294,7 +296,7 @@ def evaluate_minibatch(
     batch_size: int,
 ) -> Score:
     """Scores of all cells, ``[S, G]``, on the minibatch that each replicate trains on at ``step``."""
-    (batches,) = _minibatches(problem, replicates, step, 1, batch_size)
+    (batches,) = _minibatches(problem, replicates, examples.order, step, 1, batch_size)
     score = jax.vmap(functools.partial(_score, problem, examples), in_axes=(0, 0, None, 0, 0))
     return score(replicates.held_out, params, reg, examples.X[batches], examples.y[batches])
 
@@ -334,7 +336,7 @@ def _draw(problem: Problem, sizes: tuple[int, ...], key: Array) -> Params:
 
 
 def _minibatches(
-    problem: Problem, replicates: Replicates, first_step: Array, steps: int, batch_size: int
+    problem: Problem, replicates: Replicates, order: Array | None, first_step: Array, steps: int, batch_size: int
 ) -> Int[Array, "T S B"]:
     """Rows of each minibatch, drawn from all parts but the one held out."""
     size = jnp.asarray(problem.parts)
@@ -345,6 +347,8 @@ def _minibatches(
         num_out = size[replicate.held_out]
         num_examples = sum(problem.parts) - num_out
         drawn = train.minibatches(key, first_step, steps, batch_size=batch_size, num_examples=num_examples)
+        if order is not None:
+            return order[replicate.held_out][drawn]
         return drawn + jnp.where(drawn >= first[replicate.held_out], num_out, 0)
 
     return jax.vmap(draw, out_axes=1)(replicates)

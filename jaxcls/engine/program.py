@@ -159,8 +159,9 @@ def build(on: Mesh, plan: Plan, group: int, examples: Examples) -> Program:
 def examples(on: Mesh, problem: Problem, data: Splits | Folds) -> Examples:
     """All examples that cells train and validate on, on the devices."""
     if isinstance(data, Folds):
-        moments = (moment.astype(problem.dtype) for moment in (data.fold_mean, data.fold_scale))
-        return Examples(*(put(on, array) for array in (data.train.X, data.train.y, *moments)))
+        mean, scale = (put(on, moment.astype(problem.dtype)) for moment in (data.fold_mean, data.fold_scale))
+        order = None if data.order is None else put(on, data.order.astype(np.int32))
+        return Examples(put(on, data.train.X), put(on, data.train.y), mean, scale, order)
     X, y = (np.concatenate([getattr(split, name) for split in (data.train, data.val)]) for name in ("X", "y"))
     return Examples(cells.features(problem, put(on, X)), put(on, y))
 
