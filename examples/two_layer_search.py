@@ -1,4 +1,4 @@
-"""Search for the best two-layer net on CIFAR-10 within a few minutes (EECS 498-007).
+"""Search for the best two-layer net on CIFAR-10 in minutes (EECS 498-007).
 
 python examples/two_layer_search.py                               # two cores
 python examples/two_layer_search.py --hidden 8192 --steps 20000   # a GPU

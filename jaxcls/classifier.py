@@ -93,10 +93,10 @@ def _weighted(
     if class_weights is None:
         return loss, stacked(loss_and_grad)
 
-    def weighted(params: Params, X: Array, y: Array, reg: ArrayLike) -> tuple[Array, Params]:
-        of_class = jnp.asarray(class_weights)  # converted here, in the caller's precision
+    def weighted(params: Params, X: ArrayLike, y: ArrayLike, reg: ArrayLike) -> tuple[Array, Params]:
+        of_example = jnp.asarray(class_weights)[y]  # converted here, in the caller's precision
         # The weights of a minibatch sum to 1 only on average: normalising each one would underweight rare classes.
-        return loss_and_grad(params, X, y, reg, weights=of_class[y] / len(y))
+        return loss_and_grad(params, X, y, reg, weights=of_example / of_example.size)
 
     return lambda *problem: weighted(*problem)[0], stacked(weighted)
 

@@ -63,7 +63,14 @@ def run(search: Search, grid: Grid, folds: Folds, whole: Splits) -> CrossValidat
     if result.best is not None:
         best = search(whole, grid.only(result.best))
         timings = total([found.timings, best.timings])
-        result = replace(result, params=best.params, test_accuracy=best.test_accuracy, timings=timings)
+        result = replace(
+            result,
+            params=best.params,
+            test_accuracy=best.test_accuracy,
+            timings=timings,
+            mean=best.mean,
+            scale=best.scale,
+        )
     return CrossValidation(result, found)
 
 

@@ -47,7 +47,6 @@ except ImportError:
 MatrixLike: TypeAlias = Any  # whatever scikit-learn validates: arrays, lists, data frames
 VectorLike: TypeAlias = Any
 FLOATS = (np.float64, np.float32)  # what X may be; anything else becomes the first
-OPTIMIZERS: Mapping[object, Optimizer] = {name: train.OPTIMIZERS[name] for name in ("adam", "momentum", "sgd")}
 # From 1.7 on, scikit-learn balances classes by the sum of their sample weights; before, by their number of examples.
 BALANCES_WEIGHTS = "sample_weight" in inspect.signature(compute_class_weight).parameters
 _net = functools.cache(two_layer_net)  # one object per scale, since JAX compiles again for a new one
@@ -176,11 +175,7 @@ class _Trained(_Classifier):
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        optimizer = OPTIMIZERS.get(self.optimizer, self.optimizer)
-        if not callable(optimizer):
-            names = ", ".join(map(str, OPTIMIZERS))
-            raise ValueError(f"optimizer must be one of {names}, or one of optax's, got {optimizer!r}")
-        return _net(init_scale=self.init_scale), optimizer
+        return _net(init_scale=self.init_scale), train.as_optimizer(self.optimizer)
 
     def _grid(self, lr: Sequence[float], reg: Sequence[float], hidden: Sequence[int]) -> Grid:
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
@@ -197,7 +192,7 @@ class TwoLayerClassifier(_Trained):
       reg: strength of the penalty ``reg (Σ W1² + Σ W2²)``.
       steps: how many minibatches.
       batch_size: examples in a minibatch, drawn with replacement.
-      optimizer: ``"adam"``, ``"momentum"``, ``"sgd"``, or any ``lr -> optax.GradientTransformation``.
+      optimizer: a name in `jaxcls.train.OPTIMIZERS`, or any ``lr -> optax.GradientTransformation``.
       init_scale: standard deviation of the initial weights.
       random_state: seed of these and of the minibatches.
 

@@ -104,11 +104,12 @@ def search(
     table["val_accuracy"] = np.asarray(on_val.num_correct) / len(splits.val.y)
     rank_rows(table)
     W = optimum.W[..., np.argmax(table["rank"] == 1)]
-    test_accuracy = train.test_accuracy(LINEAR, W, splits)
+    test_accuracy = train.accuracy_on_test(LINEAR, W, splits)
     now = time.perf_counter()
     timings = Timings(compile_s=0.0, run_s=solved - started, evaluate_s=now - solved, total_s=now - started)
     losses = np.zeros((len(grid), 0), optimum.W.dtype)
-    return SweepResult(grid, table, losses, None, W, test_accuracy, timings)
+    prepared = splits.mean, splits.scale, splits.class_names
+    return SweepResult(grid, table, losses, None, W, test_accuracy, timings, LINEAR, *prepared)
 
 
 def _each_fold(one: Search, folds: Folds, grid: Grid) -> SweepResult:
@@ -121,7 +122,8 @@ def _each_fold(one: Search, folds: Folds, grid: Grid) -> SweepResult:
     rank_rows(table)
     timings = total(each.timings for each in found)
     losses = np.zeros((len(grid), 0), found[0].losses.dtype)
-    return SweepResult(grid, table, losses, None, None, math.nan, timings)
+    prepared = folds.mean, folds.scale, folds.class_names
+    return SweepResult(grid, table, losses, None, None, math.nan, timings, LINEAR, *prepared)
 
 
 @jax.jit  # at module level, with W an argument, so that all folds share one compiled function

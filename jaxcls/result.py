@@ -1,12 +1,16 @@
 """The result of a sweep: a row per cell, the best of them, and the seconds of each stage."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxcls.classifier import Classifier
+from jaxcls.data import prepare
 from jaxcls.grid import AXES, Grid
 from jaxcls.numerics import Params
 
@@ -24,6 +28,7 @@ class Scores(NamedTuple):
 
 
 SCORES = Scores._fields
+BLOCK = 10_000  # examples whose logits are computed at once
 
 
 class Timings(NamedTuple):
@@ -59,7 +64,7 @@ class History(NamedTuple):
     val_accuracy: NDArray[np.floating]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SweepResult:
     """The result of a sweep.
 
@@ -79,6 +84,18 @@ class SweepResult:
       params: the best cell's, on the host; None if every cell diverged.
       test_accuracy: of the best cell alone; NaN if every cell diverged or there is no test set.
       timings: seconds of each stage.
+      classifier: the model.
+      mean, scale: ``[d]``, the standardisation of raw features; of folds, that of all examples.
+      class_names: the label of each class.
+
+    Example:
+      >>> from jaxcls import data, grid, sweep
+      >>> source = data.load_digits()
+      >>> found = sweep.run(data.standard(source), grid.Grid(lr=[0.01, 0.1], reg=[0.0]), steps=100)
+      >>> found
+      SweepResult of 2 cells (2 lr x 1 reg x 1 seed), best lr 0.1, reg 0, seed 0: 0.9519 on val, 0.9037 on test
+      >>> found.predict(source.X[:3])
+      array(['0', '1', '8'], dtype='<U1')
     """
 
     grid: Grid
@@ -88,6 +105,41 @@ class SweepResult:
     params: Params | None
     test_accuracy: float
     timings: Timings
+    classifier: Classifier
+    mean: NDArray[np.floating]
+    scale: NDArray[np.floating]
+    class_names: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        axes = " x ".join(f"{len(values)} {axis}" for axis, values in self.grid.axes.items())
+        text = f"SweepResult of {len(self.table)} cells ({axes})"
+        if self.best is None:
+            return f"{text}, all diverged"
+        row = self.table[self.best]
+        best = ", ".join(f"{axis} {row[axis]:.4g}" for axis in self.grid.axes)
+        test = "" if math.isnan(self.test_accuracy) else f", {self.test_accuracy:.4f} on test"
+        return f"{text}, best {best}: {row['val_accuracy']:.4f} on val{test}"
+
+    def predict_proba(self, X: NDArray) -> NDArray[np.floating]:
+        """Probability of each class by the best cell, ``[N, C]``, for raw features ``[N, d]``.
+
+        Raises:
+          ValueError: there is no best cell's params, as of folds or where all cells diverged; or X has other features.
+        """
+        if self.params is None:
+            raise ValueError("the result must hold the params of a best cell, got none")
+        X = np.asarray(X)
+        if X.ndim != 2 or X.shape[1] != len(self.mean):
+            raise ValueError(f"X must have shape [N, {len(self.mean)}], got {list(X.shape)}")
+        logits = [
+            self.classifier.logits(self.params, self.classifier.features(prepare(rows, self.mean, self.scale)))
+            for rows in np.split(X, range(BLOCK, len(X), BLOCK))
+        ]
+        return np.asarray(jax.nn.softmax(np.concatenate(logits), axis=1))
+
+    def predict(self, X: NDArray) -> NDArray[np.str_]:
+        """Label by the best cell, ``[N]``, for raw features ``[N, d]``; raises what `predict_proba` does."""
+        return np.array(self.class_names)[self.predict_proba(X).argmax(axis=1)]
 
     @property
     def best(self) -> int | None:

@@ -26,7 +26,7 @@ def run(
     steps: int,
     batch_size: int = 200,
     classifier: Classifier = LINEAR,
-    optimizer: Optimizer = optax.sgd,
+    optimizer: str | Optimizer = optax.sgd,
     history: bool = False,
     devices: Sequence[jax.Device] | None = None,
     chunk_steps: int = 100,
@@ -44,8 +44,9 @@ def run(
       steps: minibatches that each cell trains on.
       batch_size: examples in a minibatch, drawn with replacement.
       classifier: the model's pure functions.
-      optimizer: ``lr -> optax.GradientTransformation``, such as `optax.sgd`; lr is traced, so a schedule has a peak
-        of 1 and is multiplied by it: ``lambda lr: optax.sgd(lambda count: lr * schedule(count))``.
+      optimizer: a name in `jaxcls.train.OPTIMIZERS`, or ``lr -> optax.GradientTransformation``, such as `optax.sgd`; lr
+        is traced, so a schedule has a peak of 1 and is multiplied by it:
+        ``lambda lr: optax.sgd(lambda count: lr * schedule(count))``.
       history: whether to record accuracies during training, see `History`.
       devices: what to train on, the cells split evenly; `jax.devices` for all, of every process. One when not given.
       chunk_steps: the most steps between host synchronisations.
@@ -67,7 +68,7 @@ def run(
         hidden sizes and the model none, or the reverse; the grid has folds and the data none, or the reverse; a
         history is asked of folds; a single cell does not fit in memory; the optimizer branches on lr; the snapshot is
         of another sweep; or JAX is tracing, a mesh is set, or `jax.disable_jit` is on.
-      TypeError: the examples are not of JAX's default float.
+      TypeError: the examples are not of JAX's default float, or an argument has the wrong type.
 
     Example:
       >>> from jaxcls import data, grid, sweep
@@ -140,5 +141,5 @@ def execute(
 
     with progress.timed("evaluate_s"):
         params = cells.params(problem, progress.best) if progress.best else None
-        test_accuracy = train.test_accuracy(problem.classifier, params, splits)
+        test_accuracy = train.accuracy_on_test(problem.classifier, params, splits)
     return progress.result(params, test_accuracy)

@@ -33,6 +33,32 @@ OPTIMIZERS: dict[str, Optimizer] = {
 }
 
 
+def as_optimizer(optimizer: str | Optimizer) -> Optimizer:
+    """An optimizer by its name, or as it is given.
+
+    Raises:
+      ValueError: there is none of this name.
+      TypeError: it is not a function of the learning rate, such as a transformation that was already made with one.
+
+    Example:
+      >>> as_optimizer("adam") is optax.adam
+      True
+      >>> as_optimizer(optax.adam(1e-3))
+      Traceback (most recent call last):
+      ...
+      TypeError: optimizer must be a function of lr, such as lambda lr: optax.adam(lr), got one that has its lr
+    """
+    if isinstance(optimizer, str):
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, or of optax, got {optimizer!r}")
+        return OPTIMIZERS[optimizer]
+    if not callable(optimizer):
+        made = hasattr(optimizer, "update")
+        got = "one that has its lr" if made else type(optimizer).__name__
+        raise TypeError(f"optimizer must be a function of lr, such as lambda lr: optax.adam(lr), got {got}")
+    return optimizer
+
+
 def decayed(optimizer: Callable[..., optax.GradientTransformation], decay: float, steps_per_epoch: int) -> Optimizer:
     """Multiply an optimizer's learning rate by ``decay`` once per epoch, on the courses' schedule.
 
@@ -250,7 +276,7 @@ def accuracy(classifier: Classifier, params: Params, X: Float[NDArray, "N d"], y
     return int(jax.jit(functools.partial(evaluate, one))(classifier.features(X), y).num_correct) / len(y)
 
 
-def test_accuracy(classifier: Classifier, params: Params | None, data: Splits | Folds) -> float:
+def accuracy_on_test(classifier: Classifier, params: Params | None, data: Splits | Folds) -> float:
     """The accuracy of one model on the test set; NaN without a model or a test set, as folds have none."""
     if params is None or isinstance(data, Folds) or data.test is None:
         return math.nan

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxcls import __version__ as version
+from jaxcls.cli import console
 from parity_tests.support import command
 
 PROGRAM = Path(__file__).parents[1] / "examples" / "sweep.py"
@@ -141,6 +143,8 @@ MISTAKES = {
     "negative reg": (["--reg", -1], "error: reg must hold finite values not below 0, got -1.0"),
     "lr not a number": (["--lr", "nan"], "error: lr must hold finite values not below 0, got nan"),
     "no lr": (["--lr"], "error: lr must hold at least one value, got ()"),
+    "commas": (["--lr", "0.1,1e-2"], "error: numbers must be separated by spaces, 0.1 1e-2, got 0.1,1e-2"),
+    "out is a file": (["--out", "used"], "error: used is a file, expected a run's folder"),
     "zero steps": (["--steps", 0], "error: steps must be at least 1, got 0"),
     "empty batches": (["--batch-size", 0], "error: batch_size must be at least 1, got 0"),
     "no hidden units": (
@@ -308,3 +312,18 @@ def test_a_missing_extra_is_named_with_what_to_install(tmp_path: Path) -> None:
     done = subprocess.run([*JAXCLS, "sweep"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == 'error: jaxcls sweep needs tyro: pip install "jaxcls[sweep]"\n'
+
+
+def test_runs_of_one_second_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(console.time, "strftime", lambda _: "20261121-120000")
+    found = []
+    for _ in range(3):
+        found.append(console.run_folder("probe"))
+        found[-1].mkdir(parents=True)
+    assert [path.as_posix() for path in found] == [f"runs/probe-20261121-120000{end}" for end in ("", "-2", "-3")]
+
+
+def test_the_version_is_printed(jaxcls: Callable, tmp_path: Path) -> None:
+    done = jaxcls("--version", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"jaxcls {version}\n")

@@ -310,9 +310,10 @@ def test_labels_may_be_text(tmp_path: Path) -> None:
 
 def test_splits_are_disjoint_and_whole() -> None:
     for by_class in (False, True):
-        rows = hold_out(np.arange(1797) % 10, by_class=by_class)
-        assert [len(part) for part in rows] == [1257, 270, 270]
-        np.testing.assert_array_equal(np.sort(np.concatenate(rows)), np.arange(1797))
+        rows, stratified = hold_out(np.arange(1797) % 10, by_class=by_class)
+        assert stratified == by_class
+        assert {role: len(part) for role, part in rows.items()} == {"train": 1257, "val": 270, "test": 270}
+        np.testing.assert_array_equal(np.sort(np.concatenate([*rows.values()])), np.arange(1797))
     with pytest.raises(ValueError, match="need an example each, got 2 examples"):
         hold_out(np.zeros(2))
 
@@ -379,7 +380,6 @@ BAD_NPZ = {
     "float labels": ({"X": X, "y": Y * 1.0}, TypeError, "integer labels, got float64: y.astype"),
     "negative label": ({"X": X, "y": Y - 1}, ValueError, r"labels must lie in \[0, 3\), got -1 at row"),
     "one class": ({"X": X, "y": Y * 0}, ValueError, "train must hold at least two classes, got only class 0"),
-    "unseen label": (READY | {"y_val": Y + 1}, ValueError, r"labels must lie in \[0, 4\), got 4 at row 3 of val"),
     "widths": (READY | {"X_val": X[:, :2]}, ValueError, r"must be of one width, got \[2, 3\]"),
     "empty test": (READY | {"X_test": X[:0], "y_test": Y[:0]}, ValueError, "X_test must hold at least one example"),
     "objects": ({"X": np.array([print] * 4), "y": Y}, ValueError, "cannot be read as an .npz of plain arrays"),
@@ -441,3 +441,32 @@ def test_features_of_any_real_dtype_in_any_layout_are_prepared_alike(raw_dtype: 
     for layout, raw in layouts.items():
         found = data.standard(Source("plain", raw, y.astype(">i8"), train, val, test, ("a", "b", "c")))
         assert found.fingerprint() == expected.fingerprint(), layout
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "note"),
+    [
+        ([0, 1, 2], ("0", "1", "2"), ""),
+        ([0, 10, 20], ("0", "10", "20"), "the labels 0, 10, 20 are classes 0 to 2"),
+        ([2**40, 3, 7], ("3", "7", str(2**40)), f"the labels 3, 7, {2**40} are classes 0 to 2"),
+        (["b", "a", "c"], ("a", "b", "c"), ""),
+    ],
+    ids=str,
+)
+def test_labels_are_numbered_and_kept_as_names(labels: list, names: tuple[str, ...], note: str) -> None:
+    y = np.array(labels * 10)
+    source = data.from_arrays(np.eye(30), y)
+    assert (source.class_names, source.note) == (names, note)
+    np.testing.assert_array_equal(np.array(source.class_names)[source.y], y.astype(str))
+
+
+def test_a_class_without_an_example_in_train_is_noted(tmp_path: Path) -> None:
+    np.savez(tmp_path / "ready.npz", **READY | {"y_val": Y + 1})
+    source = data.load_npz(tmp_path / "ready.npz")
+    assert source.note == f"{tmp_path}/ready.npz: train has no example of 4"
+    assert data.standard(source).num_classes == 5
+
+
+def test_a_class_too_rare_to_be_divided_is_noted() -> None:
+    source = data.from_arrays(np.eye(9), np.array([0, 1, 2, 3, 4, 5, 6, 7, 7]))
+    assert source.note == "a class has too few examples, so val and test are drawn without regard to classes"

@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, Error, Page, sync_playwright
 
 from jaxcls import two_layer
 from jaxcls.artifacts import plots, record, report
+from jaxcls.classifier import LINEAR
 from jaxcls.data import Splits
 from jaxcls.grid import AXES, Grid
 from jaxcls.result import SCORES, History, SweepResult, Timings
@@ -70,6 +71,10 @@ def made_up(splits: Splits, grid: Grid, diverged: Collection[int] = ()) -> Sweep
         params=None if not ranked else net if grid.hidden else np.ones((D + 1, C)),
         test_accuracy=0.5 if ranked else math.nan,
         timings=Timings(1.0, 2.0, 3.0, 6.0),
+        classifier=LINEAR,
+        mean=splits.mean,
+        scale=splits.scale,
+        class_names=splits.class_names,
     )
 
 

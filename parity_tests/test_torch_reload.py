@@ -51,3 +51,19 @@ def test_what_is_no_model_of_ours_is_rejected_with_one_line(tmp_path: Path) -> N
     save_file({"W": torch.ones(2, 2)}, tmp_path / "other")
     with pytest.raises(ValueError, match=r"other must hold W, mean, scale or W1, W2, b1, b2, mean, scale, got W$"):
         torchref.load(tmp_path / "other")
+
+
+@pytest.mark.parametrize("labels", [["ant", "bee"], [10, 20], [0, 1]], ids=str)
+def test_labels_come_back_by_their_names(labels: list, tmp_path: Path) -> None:
+    """In torch, by the printed lines, and not by numbers that the data never had."""
+    X = np.repeat([[-1.0], [1.0]], 20, axis=0)
+    splits = data.standard(data.from_arrays(X, np.repeat(labels, 20)))
+    result = sweep.run(splits, Grid(lr=[0.3], reg=[1e-3]), steps=20)
+    record.write(tmp_path, result, splits, {})
+    path, expected = tmp_path / "best.safetensors", [*map(str, np.repeat(labels, 20))]
+    model = torchref.load(path)
+    assert model.classes == (*map(str, labels),)
+    assert model.labels(torch.tensor(X)) == expected
+    names = {"X": X}
+    exec(record.reload_lines(path, "numpy", result.params, splits.class_names), names)
+    assert names.get("labels", [*map(str, names["y"])]) == expected

@@ -1,6 +1,11 @@
 """The mathematics of jaxcls in PyTorch, under the names and signatures of EECS 498-007, without autograd."""
 
-from torchref.checkpoint import Standardise, load
+from importlib.util import find_spec
+
+if find_spec("torch") is None:
+    raise ModuleNotFoundError("torchref needs torch: pip install torch", name="torch")
+
+from torchref.checkpoint import Labelled, Standardise, load
 from torchref.gradcheck import compute_numeric_gradient, grad_check_sparse, rel_error
 from torchref.linear_classifier import (
     predict_linear_classifier,
@@ -12,6 +17,7 @@ from torchref.linear_classifier import (
 from torchref.two_layer_net import get_toy_data, nn_forward_backward, nn_forward_pass, nn_predict, nn_train
 
 __all__ = [
+    "Labelled",
     "Standardise",
     "compute_numeric_gradient",
     "get_toy_data",

@@ -1,6 +1,10 @@
 """Files of a run: its folder, checkpoints, table, record and best cell, its plots and its page.
 
-Each module is imported by its name, since some need the extra ``sweep``: ``from jaxcls.artifacts import record``.
+They need the extra ``sweep``. Each module is imported by its name: ``from jaxcls.artifacts import record``.
 """
+
+from jaxcls.numerics import require
+
+require("jaxcls.artifacts", "filelock", "matplotlib", "safetensors", extra="sweep")
 
 __all__ = ["checkpoint", "plots", "record", "report"]

@@ -17,7 +17,7 @@ def claim(folder: str | Path, *, resume: bool = False) -> Iterator[Path]:
     If the run fails before it writes anything, the folders created here are removed.
 
     Raises:
-      FileExistsError: another run holds the lock, or the folder is not empty and ``resume`` is False.
+      FileExistsError: another run holds the lock, the folder is not empty and ``resume`` is False, or it is a file.
       OSError: the folder cannot be created or written.
 
     Example:
@@ -27,6 +27,8 @@ def claim(folder: str | Path, *, resume: bool = False) -> Iterator[Path]:
       run
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise FileExistsError(f"{folder} is a file, expected a run's folder")
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     lock = filelock.FileLock(folder / LOCK)
     try:

@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,13 +109,14 @@ def read(folder: str | Path) -> Run:
         raise ValueError(f"{path} is damaged, or not what a run wrote: {one_line(error)}") from None
 
 
-def reload_lines(path: str | Path, framework: str, params: Params) -> str:
+def reload_lines(path: str | Path, framework: str, params: Params, class_names: Sequence[str] = ()) -> str:
     """Lines of Python that load ``best.safetensors`` and predict ``y`` for raw features ``X: [N, d]``.
 
     Args:
       path: the path of ``best.safetensors``.
       framework: ``numpy``, which also serves JAX arrays, or ``torch``. Neither needs jaxcls.
       params: the params in the file: one array, or those of the two-layer net.
+      class_names: the labels of the classes; where they are not their numbers, ``labels`` are predicted, too.
 
     Example:
       >>> print(reload_lines("run/best.safetensors", "torch", np.zeros((65, 10))))
@@ -128,14 +129,20 @@ def reload_lines(path: str | Path, framework: str, params: Params) -> str:
     prepared = '(X - p["mean"]) / p["scale"]'  # in float64, the dtype of mean and scale
     if framework == "torch":  # torch does not multiply different dtypes
         prepared = f'({prepared}).to(p["{"W1" if net else "W"}"].dtype)'
-    lines = [
-        f"from safetensors.{framework} import load_file",
-        f"p = load_file({json.dumps(Path(path).as_posix(), ensure_ascii=False)})",
-        f"X = {prepared}",
-    ]
+    file = json.dumps(Path(path).as_posix(), ensure_ascii=False)
+    lines = [f"from safetensors.{framework} import load_file", f"p = load_file({file})", f"X = {prepared}"]
     if net:
-        return "\n".join([*lines, 'h = (X @ p["W1"] + p["b1"]).clip(0)', 'y = (h @ p["W2"] + p["b2"]).argmax(1)'])
-    return "\n".join([*lines, 'y = (X @ p["W"][:-1] + p["W"][-1]).argmax(1)'])
+        lines += ['h = (X @ p["W1"] + p["b1"]).clip(0)', 'y = (h @ p["W2"] + p["b2"]).argmax(1)']
+    else:
+        lines += ['y = (X @ p["W"][:-1] + p["W"][-1]).argmax(1)']
+    if list(class_names) != [str(k) for k in range(len(class_names))]:
+        lines += [
+            "import json, safetensors",
+            f'header = safetensors.safe_open({file}, "numpy").metadata()',
+            'names = json.loads(header["jaxcls"])["classes"]',
+            "labels = [names[k] for k in y]",
+        ]
+    return "\n".join(lines)
 
 
 def command(program: str, config: object, defaults: Mapping[str, object]) -> str:

@@ -191,7 +191,7 @@ def _predict(run: Run) -> str:
     if arrays.keys() not in ({"W"}, {*two_layer.Params._fields}):
         return ""  # a custom model
     params = arrays["W"] if "W" in arrays else two_layer.Params(**arrays)
-    lines = record.reload_lines("best.safetensors", "numpy", params)
+    lines = record.reload_lines("best.safetensors", "numpy", params, run.record["data"]["classes"])
     note = (
         "In the run's folder, for raw features <code>X [N, d]</code>, an array of numpy or JAX;"
         " in torch: <code>torchref.load</code>."

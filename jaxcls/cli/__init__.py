@@ -29,6 +29,11 @@ def main(args: Sequence[str] | None = None) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if args else 2
+    if args[0] == "--version":
+        from jaxcls import __version__
+
+        print(f"jaxcls {__version__}")
+        return 0
     name, *rest = args
     try:
         match name:

@@ -1,9 +1,12 @@
 """Parts shared by the commands: exit codes, and the lines printed for a run."""
 
+import itertools
 import os
+import re
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -42,6 +45,30 @@ def script(main: Callable[[list[str], str], int]) -> int:
     return run(lambda: main(sys.argv[1:], f"python {shlex.quote(sys.argv[0])}"))
 
 
+def without_commas(args: list[str]) -> list[str]:
+    """The arguments of a command line.
+
+    Raises:
+      ValueError: numbers are separated by commas.
+    """
+    for arg in args:
+        if re.fullmatch(r"[\d.eE+-]+(,[\d.eE+-]+)+,?", arg):
+            raise ValueError(f"numbers must be separated by spaces, {' '.join(arg.split(','))}, got {arg}")
+    return args
+
+
+def run_folder(name: str) -> Path:
+    """``runs/NAME-DATE-TIME``, numbered if there is one of the same second.
+
+    Example:
+      >>> run_folder("digits").name.startswith("digits-20")
+      True
+    """
+    first = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    numbered = (first.with_name(f"{first.name}-{k}") for k in itertools.count(2))
+    return next(path for path in itertools.chain([first], numbered) if not path.exists())
+
+
 def paragraphs(text: str | None) -> str:
     """A module's docstring with each line a paragraph, so that tyro keeps its lines.
 
@@ -50,6 +77,11 @@ def paragraphs(text: str | None) -> str:
       'One.\\n\\ntwo\\n\\nthree'
     """
     return "\n\n".join(filter(None, (text or "").splitlines()))
+
+
+def note(text: str) -> None:
+    """Print a note for the user, on standard error."""
+    print(f"note: {text}", file=sys.stderr)
 
 
 def print_data(splits: Splits, roles: Sequence[str], more: str = "") -> None:
@@ -74,8 +106,8 @@ def print_wrote(paths: Sequence[Path]) -> None:
         print(f"          {', '.join(path.name for path in paths if (path.suffix == '.png') == pictures)}")
 
 
-def print_prediction(folder: Path, result: SweepResult) -> None:
+def print_prediction(folder: Path, result: SweepResult, class_names: Sequence[str]) -> None:
     """Print the command that predicts, and lines that predict without jaxcls."""
     print(f"\nTo predict labels: jaxcls predict {shlex.quote(str(folder))} FEATURES")
     print("or y for raw features X [N, d], in numpy or JAX; in torch: torchref.load\n")
-    print(record.reload_lines(folder / "best.safetensors", "numpy", result.params))
+    print(record.reload_lines(folder / "best.safetensors", "numpy", result.params, class_names))

@@ -1,4 +1,4 @@
-"""The best linear classifier for your features: 96 values of the L2 penalty, each solved to convergence.
+"""The best linear probe for your features, among 96 values of the L2 penalty.
 
 jaxcls probe --train feats.npz     # splits held out of it
 jaxcls probe --train a.npz --val b.npz --test c.npz
@@ -7,18 +7,17 @@ jaxcls probe --train a.npz --solver adam --lr 1e-3 1e-2
 """
 
 import functools
-import sys
 import time
 import warnings
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
 import tyro
-from sklearn.metrics import balanced_accuracy_score
-from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.metrics import recall_score
+from sklearn.model_selection import StratifiedKFold
 
 from jaxcls import classifier, crossval, data, probe, softmax, sweep, train
 from jaxcls.artifacts import plots, record
@@ -27,7 +26,6 @@ from jaxcls.artifacts.folder import claim
 from jaxcls.cli import console
 from jaxcls.data import Source, Splits
 from jaxcls.grid import Grid
-from jaxcls.numerics import one_line
 from jaxcls.result import SweepResult, best_first
 
 HELD_OUT = 0.15  # of the examples, for each of val and test, where no file is given
@@ -37,7 +35,7 @@ MOST_ROWS = 12  # of the table, on the screen
 
 @dataclass(frozen=True)
 class Config:
-    """The best linear classifier for your features: 96 values of the L2 penalty, each solved to convergence."""
+    """The best linear probe for your features, among 96 values of the L2 penalty."""
 
     train: Path
     """An .npz with features X [N, d] and labels y [N], integers or text; or with ready splits, as sweep.py has them."""
@@ -69,6 +67,7 @@ class Config:
 
 def main(args: list[str], program: str) -> int:
     """Read the command line and run the probe; the exit code."""
+    args = console.without_commas(args)
     return run(tyro.cli(Config, args=args, prog=program, description=console.paragraphs(__doc__)), program)
 
 
@@ -78,7 +77,7 @@ def run(config: Config, program: str) -> int:
     jax.config.update("jax_enable_x64", config.float64)
     source = read(config)
     splits, grid = data.standard(source), hyperparameters(config)
-    out = config.out or Path("runs") / time.strftime("probe-%Y%m%d-%H%M%S")
+    out = config.out or console.run_folder("probe")
     with claim(out):
         announce(config, splits, grid, out)
         result = choose(config, source, splits, grid)
@@ -107,12 +106,13 @@ def read(config: Config) -> Source:
         if is_split(source) and len(given) > 1:
             raise ValueError(f"{files[role]} is split by itself: give it alone, as --train")
         if source.note:
-            print(f"note: {source.note}", file=sys.stderr)
-    source = first if is_split(first) else held_out(config, given)
-    if config.folds:  # val is train again: each fold has its own
-        rows = np.sort(np.concatenate([source.train, source.val]))
-        source = replace(source, train=rows, val=rows)
-    return source
+            console.note(source.note)
+    if not is_split(first):
+        return held_out(config, given)
+    if config.folds:
+        rows = np.sort(np.concatenate([first.train, first.val]))
+        return replace(first, train=rows, val=rows)
+    return first
 
 
 def is_split(source: Source) -> bool:
@@ -122,35 +122,23 @@ def is_split(source: Source) -> bool:
 
 def held_out(config: Config, given: dict[str, Source]) -> Source:
     """These files as one source; splits without a file are held out of train, class by class."""
-    names = {role: classes(source) for role, source in given.items()}
-    number = {name: k for k, name in enumerate(names["train"])}
-    labels = []
+    train = given["train"]
+    number = {name: k for k, name in enumerate(train.class_names)}
     for role, source in given.items():
-        if others := [name for name in names[role] if name not in number]:
+        if others := [name for name in source.class_names if name not in number]:
             path = getattr(config, role)
             raise ValueError(f"{path} has classes that {config.train} has not: {', '.join(others)}")
-        same = names[role] == names["train"][: len(names[role])]
-        labels.append(source.y if same else np.array([number[name] for name in names[role]])[source.y])
-    X, y = np.concatenate([source.X for source in given.values()]), np.concatenate(labels)
+    y = np.concatenate([np.array([number[name] for name in each.class_names])[each.y] for each in given.values()])
     ends = np.cumsum([len(source.y) for source in given.values()])
-    of: dict[str, Any] = dict(zip(given, np.split(np.arange(len(y)), ends[:-1]), strict=True))
-    for role in ("test", "val"):
-        if role in of:
-            continue
-        size = max(round(HELD_OUT * len(given["train"].y)), 1)
-        try:
-            parts = train_test_split(of["train"], test_size=size, stratify=y[of["train"]], random_state=config.seed)
-        except ValueError as error:
-            why = f"{config.train} cannot be split class by class, give --val and --test"
-            raise ValueError(f"{why}: {one_line(error)}") from None
-        of["train"], of[role] = map(np.sort, parts)
-    return replace(given["train"], X=X, y=y, **of, class_names=names["train"])
-
-
-def classes(source: Source) -> tuple[str, ...]:
-    """The names of a file's classes, numbers up to the largest label included."""
-    numbers = range(min(int(source.y.max()), len(source.y)) + 1)  # of more, `Splits` says that they are no classes
-    return max(source.class_names, tuple(map(str, numbers)), key=len)
+    rows = dict(zip(given, np.split(np.arange(len(y)), ends[:-1]), strict=True))
+    missing = [role for role in ("val", "test") if role not in given and (role == "test" or not config.folds)]
+    held, by_class = data.hold_out(train.y, missing, fraction=HELD_OUT, seed=config.seed)
+    if missing and not by_class:
+        console.note(f"{config.train}: too few examples of each class, so {' and '.join(missing)} ignore the classes")
+    rows |= {role: np.sort(each) for role, each in held.items()}
+    rows.setdefault("val", rows["train"])  # folds choose by train alone
+    X = np.concatenate([source.X for source in given.values()])
+    return replace(train, X=X, y=y, train=rows["train"], val=rows["val"], test=rows["test"])
 
 
 def hyperparameters(config: Config) -> Grid:
@@ -162,6 +150,8 @@ def hyperparameters(config: Config) -> Grid:
         if getattr(config, name) != getattr(Config, name):
             flag = f"--{name.replace('_', '-')}"
             raise ValueError(f"{flag} is for minibatches: add --solver sgd, momentum, nesterov, adam or rmsprop")
+    if min(reg) <= 0:
+        raise ValueError(f"--reg must be above 0 for --solver newton, got {min(reg):g}")
     return Grid((), reg, ())
 
 
@@ -181,7 +171,7 @@ def choose(config: Config, source: Source, splits: Splits, grid: Grid) -> SweepR
         return search(splits, grid)
     rows, parts = source.train, StratifiedKFold(config.folds, shuffle=True, random_state=config.seed)
     if (fewest := min(np.unique_counts(source.y[rows]).counts)) < config.folds:
-        print(f"note: a class has {fewest} examples, so some of the folds have none of it", file=sys.stderr)
+        console.note(f"a class has {fewest} examples, so some of the folds have none of it")
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # said above
         folds = data.standard_folds(source, [rows[out] for _, out in parts.split(rows, source.y[rows])])
     return crossval.run(search, grid, folds, splits).result
@@ -227,11 +217,11 @@ def report(config: Config, result: SweepResult, splits: Splits, paths: list[Path
     row = table[result.best]
     assert splits.test
     predicted = np.asarray(softmax.predict(result.params, softmax.append_ones(splits.test.X)))
-    balanced = balanced_accuracy_score(splits.test.y, predicted)
+    balanced = recall_score(splits.test.y, predicted, labels=np.unique(splits.test.y), average="macro")
     by = f"the mean of {config.folds} folds" if config.folds else "val"
     print(f"best      {', '.join(f'{axis} {row[axis]:.4g}' for axis in axes)}: {row['val_accuracy']:.4f} on {by}")
     console.print_edges(result, result.best)
     print(f"test      {result.test_accuracy:.4f}, mean over classes {balanced:.4f}")
     print(f"time      {seconds:.1f} s, of it {result.timings.run_s:.1f} training")
     console.print_wrote(paths)
-    console.print_prediction(paths[0].parent, result)
+    console.print_prediction(paths[0].parent, result, splits.class_names)

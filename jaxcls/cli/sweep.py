@@ -13,7 +13,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -154,7 +154,7 @@ def run(config: Config, saved: Saved | None, program: str) -> int:
     grid = hyperparameters(config)
     loaded_s = time.perf_counter() - started
     name = config.preset if config.data == PRESETS[config.preset].data else Path(config.data).stem
-    out = config.resume or config.out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    out = config.resume or config.out or console.run_folder(name)
     plan = sweep.plan(
         splits,
         grid,
@@ -189,7 +189,7 @@ def run(config: Config, saved: Saved | None, program: str) -> int:
         saver.path.unlink()
     seconds = {"data": loaded_s, "write": time.perf_counter() - written}
     seconds["all"] = sum(seconds.values()) + result.timings.total_s  # what came before it was resumed is in that
-    report(result, paths, seconds)
+    report(result, splits.class_names, paths, seconds)
     return 1 if result.best is None else 0
 
 
@@ -245,7 +245,7 @@ def load(config: Config) -> Splits:
     """Read the data that the command line names, and prepare it."""
     source = read(config)
     if source.note:
-        print(f"note: {source.note}", file=sys.stderr)
+        console.note(source.note)
     return data.PROTOCOLS[config.protocol](source)
 
 
@@ -303,7 +303,7 @@ class Progress:
             self.bar.close()
 
 
-def report(result: SweepResult, paths: list[Path], seconds: dict[str, float]) -> None:
+def report(result: SweepResult, class_names: Sequence[str], paths: list[Path], seconds: dict[str, float]) -> None:
     """Print the table, the best cell, where the time went and what was written."""
     table, best = result.table, result.best
     axes = list(result.grid.axes)
@@ -332,7 +332,7 @@ def report(result: SweepResult, paths: list[Path], seconds: dict[str, float]) ->
     print(f"speed     {result.losses.size / t.run_s:,.0f} cell-steps per second")
     console.print_wrote(paths)
     if best is not None:
-        console.print_prediction(paths[0].parent, result)
+        console.print_prediction(paths[0].parent, result, class_names)
 
 
 def report_stopped(stopped: checkpoint.Stopped, plan: sweep.Plan, resume: str) -> None:
@@ -385,6 +385,7 @@ def megabytes(count: int) -> str:
 
 def parse(args: list[str], program: str) -> tuple[Config, Saved | None]:
     """Read the command line; defaults come from the run to resume, or from the preset."""
+    args = console.without_commas(args)
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--preset", nargs="?", default="digits")
     first.add_argument("--resume", nargs="?", type=Path)
@@ -393,7 +394,13 @@ def parse(args: list[str], program: str) -> tuple[Config, Saved | None]:
         raise ValueError(f"{known.resume} holds a run that is finished: there is nothing to resume")
     saved = checkpoint.read(known.resume / checkpoint.NAME) if known.resume else None
     default = recorded(saved[1]["config"]) if saved else PRESETS.get(known.preset, Config())
-    return tyro.cli(Config, default=default, args=args, prog=program, description=console.paragraphs(__doc__)), saved
+    return tyro.cli(
+        Config,
+        default=default,
+        args=args,
+        prog=program,
+        description=console.paragraphs(__doc__),
+    ), saved
 
 
 def recorded(run: Mapping[str, Any]) -> Config:

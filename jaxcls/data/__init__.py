@@ -5,7 +5,7 @@ from jaxcls.data.cifar10 import load_cifar10
 from jaxcls.data.digits import load_digits
 from jaxcls.data.npz import from_arrays, load_features, load_npz
 from jaxcls.data.protocols import PROTOCOLS, cs231n, eecs498, standard, standard_folds
-from jaxcls.data.source import Source
+from jaxcls.data.source import Source, hold_out
 from jaxcls.data.splits import Folds, Split, Splits, balanced, prepare
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "cs231n",
     "eecs498",
     "from_arrays",
+    "hold_out",
     "load_cifar10",
     "load_digits",
     "load_features",

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxcls import memory
+from jaxcls.data.labels import SHOWN, numbered
 from jaxcls.data.source import Source, hold_out
 from jaxcls.data.splits import check_examples
 from jaxcls.numerics import one_line
@@ -22,8 +23,8 @@ def load_npz(path: str | Path) -> Source:
     """Load features and labels from an ``.npz``: ``X, y``, split here by class, or six arrays of ready splits.
 
     Ready splits are ``X_train, y_train, X_val, y_val, X_test, y_test``.
-    ``X`` is ``[N, d]`` of any real dtype. ``y`` is ``[N]``, integers from 0 or text; text classes are numbered in
-    alphabetical order. Arrays of Python objects are never read.
+    ``X`` is ``[N, d]`` of any real dtype. ``y`` is ``[N]``, integers or text; classes are numbered in sorted order and
+    keep their labels as names. Arrays of Python objects are never read.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -41,10 +42,8 @@ def load_npz(path: str | Path) -> Source:
     path = Path(path)
     arrays = _read(path)
     if "X" in arrays:
-        X, ((y,), names) = arrays["X"], _numbered([arrays["y"]])
-        check_examples(X, y, f"{path}: X", "y")
-        return _source(path.stem, X, y, names, hold_out(y), y, f"{path}: ")
-    labels, names = _numbered([arrays[f"y_{role}"] for role in ROLES])
+        return _split(path.stem, arrays["X"], arrays["y"], f"{path}: ")
+    labels, names, note = numbered([arrays[f"y_{role}"] for role in ROLES])
     pairs = list(zip([arrays[f"X_{role}"] for role in ROLES], labels, strict=True))
     for role, (X, y) in zip(ROLES, pairs, strict=True):
         check_examples(X, y, f"{path}: X_{role}", f"y_{role}")
@@ -52,7 +51,10 @@ def load_npz(path: str | Path) -> Source:
         raise ValueError(f"{path}: X_train, X_val and X_test must be of one width, got {sorted(widths)}")
     X, y = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     ends = np.cumsum([len(X) for X, _ in pairs])
-    return _source(path.stem, X, y, names, np.split(np.arange(len(X)), ends[:-1]), labels[0], f"{path}: ")
+    rows = np.split(np.arange(len(X)), ends[:-1])
+    if names and len(absent := np.setdiff1d(np.arange(len(names)), labels[0])):
+        note = _and(note, f"train has no example of {', '.join(names[k] for k in absent[:SHOWN])}")
+    return _source(path.stem, X, y, names, rows, note, f"{path}: ")
 
 
 def from_arrays(X: NDArray, y: NDArray, *, name: str = "arrays") -> Source:
@@ -60,7 +62,7 @@ def from_arrays(X: NDArray, y: NDArray, *, name: str = "arrays") -> Source:
 
     Args:
       X: features, ``[N, d]``, of any real dtype.
-      y: labels, ``[N]``, integers from 0 or text, as in `load_npz`.
+      y: labels, ``[N]``, integers or text, as in `load_npz`.
       name: name of the data in a run's record.
 
     Raises:
@@ -74,12 +76,12 @@ def from_arrays(X: NDArray, y: NDArray, *, name: str = "arrays") -> Source:
       >>> len(splits.train.y), len(splits.val.y), len(splits.test.y)
       (14, 3, 3)
     """
-    X, y = np.asanyarray(X), np.asanyarray(y)  # keeps a mask, for the check to reject
+    if not hasattr(X, "toarray"):  # the check rejects sparse matrices, and masked arrays
+        X = np.asanyarray(X)
+    y = np.asanyarray(y)
     if y.dtype == object and all(isinstance(label, str) for label in y.flat):  # a column of a data frame
         y = y.astype(str)
-    (y,), names = _numbered([y])
-    check_examples(X, y)
-    return _source(name, X, y, names, hold_out(y), y)
+    return _split(name, X, y)
 
 
 def load_features(path: str | Path) -> NDArray:
@@ -101,7 +103,7 @@ def load_features(path: str | Path) -> NDArray:
     try:
         if path.suffix == ".npy":
             with path.open("rb") as file:
-                X = _array(file)
+                X = _array(file, "X")
         else:
             with zipfile.ZipFile(path) as archive:
                 X = _members(archive, ["X"])["X"]
@@ -113,32 +115,33 @@ def load_features(path: str | Path) -> NDArray:
     return X
 
 
-def _numbered(labels: Sequence[NDArray]) -> tuple[list[NDArray], tuple[str, ...]]:
-    """Text labels as class numbers, with the class names; other labels unchanged, without names."""
-    if any(y.dtype.kind != "U" or y.ndim != 1 for y in labels):
-        return list(labels), ()
-    names = np.unique(np.concatenate(labels))
-    return [np.searchsorted(names, y) for y in labels], tuple(names.tolist())
+def _split(name: str, X: NDArray, y: NDArray, where: str = "") -> Source:
+    """All examples, split by class."""
+    (y,), names, note = numbered([y])
+    check_examples(X, y, f"{where}X", "y")
+    rows, by_class = hold_out(y)
+    if not by_class:
+        note = _and(note, "a class has too few examples, so val and test are drawn without regard to classes")
+    return _source(name, X, y, names, list(rows.values()), note, where)
 
 
 def _source(
     name: str,
     X: NDArray,
     y: NDArray,
-    class_names: tuple[str, ...],
+    names: tuple[str, ...],
     rows: Sequence[NDArray[np.integer]],
-    known: NDArray[np.integer],
-    where: str = "",
+    note: str,
+    where: str,
 ) -> Source:
     train, val, test = rows
-    if class_names:
-        return Source(name, X, y, train, val, test, class_names)
-    # `Splits` rejects labels below 0 or above the known ones: it can name the row and the split.
-    num_classes = int(known.max()) + 1
-    if num_classes > len(y):
-        raise ValueError(f"{where}labels must count the classes from 0, got {num_classes - 1} among {len(y)} examples")
-    note = "" if (y == 0).any() else f"{where}no example has label 0, from which classes count: {num_classes} with that"
-    return Source(name, X, y, train, val, test, tuple(map(str, range(num_classes))), note=note)
+    if not names:  # `Splits` rejects labels below 0: it can name the row and the split
+        names = tuple(map(str, range(min(int(y.max()), len(y)) + 1)))
+    return Source(name, X, y, train, val, test, names, note=f"{where}{note}" if note else "")
+
+
+def _and(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
 
 
 def _read(path: Path) -> dict[str, NDArray]:
@@ -165,15 +168,16 @@ def _members(archive: zipfile.ZipFile, names: Sequence[str]) -> dict[str, NDArra
     arrays = {}
     for name in names:
         with archive.open(f"{name}.npy") as file:
-            arrays[name] = _array(file)
+            arrays[name] = _array(file, name)
     return arrays
 
 
-def _array(file: IO[bytes] | BufferedIOBase) -> NDArray:
+def _array(file: IO[bytes] | BufferedIOBase, name: str) -> NDArray:
     """Read an array like `numpy.load`, but allocate memory only for bytes that the file holds."""
     major, _ = np.lib.format.read_magic(file)
     read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
     shape, fortran_order, dtype = read_header(file)
     if dtype.hasobject:
-        raise ValueError("it holds Python objects")
+        hint = ": save y.astype(str), or y.astype(int) of integers" if name.startswith("y") else ""
+        raise ValueError(f"its {name} holds Python objects{hint}")
     return np.frombuffer(file.read(), dtype).reshape(shape, order="F" if fortran_order else "C")

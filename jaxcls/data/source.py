@@ -1,5 +1,6 @@
 """Raw examples with train/val/test row indices: the output of loaders and the input of protocols."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,38 +33,51 @@ class Source:
 
 
 def hold_out(
-    y: NDArray, *, fraction: float = 0.15, seed: int = 0, by_class: bool = True
-) -> tuple[NDArray[np.integer], ...]:
-    """Split rows into train, val and test: shuffled by ``seed``, a ``fraction`` each for val and test.
+    y: NDArray,
+    roles: Sequence[str] = ("val", "test"),
+    *,
+    fraction: float = 0.15,
+    seed: int = 0,
+    by_class: bool = True,
+) -> tuple[dict[str, NDArray], bool]:
+    """Split rows into train and other roles: shuffled by ``seed``, a ``fraction`` for each role.
 
     The split is stratified by class, with at least one example of each class in train. With too few examples for that,
     or without ``by_class``, it ignores the classes.
 
     Args:
       y: the labels of all examples, ``[N]``, of any dtype.
-      fraction: the share of val, and of test.
+      roles: names of the splits beside train.
+      fraction: the share of each.
       seed: seed of the shuffle.
       by_class: whether to stratify by class.
+
+    Returns:
+      The rows of train and of each role, and whether they are stratified.
 
     Raises:
       ValueError: there are too few examples to put one into each split.
 
     Example:
-      >>> train, val, test = hold_out(np.repeat([0, 1, 2], [99, 99, 2]))
-      >>> [np.bincount(np.repeat([0, 1, 2], [99, 99, 2])[rows]).tolist() for rows in (train, val, test)]
-      [[69, 69, 2], [15, 15], [15, 15]]
+      >>> y = np.repeat([0, 1, 2], [99, 99, 2])
+      >>> rows, by_class = hold_out(y)
+      >>> {role: np.bincount(y[rows[role]]).tolist() for role in rows}
+      {'train': [69, 69, 2], 'val': [15, 15], 'test': [15, 15]}
     """
     num_examples, held = len(y), max(1, round(fraction * len(y)))
-    if num_examples < 2 * held + 1:
-        raise ValueError(f"train, val and test need an example each, got {num_examples} examples in all")
+    num_held = len(roles) * held
+    if num_examples < num_held + 1:
+        splits = " and ".join(["train", *roles]) if len(roles) < 2 else f"train, {' and '.join(roles)}"
+        raise ValueError(f"{splits} need an example each, got {num_examples} examples in all")
     rows = np.random.default_rng(seed).permutation(num_examples)
-    in_turn = np.arange(num_examples)
+    in_turn, by_class = np.arange(num_examples), by_class and num_held > 0
     if by_class:
         classes = np.unique(y, return_inverse=True)[1][rows]
         order = np.argsort(classes, kind="stable")
         spare = order[np.diff(classes[order], prepend=-1) == 0]  # all but the first of each class
-        if len(spare) >= 2 * held:
-            evenly = spare[np.arange(2 * held) * len(spare) // (2 * held)]
-            in_turn = np.concatenate([evenly[::2], evenly[1::2], np.setdiff1d(in_turn, evenly)])
-    val, test, train = np.split(rows[in_turn], [held, 2 * held])
-    return train, val, test
+        if by_class := len(spare) >= num_held:
+            evenly = spare[np.arange(num_held) * len(spare) // num_held]
+            by_role = [evenly[k :: len(roles)] for k in range(len(roles))]
+            in_turn = np.concatenate([*by_role, np.setdiff1d(in_turn, evenly)])
+    *others, train = np.split(rows[in_turn], np.arange(1, len(roles) + 1) * held)
+    return dict(zip(["train", *roles], [train, *others], strict=True)), by_class

@@ -23,6 +23,8 @@ def check_examples(X: NDArray, y: NDArray, X_name: str = "X", y_name: str = "y")
       TypeError: they are not arrays, or masked; the features are not real numbers, or the labels not integers.
     """
     for name, array in ((X_name, X), (y_name, y)):
+        if hasattr(array, "toarray"):
+            raise TypeError(f"{name} must be dense, {name}.toarray() makes it, got {type(array).__name__}")
         if not isinstance(array, np.ndarray | jax.Array) or isinstance(array, np.ma.MaskedArray):
             raise TypeError(f"{name} must be a plain array, got {type(array).__name__}")
     if X.ndim != 2 or y.ndim != 1:

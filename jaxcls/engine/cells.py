@@ -156,6 +156,20 @@ def cell(problem: Problem) -> State:
         ) from None
 
 
+def check_optimizer(problem: Problem) -> None:
+    """Check that the optimizer updates params from their gradient alone.
+
+    Raises:
+      TypeError: it needs more, as `optax.lbfgs` needs the loss.
+    """
+    transformation = problem.optimizer(jnp.zeros((), problem.dtype))
+    state = cell(problem)
+    try:
+        jax.eval_shape(transformation.update, state.params, state.opt_state, state.params)
+    except TypeError as error:
+        raise TypeError(f"optimizer must update from the gradient alone, got one that needs more: {error}") from None
+
+
 def estimate(problem: Problem, *, batch_size: int) -> Memory:
     """Bytes of training: the data; for each cell its state, a gradient, an update and activations.
 

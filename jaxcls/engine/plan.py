@@ -81,7 +81,7 @@ def plan_sweep(
     steps: int,
     batch_size: int = 200,
     classifier: Classifier = LINEAR,
-    optimizer: Optimizer = optax.sgd,
+    optimizer: str | Optimizer = optax.sgd,
     history: bool = False,
     devices: Sequence[jax.Device] | None = None,
     chunk_steps: int = 100,
@@ -96,6 +96,12 @@ def plan_sweep(
       (403128, (1, 2))
     """
     checks.own_mesh("sweep.run")
+    if not isinstance(splits, Splits | Folds):
+        hint = "data.standard(data.from_arrays(X, y))"
+        raise TypeError(f"splits must be prepared data, such as {hint}, got {type(splits).__name__}")
+    if not isinstance(grid, Grid):
+        raise TypeError(f"grid must be a Grid, such as Grid(lr=[0.1, 1.0], reg=[1e-3]), got {type(grid).__name__}")
+    chosen = train.as_optimizer(optimizer)
     checks.default_float(splits.train.X.dtype)
     for name, value in (("steps", steps), ("batch_size", batch_size), ("chunk_steps", chunk_steps)):
         if value < 1:
@@ -109,8 +115,9 @@ def plan_sweep(
     if history and isinstance(splits, Folds):
         raise ValueError("history must be of data that are split once, got folds")
     devices = devices or jax.local_devices()[:1]
-    columns, sizes = _padding(splits, grid, steps, batch_size, classifier, optimizer, devices)
-    problem = functools.partial(cells.problem, splits, classifier=classifier, optimizer=optimizer, alignment=columns)
+    columns, sizes = _padding(splits, grid, steps, batch_size, classifier, chosen, devices)
+    problem = functools.partial(cells.problem, splits, classifier=classifier, optimizer=chosen, alignment=columns)
+    cells.check_optimizer(problem(sizes[0]))
     need = functools.partial(cells.estimate, batch_size=batch_size)
     budget = available() if memory is None else memory
     if grid.hidden:

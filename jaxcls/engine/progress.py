@@ -67,7 +67,7 @@ class Progress:
         save: Callable[[Callable[[], Snapshot]], None] | None = None,
         resume: Snapshot | None = None,
     ) -> None:
-        self.plan, self.callback, self.save = plan, callback, save
+        self.plan, self.data, self.callback, self.save = plan, data, callback, save
         self.fingerprint = functools.cache(functools.partial(_fingerprint, data, plan.batch_size))
         self.begin = initial_snapshot(plan)
         if resume is not None:
@@ -154,6 +154,10 @@ class Progress:
             params=params,
             test_accuracy=test_accuracy,
             timings=self.timings(),
+            classifier=self.plan.groups[0].problem.classifier,
+            mean=self.data.mean,
+            scale=self.data.scale,
+            class_names=self.data.class_names,
         )
 
 

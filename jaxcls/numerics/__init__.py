@@ -3,6 +3,7 @@
 from jaxcls.numerics import checks
 from jaxcls.numerics.checks import one_line
 from jaxcls.numerics.digest import sha256
+from jaxcls.numerics.extras import require
 from jaxcls.numerics.generator import pinned_generator
 from jaxcls.numerics.precision import full_precision, matmul_precision
 from jaxcls.numerics.sharding import varying_alike
@@ -20,6 +21,7 @@ __all__ = [
     "matmul_precision",
     "one_line",
     "pinned_generator",
+    "require",
     "sha256",
     "stacked",
     "varying_alike",

@@ -64,12 +64,12 @@ def stacked(loss_and_grad: LossAndGrad) -> LossAndGrad:
     """
 
     @jax.custom_batching.custom_vmap
-    def one(params: Params, X: Array, y: Array, reg: ArrayLike) -> tuple[Array, Params]:
+    def one(params: Params, X: ArrayLike, y: ArrayLike, reg: ArrayLike) -> tuple[Array, Params]:
         return loss_and_grad(params, X, y, reg)
 
     @one.def_vmap
     def many(
-        size: int, is_mapped: PyTree, params: Params, X: Array, y: Array, reg: ArrayLike
+        size: int, is_mapped: PyTree, params: Params, X: ArrayLike, y: ArrayLike, reg: ArrayLike
     ) -> tuple[tuple[Array, Params], PyTree]:
         *of_params, of_X, of_y, of_reg = jax.tree.leaves(is_mapped)
         if all(of_params) and of_reg and not of_X and not of_y:

@@ -12,7 +12,7 @@ Params: TypeAlias = PyTree  # an array, or a NamedTuple of arrays
 class Logits(Protocol):
     """Logits of N examples."""
 
-    def __call__(self, params: Params, X: Array, /) -> Float[Array, "N C"]:
+    def __call__(self, params: Params, X: ArrayLike, /) -> Float[Array, "N C"]:
         """The logits, ``[N, C]``."""
 
 
@@ -20,7 +20,7 @@ class Logits(Protocol):
 class Loss(Protocol):
     """Mean loss, penalty included."""
 
-    def __call__(self, params: Params, X: Array, y: Array, reg: ArrayLike, /) -> Float[Array, ""]:
+    def __call__(self, params: Params, X: ArrayLike, y: ArrayLike, reg: ArrayLike, /) -> Float[Array, ""]:
         """The loss."""
 
 
@@ -28,5 +28,7 @@ class Loss(Protocol):
 class LossAndGrad(Protocol):
     """Mean loss, penalty included, and its gradient with respect to the params."""
 
-    def __call__(self, params: Params, X: Array, y: Array, reg: ArrayLike, /) -> tuple[Float[Array, ""], Params]:
+    def __call__(
+        self, params: Params, X: ArrayLike, y: ArrayLike, reg: ArrayLike, /
+    ) -> tuple[Float[Array, ""], Params]:
         """The loss, and the gradient as a tree like the params."""
