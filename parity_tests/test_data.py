@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -107,12 +108,11 @@ def test_a_folder_without_cifar10_says_what_was_expected(tmp_path: Path) -> None
         data.load_cifar10(tmp_path)
 
 
-@pytest.fixture
-def mirror(tmp_path: Path) -> Iterator[tuple[str, str]]:
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """A local mirror: its URL, and the checksum of the archive it has."""
-    served = tmp_path / "served"
-    served.mkdir()
-    with tarfile.open(served / "cifar-10-python.tar.gz", "w:gz", compresslevel=1) as archive:
+    served = tmp_path_factory.mktemp("served")
+    with tarfile.open(served / "cifar-10-python.tar.gz", "w:gz", compresslevel=0) as archive:
         for name in PYTHON_BATCHES:
             member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
             member.size = len(files()[name])
@@ -147,6 +147,7 @@ def test_two_processes_may_fill_one_cache(mirror: tuple[str, str], tmp_path: Pat
     both = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(2)]
     path, sizes = tmp_path / "cache" / "cifar-10-python.tar.gz", set()
     while any(process.poll() is None for process in both):
+        time.sleep(0.001)
         sizes |= {path.stat().st_size} if path.exists() else set()
     assert [process.returncode for process in both] == [0, 0]
     assert sizes <= {path.stat().st_size}  # never there in part
