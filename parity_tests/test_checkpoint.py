@@ -124,8 +124,13 @@ def test_saving_takes_a_small_part_of_the_time(tmp_path: Path, saved: Path) -> N
     assert 1 <= len(taken) <= 1 / (0.004 * checkpoint.SHARE)
 
 
+# The program, but that it saves after every chunk: a run need not be long to be seen at its middle.
+SAVING = "import runpy, sys; from jaxcls.artifacts import checkpoint; checkpoint.SHARE = 0; sys.argv[:1] = []; "
+SAVING += "runpy.run_path(sys.argv[0], run_name='__main__')"
+
+
 def sweeping(*args: object, cwd: Path, before: Sequence[str] = ()) -> subprocess.Popen:
-    command = [*before, sys.executable, str(PROGRAM), *map(str, args)]
+    command = [*before, sys.executable, "-c", SAVING, str(PROGRAM), *map(str, args)]
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
