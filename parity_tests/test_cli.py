@@ -94,19 +94,9 @@ def test_nets_of_several_sizes_with_decay(tmp_path: Path) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
-def test_the_same_command_writes_the_same_bytes(tmp_path: Path) -> None:
-    """In another process, without JAX's compilation cache."""
-    options = ["--lr", 0.1, 1, "--steps", 150]
-    done = run_alone(*options, "--out", "alone", cwd=tmp_path, JAX_ENABLE_COMPILATION_CACHE="0")
-    assert done.returncode == 0, done.stderr
-    assert run(*options, "--out", "here", cwd=tmp_path).returncode == 0
-    for name in ("results.csv", "best.safetensors"):
-        assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
-
-
-@pytest.mark.slow
+@pytest.mark.slow  # that a run has the bytes of another process's, test_checkpoint.py tests by default
 @pytest.mark.parametrize("model", ["linear", "two-layer"])
-def test_the_same_command_writes_the_same_bytes_whatever_the_cache(model: str, tmp_path: Path) -> None:
+def test_the_same_command_writes_the_same_bytes(model: str, tmp_path: Path) -> None:
     """In another process, without JAX's compilation cache, and with a cold and a warm one."""
     none, cache = {"JAX_ENABLE_COMPILATION_CACHE": "0"}, {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
     written = []

@@ -270,7 +270,7 @@ ROLES = ("train", "val", "test")
 
 def test_the_command_does_the_whole_job(files: Path, source: Source) -> None:
     given = ["--train", "train.npz", "--val", "val.npz", "--test", "test.npz"]
-    done = run_alone(*given, "--out", "run", cwd=files)
+    done = run(*given, "--out", "run", cwd=files)
     assert done.returncode == 0, done.stderr
     names = {"results.csv", "run.json", "best.safetensors", "path.png", "weights.png", "report.html"}
     assert {path.name for path in (files / "run").iterdir()} == names
@@ -318,7 +318,8 @@ def test_folds_class_weights_and_splits_of_its_own(solver: str, files: Path) -> 
 
 
 def test_after_folds_the_best_cell_is_saved_as_it_was_trained(files: Path, source: Source) -> None:
-    done = run("--train", "train.npz", "--test", "test.npz", "--folds", 3, "--out", "run", cwd=files)
+    options = ["--folds", 3, "--reg", 0.1, 0.01, 0.001]
+    done = run("--train", "train.npz", "--test", "test.npz", *options, "--out", "run", cwd=files)
     assert done.returncode == 0, done.stderr
     found = record.read(files / "run")
     np.testing.assert_allclose(found.best["mean"], source.X[source.train].mean(axis=0), rtol=1e-4, atol=1e-5)
@@ -364,7 +365,7 @@ def test_a_mistake_ends_in_one_line_and_exit_code_2(mistake: str, files: Path, s
     np.savez(files / "narrow", X=source.X[:, 1:], y=source.y)
     np.savez(files / "lonely", X=source.X[:20], y=np.append(np.zeros(19, int), 1))
     args, sentence = MISTAKES[mistake]
-    done = run(*args, cwd=files)
+    done = (run_alone if mistake == "no file" else run)(*args, cwd=files)
     assert done.returncode == 2
     assert done.stderr.startswith(sentence)
     assert done.stderr.count("\n") == 1
