@@ -5,8 +5,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-# LLVM's first level compiles in two thirds of the time. XLA's own passes are the same; and XLA_FLAGS from outside, be
-# it empty, stays as it is: so .ci/full tests what users run.
+# LLVM's first level compiles in two thirds of the time. XLA's own passes are the same. XLA_FLAGS from outside, be it
+# empty, stays as it is: so .ci/full tests what users run.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 import jax
@@ -23,8 +23,8 @@ with install_import_hook("jaxcls", "beartype.beartype"):
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # What one test has compiled, none need compile again, in whichever worker: that is most of the time. The first process
-# makes the folder, and it goes with that one. Processes that tests start have another, a worker each: they write in
-# JAX's own way, in several pieces.
+# makes the folder, and it goes with that one; a folder that JAXCLS_TESTS_CACHE names stays, for the next run. Processes
+# that tests start have another, a worker each: they write in JAX's own way, in several pieces.
 CACHE = tempfile.TemporaryDirectory(prefix="jaxcls-tests-")
 SHARED = os.environ.setdefault("JAXCLS_TESTS_CACHE", CACHE.name)
 OF_PROCESSES = Path(CACHE.name) / "of-processes"

@@ -5,6 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from parity_tests.campaigns import damage
+from parity_tests.support.cases import slow
 
 edits = st.lists(
     st.tuples(
@@ -18,12 +19,27 @@ edits = st.lists(
 )
 
 
-@pytest.mark.parametrize("name", damage.KINDS)
-@settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(edits)
-def test_a_damaged_file_is_read_right_or_refused(name: str, edits: list[damage.Edit]) -> None:
+def is_read_right_or_refused(name: str, edits: list[damage.Edit]) -> None:
     kind = damage.kinds()[name]
     damage.outcome(kind, damage.damaged(kind.whole, edits))
+
+
+LARGE = [name for name in damage.KINDS if name.startswith("cifar-10")]  # of 30 MB each
+SETTINGS = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
+
+
+@pytest.mark.parametrize("name", [name for name in damage.KINDS if name not in LARGE] + slow(*LARGE))
+@settings(max_examples=50, **SETTINGS)
+@given(edits)
+def test_a_damaged_file_is_read_right_or_refused(name: str, edits: list[damage.Edit]) -> None:
+    is_read_right_or_refused(name, edits)
+
+
+@pytest.mark.parametrize("name", LARGE)
+@settings(max_examples=10, **SETTINGS)
+@given(edits)
+def test_a_large_damaged_file_is_read_right_or_refused(name: str, edits: list[damage.Edit]) -> None:
+    is_read_right_or_refused(name, edits)
 
 
 @pytest.mark.parametrize("name", damage.KINDS)
@@ -34,8 +50,15 @@ def test_a_whole_file_is_read_right(name: str) -> None:
 
 @pytest.mark.parametrize("name", damage.HOSTILE)
 def test_a_hostile_file_is_refused(name: str) -> None:
-    for what, raw in damage.HOSTILE[name]().items():
+    made = damage.hostile_pickles(1_000_000) if name == LARGE[0] else damage.HOSTILE[name]()
+    for what, raw in made.items():
         assert damage.outcome(damage.kinds()[name], raw) == "refused", what
+
+
+@pytest.mark.slow
+def test_a_hostile_pickle_as_long_as_a_batch_is_refused() -> None:
+    for what, raw in damage.hostile_pickles().items():
+        assert damage.outcome(damage.kinds()[LARGE[0]], raw) == "refused", what
 
 
 def test_the_hook_sees_what_no_reader_may_do(tmp_path) -> None:

@@ -28,13 +28,11 @@ def train(out: Path, model: str, devices: int, processes: int) -> dict[str, np.n
 
 SLOW = [
     pytest.param(*case, id=f"{case[0]} devices, {case[1]} processes, {case[2]}", marks=pytest.mark.slow)
-    for case in ((8, 1, "linear"), (8, 1, "net"), (2, 2, "linear"), (2, 2, "net"))
+    for case in ((2, 1, "linear"), (8, 1, "linear"), (8, 1, "net"), (2, 2, "linear"), (2, 2, "net"))
 ]
 
 
-@pytest.mark.parametrize(
-    ("devices", "processes", "model"), [pytest.param(2, 1, "linear", id="2 devices, linear"), *SLOW]
-)
+@pytest.mark.parametrize(("devices", "processes", "model"), [*SLOW])
 def test_split_over_devices_it_is_what_one_device_gives(
     devices: int, processes: int, model: str, tmp_path: Path
 ) -> None:
@@ -53,6 +51,6 @@ def test_split_over_devices_it_is_what_one_device_gives(
 
 @pytest.mark.parametrize("devices", [2, *slow(8)])
 def test_gradients_of_sharded_examples_are_those_of_a_plain_formula(devices: int) -> None:
-    program = str(PROGRAM.with_name("sharded.py"))
-    done = subprocess.run([sys.executable, program, str(devices)], capture_output=True, text=True, check=False)
+    command = [sys.executable, str(PROGRAM.with_name("sharded.py")), str(devices), *["eager"] * (devices > 2)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

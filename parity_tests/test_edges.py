@@ -18,6 +18,7 @@ import torch
 import jaxcls
 from jaxcls import losses, two_layer
 from jaxcls.classifier import two_layer_net
+from parity_tests.support.cases import slow
 
 RNG = np.random.default_rng(0)
 N, D, H, C = 5, 4, 3, 6
@@ -234,7 +235,10 @@ def test_a_label_too_wide_for_32_bits_is_out_of_range(label: int, kind_of_array:
     assert np.isnan(loss)
 
 
-@pytest.mark.parametrize("edge", NUMBERS)
+OTHER_SHAPES = ["two classes", "ten thousand classes", "one example", "one feature"]  # compiled anew for each
+
+
+@pytest.mark.parametrize("edge", [name for name in NUMBERS if name not in OTHER_SHAPES] + slow(*OTHER_SHAPES))
 def test_values_near_overflow_and_underflow_are_right(edge: str) -> None:
     for name in CHECKED:
         if edge == "denormal features" and name.endswith("predict"):
@@ -255,7 +259,7 @@ def test_values_near_overflow_and_underflow_are_right(edge: str) -> None:
             np.testing.assert_allclose(ours, exact, rtol=1e-4, atol=1e-5 * size + 1e-37, err_msg=name)
 
 
-@pytest.mark.parametrize("half", [jnp.float16, jnp.bfloat16])
+@pytest.mark.parametrize("half", [jnp.bfloat16, *slow(jnp.float16)])
 def test_half_precision_is_right_to_its_own_precision(half: Any) -> None:
     to_half = lambda a: a if np.asarray(a).dtype.kind == "i" else jnp.asarray(a, half)  # noqa: E731
     for name in CHECKED:

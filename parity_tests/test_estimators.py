@@ -169,7 +169,7 @@ def test_a_net_is_the_cell_of_a_sweep(iris: tuple) -> None:
         np.testing.assert_allclose(ours, theirs, atol=1e-10)
 
 
-@pytest.mark.parametrize("estimator", of(ALL, "SoftmaxClassifier", "TwoLayerClassifierCV"))
+@pytest.mark.parametrize("estimator", of(ALL, "SoftmaxClassifierCV"))
 def test_in_a_pipeline_cross_validated_cloned_and_pickled(iris: tuple, estimator: BaseEstimator) -> None:
     X, y = iris[0], np.array(["setosa", "versicolor", "virginica"])[iris[1]]
     estimator = clone(estimator)
@@ -185,7 +185,7 @@ def test_in_a_pipeline_cross_validated_cloned_and_pickled(iris: tuple, estimator
     assert clone(estimator).get_params() == estimator.get_params()
 
 
-@pytest.mark.parametrize("estimator", [SoftmaxClassifier(), SoftmaxClassifierCV(REG)])
+@pytest.mark.parametrize("estimator", [SoftmaxClassifier(), *slow(SoftmaxClassifierCV(REG))])
 def test_balanced_is_the_weights_that_balance(iris: tuple, estimator: BaseEstimator) -> None:
     X, y = (array[iris[1] < 2][:80] for array in iris)
     rows = np.append(np.flatnonzero(y == 0)[:10], np.flatnonzero(y == 1))

@@ -122,6 +122,7 @@ def test_neither_order_nor_blocks_of_regularisation_values_matter(examples: tupl
     np.testing.assert_array_equal(backwards.W[..., ::-1], whole.W)
 
 
+@pytest.mark.parametrize("dtype", ["float32", *slow("float64")], indirect=True)
 def test_more_features_than_examples_separable_and_constant_features(dtype: np.dtype) -> None:
     rng = np.random.default_rng(3)
     X = np.append(rng.standard_normal((30, 50)), np.zeros((30, 2)), axis=1)
@@ -248,10 +249,11 @@ def test_a_value_that_is_called_converged_is(problem: str, dtype: np.dtype) -> N
 def test_what_float32_cannot_hold_is_not_called_converged() -> None:
     """Weights near 1, against features near 1e5, cannot say a logit to better than 1/200."""
     X, y = HARD["far from 0"]
-    found = newton.path((X + 1e5).astype(np.float32), y, [1e-3])
+    reg = np.full(6, 1e-3)  # as many as above, compiled once
+    found = newton.path((X + 1e5).astype(np.float32), y, reg)
     assert not found.converged[0]
     with jax.enable_x64(True):
-        assert newton.path((X + 1e5).astype(np.float32), y, [1e-3]).converged[0]
+        assert newton.path((X + 1e5).astype(np.float32), y, reg).converged[0]
 
 
 @pytest.mark.slow

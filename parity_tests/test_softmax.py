@@ -16,6 +16,7 @@ from parity_tests.support.battery import (
     DIFFERENCES,
     ODD,
     SHAPE_CASES,
+    SHAPES,
     TOLERANCE,
     Case,
     Model,
@@ -60,6 +61,11 @@ def weights(rng: np.random.Generator, num_features: int, num_classes: int, dtype
 @pytest.mark.parametrize("shape", SHAPE_CASES)
 def test_every_way_agrees_with_every_oracle(shape: tuple[int, int, int], reg: float, dtype: np.dtype) -> None:
     check(SOFTMAX, random_case(weights, shape, reg, dtype), TOLERANCE[dtype.name], eager=max(shape) < 10)
+
+
+def test_every_way_agrees_with_every_oracle_on_one_example() -> None:
+    case = random_case(weights, SHAPES["one example, two classes"], 0.3, np.dtype("float32"))
+    check(SOFTMAX, case, TOLERANCE["float32"])
 
 
 @pytest.mark.usefixtures("float64")

@@ -14,6 +14,7 @@ from jaxcls import softmax, train, two_layer
 from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Splits
 from jaxcls.train import Hyper, State
+from parity_tests.support.cases import slow
 
 STEPS = 200
 TRAJECTORY = {"float32": 1e-4, "float64": 1e-10}  # rounding grows from step to step
@@ -175,12 +176,12 @@ def test_a_diverged_model_takes_no_more_steps(digits: Splits) -> None:
     np.testing.assert_array_equal(after.params, state.params)
 
 
-def test_evaluate_counts_every_example_once(digits: Splits) -> None:
+@pytest.mark.parametrize("batch_size", [1000, *slow(1257, 250, 1, 5000)])
+def test_evaluate_counts_every_example_once(batch_size: int, digits: Splits) -> None:
     W = jax.random.normal(jax.random.key(0), (64, 10))
     X, y = jnp.asarray(digits.train.X), jnp.asarray(digits.train.y)
     expected = train.score(linear(), W, jnp.float32(0.1), X, y)
-    for batch_size in (1257, 1000, 250, 1, 5000):
-        score = functools.partial(train.score, linear(), W, jnp.float32(0.1))
-        found = train.evaluate(score, X, y, batch_size=batch_size)
-        assert found.num_correct == expected.num_correct
-        np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-5)
+    score = functools.partial(train.score, linear(), W, jnp.float32(0.1))
+    found = train.evaluate(score, X, y, batch_size=batch_size)
+    assert found.num_correct == expected.num_correct
+    np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-5)

@@ -97,7 +97,7 @@ def outcome(kind: Kind, raw: bytes) -> str:
       AssertionError: it is neither.
     """
     kind.path.write_bytes(raw)
-    start = time.perf_counter()
+    start = time.process_time()  # others may use the machine
     try:
         with watched() as events:
             found = kind.read(kind.path)
@@ -111,7 +111,7 @@ def outcome(kind: Kind, raw: bytes) -> str:
     finally:
         kind.path.write_bytes(kind.whole)
     assert not events, f"it did {events}"
-    assert time.perf_counter() - start < SECONDS, f"it took {SECONDS} s"
+    assert time.process_time() - start < SECONDS, f"it took {SECONDS} s"
     return what
 
 
@@ -248,8 +248,8 @@ def hostile() -> Iterator[tuple[str, str, bytes]]:
         yield from ((name, what, raw) for what, raw in made().items())
 
 
-def hostile_pickles() -> dict[str, bytes]:
-    """Pickles that are no batch of CIFAR-10, though Python would load them."""
+def hostile_pickles(marks: int = 30_000_000) -> dict[str, bytes]:
+    """Pickles that are no batch of CIFAR-10, though Python would load them; some are as long as a batch."""
     return {
         "a call": pickle.dumps({b"data": Call(), b"labels": [0]}, 2),
         "a call, protocol 5": pickle.dumps({b"data": Call(), b"labels": [0]}, 5),
@@ -259,8 +259,8 @@ def hostile_pickles() -> dict[str, bytes]:
         "deep nesting": b"\x80\x02" + b"(" * 1_000_000 + b"t" * 1_000_000 + b".",
         "a long that is too long": b"\x80\x02\x8b\xff\xff\xff\x7f.",
         "bytes that are not there": b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b".",
-        "marks without end": b"\x80\x02" + b"(" * 30_000_000,
-        "marks in a frame": b"\x80\x04\x95" + (30_000_000).to_bytes(8, "little") + b"(" * 30_000_000,
+        "marks without end": b"\x80\x02" + b"(" * marks,
+        "marks in a frame": b"\x80\x04\x95" + marks.to_bytes(8, "little") + b"(" * marks,
         "a frame that is not there": b"\x80\x04\x95" + (2**62).to_bytes(8, "little") + b".",
         "a memo far away": b"\x80\x02}r\xff\xff\xff\x07.",
         "objects": pickle.dumps({b"data": np.array([print] * 3), b"labels": [0]}, 2),

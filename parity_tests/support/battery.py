@@ -151,7 +151,7 @@ SHAPES = {  # N, D, C
     "digits": (50, 65, 10),
 }
 # As parameters. For each shape some ten programs are compiled anew.
-SHAPE_CASES = named(SHAPES, "one example, two classes", "odd sizes")
+SHAPE_CASES = named(SHAPES, "odd sizes")
 ODD = SHAPES["odd sizes"]  # for other tests, which need not compile theirs
 
 

@@ -1,4 +1,4 @@
-"""Gradients of the losses where the examples are sharded over CPU devices: ``sharded.py DEVICES``.
+"""Gradients of the losses where the examples are sharded over CPU devices: ``sharded.py DEVICES [eager]``.
 
 Each is held to that of a plain formula on one device: inside `jax.shard_map`, with its defaults, and under a mesh
 whose axes are explicit.
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 
-def main(devices: int) -> None:
-    """Check all; raises where one is not right."""
+def main(devices: int, eager: bool) -> None:
+    """Check all, jitted, and eagerly too if asked to; raises where one is not right."""
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
     import jax
     import jax.numpy as jnp
@@ -59,7 +59,7 @@ def main(devices: int) -> None:
             mesh = jax.make_mesh((devices,), ("examples",), axis_types=(AxisType.Explicit,))
             with jax.set_mesh(mesh):
                 placed = [jax.device_put(a, NamedSharding(mesh, at)) for a, at in zip(problem, where, strict=True)]
-                for compiled in (False, True):
+                for compiled in {True, not eager}:
                     grad = jax.grad(ours, argument)
                     found = (jax.jit(grad) if compiled else grad)(*placed)
                     check(f"{name}, argument {argument}, explicit, jit {compiled}", found, expected)
@@ -74,4 +74,4 @@ def check(name: str, found: Any, expected: Any) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), "eager" in sys.argv)
