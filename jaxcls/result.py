@@ -137,7 +137,7 @@ class SweepResult:
         ]
         return np.asarray(jax.nn.softmax(np.concatenate(logits), axis=1))
 
-    def predict(self, X: NDArray) -> NDArray[np.str_]:
+    def predict(self, X: NDArray) -> NDArray:
         """Label by the best cell, ``[N]``, for raw features ``[N, d]``; raises what `predict_proba` does."""
         return np.array(self.class_names)[self.predict_proba(X).argmax(axis=1)]
 

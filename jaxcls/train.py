@@ -46,7 +46,7 @@ def as_optimizer(optimizer: str | Optimizer) -> Optimizer:
       >>> as_optimizer(optax.adam(1e-3))
       Traceback (most recent call last):
       ...
-      TypeError: optimizer must be a function of lr, such as lambda lr: optax.adam(lr), got one that has its lr
+      TypeError: optimizer must be a function of lr, such as lambda lr: optax.adam(lr), got one with a fixed lr
     """
     if isinstance(optimizer, str):
         if optimizer not in OPTIMIZERS:
@@ -54,7 +54,7 @@ def as_optimizer(optimizer: str | Optimizer) -> Optimizer:
         return OPTIMIZERS[optimizer]
     if not callable(optimizer):
         made = hasattr(optimizer, "update")
-        got = "one that has its lr" if made else type(optimizer).__name__
+        got = "one with a fixed lr" if made else type(optimizer).__name__
         raise TypeError(f"optimizer must be a function of lr, such as lambda lr: optax.adam(lr), got {got}")
     return optimizer
 

@@ -34,7 +34,7 @@ def run_alone(*args: object, cwd: Path, **environment: str) -> subprocess.Comple
 def test_default_run_does_the_whole_job(tmp_path: Path) -> None:
     done = run_alone(cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "cell-steps" not in done.stderr  # no bar where nobody watches
+    assert "cell-steps" not in done.stderr  # no bar, since stderr is not a terminal
     (folder,) = (tmp_path / "runs").iterdir()
     assert {path.name for path in folder.iterdir()} == {
         "results.csv",

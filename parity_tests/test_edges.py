@@ -235,7 +235,7 @@ def test_a_label_too_wide_for_32_bits_is_out_of_range(label: int, kind_of_array:
     assert np.isnan(loss)
 
 
-OTHER_SHAPES = ["two classes", "ten thousand classes", "one example", "one feature"]  # compiled anew for each
+OTHER_SHAPES = ["two classes", "ten thousand classes", "one example", "one feature"]  # compiled for each
 
 
 @pytest.mark.parametrize("edge", [name for name in NUMBERS if name not in OTHER_SHAPES] + slow(*OTHER_SHAPES))

@@ -48,7 +48,7 @@ def iris() -> tuple[np.ndarray, np.ndarray]:
     return X[rows], y[rows]
 
 
-# Each of these fits data of another shape, for which all is compiled anew. The others fit 20 examples of 3 features,
+# Each of these fits data of another shape, which compiles everything again. The others fit 20 examples of 3 features,
 # or nothing.
 OTHER_SHAPES = {
     *("class_weight_classifiers", "classifier_data_not_an_array", "classifiers_classes", "classifiers_predictions"),
@@ -68,7 +68,7 @@ KEPT = {  # of those, what the default suite has
 
 
 def checks() -> Iterator[Any]:
-    """Those of scikit-learn, for each estimator."""
+    """The checks of scikit-learn, for each estimator."""
     for estimator in ALL:
         for _, check in estimator_checks_generator(estimator):
             name, of = check.func.__name__.removeprefix("check_"), type(estimator).__name__

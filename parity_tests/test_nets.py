@@ -33,7 +33,7 @@ OPTIMIZERS = {
     "adamw": lambda lr: optax.adamw(0.03 * lr, weight_decay=0.1),
     "rmsprop": lambda lr: optax.rmsprop(0.01 * lr),
 }
-each_optimizer = pytest.mark.parametrize(  # all is compiled anew for each; Adam has the largest state
+each_optimizer = pytest.mark.parametrize(  # all is compiled for each; Adam has the largest state
     "optimizer",
     named(OPTIMIZERS, "adam"),
 )

@@ -36,7 +36,7 @@ def sklearn(X: np.ndarray, y: np.ndarray, reg: float, weights: np.ndarray | None
 
 
 def objective(X: np.ndarray, y: np.ndarray, reg: float, W: jax.Array, weights: np.ndarray, free: int) -> jax.Array:
-    """Written anew, without any rule of ours."""
+    """A plain formula, independent of the implementation."""
     log_p = jax.nn.log_softmax(np.append(X, np.ones((len(X), 1)), axis=1) @ W)
     data_loss = -jnp.sum(weights / weights.sum() * log_p[np.arange(len(X)), y])
     return data_loss + reg * jnp.sum(W[: len(W) - free] ** 2)

@@ -1,6 +1,6 @@
 """The notebook: its two files hold the same cells, its claims hold, and its outputs are of one whole run.
 
-`python parity_tests/test_notebook.py` writes examples/derivation.ipynb anew: the cells of derivation.py, executed.
+`python parity_tests/test_notebook.py` writes examples/derivation.ipynb: the cells of derivation.py, executed.
 """
 
 from pathlib import Path

@@ -193,7 +193,7 @@ def test_folds_on_one_axis_are_what_each_is_alone(
 
 
 def test_examples_that_are_held_out_are_never_drawn(folds: Folds) -> None:
-    """Those of one fold are huge: its own cells are what they would be, and all others diverge."""
+    """Features of one fold are huge: its own cells are as without them, and all others diverge."""
     spoilt = np.repeat([False, True, False], folds.parts)
     without = functools.partial(sweep.run, grid=Grid(lr=[0.1], reg=[0.0], fold=[0, 1, 2]), steps=30)
     X = np.where(spoilt[:, None], np.float32(1e38), folds.train.X)

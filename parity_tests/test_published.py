@@ -30,7 +30,7 @@ def mean_absolute(table: np.ndarray) -> tuple[float, float]:
 
 
 def test_the_hundred_cells_of_cs231n(cifar10_dir: str | None, tmp_path: Path) -> None:
-    """One seed moves the whole table, as all its cells see the same minibatches; the published one drew anew for each.
+    """One seed moves the whole table, as all its cells see the same minibatches; the published table drew for each.
 
     So the preset's own seed, 2, comes near, and the mean over seeds no less.
     """

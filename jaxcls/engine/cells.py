@@ -167,7 +167,7 @@ def check_optimizer(problem: Problem) -> None:
     try:
         jax.eval_shape(transformation.update, state.params, state.opt_state, state.params)
     except TypeError as error:
-        raise TypeError(f"optimizer must update from the gradient alone, got one that needs more: {error}") from None
+        raise TypeError(f"optimizer must update from the gradient alone: {error}") from None
 
 
 def estimate(problem: Problem, *, batch_size: int) -> Memory:

@@ -1,10 +1,10 @@
-"""Kill a sweep again and again, resume it each time, and compare with one that was left alone.
+"""Kill a sweep again and again, resume it each time, and compare with an uninterrupted run.
 
 python -m parity_tests.campaigns.kills               # 30 kills
 python -m parity_tests.campaigns.kills --kills 3
 
 Half of the kills come at random moments; the others wait until a checkpoint is being written. A run that comes to
-its end is begun anew.
+its end is started again.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def main(kills: int, seed: int) -> int:
 
 
 def sweep(*args: object) -> subprocess.Popen:
-    """Begin a sweep, or go on with one."""
+    """Start a sweep, or resume one."""
     return subprocess.Popen([sys.executable, str(PROGRAM), *map(str, args)], stdout=subprocess.DEVNULL)
 
 

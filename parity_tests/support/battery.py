@@ -28,7 +28,7 @@ class Model:
     loss: Callable[..., Any]  # jaxcls: (params, X, y, reg)
     loss_and_grad: Callable[..., Any]
     loss_and_grad_naive: Callable[..., Any]
-    plain: Callable[..., Any]  # JAX, written anew without any rule of ours
+    plain: Callable[..., Any]  # a plain formula in JAX, independent of the implementation
     optax: Callable[..., Any]  # JAX, with optax's cross-entropy
     torch: Callable[..., Any]  # torch, with torch's cross-entropy: autograd differentiates it
     torchref: dict[str, Callable[..., Any]]  # torchref's loss functions, hand-derived
@@ -114,7 +114,7 @@ def check(
       against: answers to compare with instead of the oracles'.
       quantities: which to compare.
       floor: the least magnitude to measure by, where the exact answer is a cancellation to 0.
-      eager: also the ways that are not jitted, for which JAX compiles each operation anew for each shape.
+      eager: also the ways that are not jitted, for which JAX compiles each operation for each shape.
     """
     theirs = against or {name: oracle(case) for name, oracle in oracles(model).items()}
     for way, values in ways(model).items():
@@ -150,7 +150,7 @@ SHAPES = {  # N, D, C
     "many classes": (20, 6, 113),
     "digits": (50, 65, 10),
 }
-# As parameters. For each shape some ten programs are compiled anew.
+# As parameters. For each shape some ten programs are compiled.
 SHAPE_CASES = named(SHAPES, "odd sizes")
 ODD = SHAPES["odd sizes"]  # for other tests, which need not compile theirs
 

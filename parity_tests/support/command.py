@@ -1,4 +1,4 @@
-"""Programs of the project run in this process, which saves starting Python, importing JAX and compiling anew."""
+"""Programs of the project run in this process, which saves starting Python, importing JAX and compiling again."""
 
 import contextlib
 import io
