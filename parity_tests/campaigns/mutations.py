@@ -2,7 +2,7 @@
 
 python -m parity_tests.campaigns.mutations                  # all of them, an hour or so
 python -m parity_tests.campaigns.mutations --only softmax   # those of one file
-python -m parity_tests.campaigns.mutations --jobs 2
+python -m parity_tests.campaigns.mutations --likely         # the likeliest files of tests alone
 
 Each is made in a copy of the repository, where pytest runs the likeliest files, and then all, up to the first failure.
 What one copy has compiled, the next need not. A survivor that is not known is a gap in the tests.
@@ -147,12 +147,12 @@ LIKELY = {
 KNOWN: dict[tuple[str, str], str] = {}  # survivors, by their new text, and why they may
 
 
-def main(only: str, jobs: int) -> int:
+def main(only: str, jobs: int, likely: bool) -> int:
     """Print a table; 1 if a mutation survives that is not known to, else 0."""
     chosen = [mutation for mutation in MUTATIONS if only in mutation.file]
     with tempfile.TemporaryDirectory() as place, concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         cache = Path(os.environ.get("JAXCLS_TESTS_CACHE", place))
-        found = pool.map(functools.partial(caught_by, Path(place), cache), chosen)
+        found = pool.map(functools.partial(caught_by, Path(place), cache, likely), chosen)
         gaps = sum(report(mutation, *outcome) for mutation, outcome in zip(chosen, found, strict=True))
     print(f"{len(chosen)} mutations, {gaps} of them in a gap")
     return int(gaps > 0)
@@ -166,7 +166,7 @@ def report(mutation: Mutation, test: str | None, seconds: float) -> bool:
     return not (test or known)
 
 
-def caught_by(place: Path, cache: Path, mutation: Mutation) -> tuple[str | None, float]:
+def caught_by(place: Path, cache: Path, likely_alone: bool, mutation: Mutation) -> tuple[str | None, float]:
     """The first test that fails, None if none does; and the seconds that took."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=place) as folder:
@@ -176,7 +176,9 @@ def caught_by(place: Path, cache: Path, mutation: Mutation) -> tuple[str | None,
         path.write_text(mutated(path.read_text(), mutation))
         likely = [f"parity_tests/test_{name}.py" for name in LIKELY[mutation.file]]
         others = [f"--ignore={name}" for name in likely]
-        test = first_failure(copy, cache, *likely) or first_failure(copy, cache, *others)
+        test = first_failure(copy, cache, *likely)
+        if not (test or likely_alone):
+            test = first_failure(copy, cache, *others)
     return test, time.perf_counter() - began
 
 
@@ -202,4 +204,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="a part of the file's name")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--likely", action="store_true", help="run the likeliest files of tests alone")
     sys.exit(main(**vars(parser.parse_args())))
