@@ -31,7 +31,7 @@ from jaxcls.crossval import Search, over_folds
 from jaxcls.data import Folds, Split, Splits
 from jaxcls.grid import Grid
 from jaxcls.numerics import pinned_generator
-from jaxcls.result import SweepResult, cv_results, empty_table, rank_rows, total
+from jaxcls.result import SweepResult, cv_results, rank_rows, total
 from jaxcls.train import Optimizer
 
 try:
@@ -309,9 +309,7 @@ class SoftmaxClassifierCV(_Search, _Newton):
         whole = self._path(X, labels, reg, self._weights(y, sample_weight))
 
         folds = self._folds(X, y, groups)
-        table = empty_table(Grid(lr=(), reg=reg.tolist(), seed=(), fold=range(len(folds)))).reshape(
-            len(reg), len(folds)
-        )
+        table = np.zeros((len(reg), len(folds)), [("val_accuracy", "f8"), ("val_loss", "f8"), ("rank", "i8")])
         seconds = np.empty((2, len(folds)))
         for k, (rows, held_out) in enumerate(folds):
             if not sample_weight[held_out].any():

@@ -134,7 +134,6 @@ MISTAKES = {
     "lr not a number": (["--lr", "nan"], "error: lr must hold finite values not below 0, got nan"),
     "no lr": (["--lr"], "error: lr must hold at least one value, got ()"),
     "commas": (["--lr", "0.1,1e-2"], "error: numbers must be separated by spaces, 0.1 1e-2, got 0.1,1e-2"),
-    "out is a file": (["--out", "used"], "error: used is a file, expected a run's folder"),
     "zero steps": (["--steps", 0], "error: steps must be at least 1, got 0"),
     "empty batches": (["--batch-size", 0], "error: batch_size must be at least 1, got 0"),
     "no hidden units": (
@@ -152,7 +151,7 @@ MISTAKES = {
     "no CIFAR-10": (["--preset", "cs231n", "--data-dir", "."], "error: . holds no CIFAR-10, expected data_batch_1"),
     "protocol of other data": (["--protocol", "cs231n"], "error: protocol cs231n prepares cifar10 only, got digits"),
     "folder in use": (["--out", "."], "error: . must be empty to take a run, it holds used"),
-    "folder is a file": (["--out", "used"], "error: used cannot be written as a run's folder: File exists"),
+    "folder is a file": (["--out", "used"], "error: used is a file, expected a run's folder"),
 }
 
 

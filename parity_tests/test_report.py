@@ -221,7 +221,7 @@ def test_a_net_has_its_column_its_history_and_its_lines(net_folder: Path) -> Non
 
 def test_the_lines_to_predict_are_those_that_a_run_prints(folder: Path, result: SweepResult) -> None:
     assert Document(report.write(folder)).all("pre")[0] == record.reload_lines(
-        "best.safetensors", "numpy", result.params
+        "best.safetensors", "numpy", result.params, result.class_names
     )
 
 

@@ -36,8 +36,8 @@ def test_raw_features_become_labels(source: Source) -> None:
         == f"SweepResult of 1 cells (1 reg), best reg 0.001: {found.table['val_accuracy'][0]:.4f} on val, \
 {found.test_accuracy:.4f} on test"
     )
-    with pytest.raises(ValueError, match=r"^X must have shape \[N, 4\], got \[20, 3\]$"):
-        found.predict(X[:20, :3])
+    with pytest.raises(ValueError, match=r"^X must have shape \[N, 4\], got \[18, 3\]$"):
+        found.predict(X[:, :3])
 
 
 def test_a_result_without_params_predicts_nothing(source: Source) -> None:

@@ -290,10 +290,10 @@ def hostile_zips() -> dict[str, bytes]:
         "climbs out": bomb("../X", bytes(80), (5, 2)),
         "a zip of a zip": bomb("X", bomb("X", bytes(80), (5, 2)), (5, 2)),
     }
-    objects, labels_far_off = io.BytesIO(), io.BytesIO()
+    objects, negative_labels = io.BytesIO(), io.BytesIO()
     np.savez(objects, X=np.array([[Call()] * 3] * 9, dtype=object), y=np.arange(9) % 2)
-    np.savez(labels_far_off, X=np.ones((9, 2)), y=np.arange(9) * 2**40)
-    return zips | {"objects": objects.getvalue(), "labels far off": labels_far_off.getvalue()}
+    np.savez(negative_labels, X=np.ones((9, 2)), y=np.arange(9) - 2**40)
+    return zips | {"objects": objects.getvalue(), "negative labels": negative_labels.getvalue()}
 
 
 def hostile_tensors() -> dict[str, bytes]:
