@@ -260,7 +260,7 @@ def test_a_folder_that_cannot_be_written_is_refused(
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
     with (
-        pytest.raises(OSError, match="cannot be written as a run's folder: |is a file, expected a run's folder"),
+        pytest.raises(OSError, match=r"cannot be written as a run's folder: |is a file, expected a run's folder"),
         claim(place),
     ):
         pass
