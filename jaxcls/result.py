@@ -95,7 +95,7 @@ class SweepResult:
       >>> found
       SweepResult of 2 cells (2 lr x 1 reg x 1 seed), best lr 0.1, reg 0, seed 0: 0.9519 on val, 0.9037 on test
       >>> found.predict(source.X[:3])
-      array(['0', '1', '8'], dtype='<U1')
+      array(['0', '1', '2'], dtype='<U1')
     """
 
     grid: Grid
