@@ -192,7 +192,7 @@ class TwoLayerClassifier(_Trained):
       reg: strength of the penalty ``reg (Σ W1² + Σ W2²)``.
       steps: how many minibatches.
       batch_size: examples in a minibatch, drawn with replacement.
-      optimizer: a name in `jaxcls.train.OPTIMIZERS`, or any ``lr -> optax.GradientTransformation``.
+      optimizer: a name in ``jaxcls.train.OPTIMIZERS``, or any ``lr -> optax.GradientTransformation``.
       init_scale: standard deviation of the initial weights.
       random_state: seed of these and of the minibatches.
 

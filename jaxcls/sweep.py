@@ -44,10 +44,10 @@ def run(
       steps: minibatches that each cell trains on.
       batch_size: examples in a minibatch, drawn with replacement.
       classifier: the model's pure functions.
-      optimizer: a name in `jaxcls.train.OPTIMIZERS`, or ``lr -> optax.GradientTransformation``, such as `optax.sgd`; lr
+      optimizer: a name in ``jaxcls.train.OPTIMIZERS``, or ``lr -> optax.GradientTransformation``, as `optax.sgd`; lr
         is traced, so a schedule has a peak of 1 and is multiplied by it:
         ``lambda lr: optax.sgd(lambda count: lr * schedule(count))``.
-      history: whether to record accuracies during training, see `History`.
+      history: whether to record accuracies during training, see `jaxcls.result.History`.
       devices: what to train on, the cells split evenly; `jax.devices` for all, of every process. One when not given.
       chunk_steps: the most steps between host synchronisations.
       memory: bytes to stay within on each device, training the grid in blocks if need be;

@@ -25,8 +25,8 @@ class Snapshot(NamedTuple):
     The sweep owns the arrays and keeps filling them: copy them before the function that took the snapshot returns.
 
     Attributes:
-      table, losses: as in `SweepResult`; NaN and rank 0 for cells not yet evaluated.
-      train_accuracy, val_accuracy: as in `History`, NaN for steps not yet recorded; ``[cells, 0]`` without a history.
+      table, losses: as in `jaxcls.result.SweepResult`; NaN and rank 0 for cells not yet evaluated.
+      train_accuracy, val_accuracy: as in `jaxcls.result.History`, NaN if not recorded yet; ``[cells, 0]`` for none.
       best: the leaves of the best params so far; empty before the first block is done.
       block: the number of blocks that are done.
       step: the number of steps that the next one has trained for.
