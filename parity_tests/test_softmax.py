@@ -171,6 +171,10 @@ def test_predict_is_what_torchref_predicts(dtype: np.dtype) -> None:
     )
 
 
+def test_the_column_of_ones_is_the_last() -> None:
+    np.testing.assert_array_equal(softmax.append_ones(np.array([[3.0, 2.0], [0.0, 5.0]])), [[3, 2, 1], [0, 5, 1]])
+
+
 def test_init_has_the_scale_asked_for() -> None:
     W = softmax.init(3073, 10, key=jax.random.key(0), scale=1e-6)
     assert W.shape == (3073, 10)

@@ -146,6 +146,15 @@ def test_torchref_draws_its_own_minibatches_and_learns(digits: Splits, capsys: p
     assert capsys.readouterr().out.count("iteration") == 3
 
 
+def test_an_epoch_has_the_whole_minibatches_that_fit_but_at_least_one() -> None:
+    assert [train.steps_per_epoch(*sizes) for sizes in ((49_000, 200), (1257, 50), (100, 50), (49, 50))] == [
+        245,
+        25,
+        2,
+        1,
+    ]
+
+
 @pytest.mark.parametrize(("decay", "epoch"), [(0.0, 5), (1.1, 5), (0.5, 0)])
 def test_a_decay_that_is_none_is_refused(decay: float, epoch: int) -> None:
     with pytest.raises(ValueError, match=r"^(decay must lie in \(0, 1\]|steps_per_epoch must be at least 1), got "):

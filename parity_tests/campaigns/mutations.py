@@ -135,11 +135,11 @@ MUTATIONS = [
 # Files of tests to begin with: those of the file itself, then any that use it.
 LIKELY = {
     "losses": ("properties", "softmax", "hinge", "edges"),
-    "softmax": ("softmax",),
+    "softmax": ("softmax", "stack"),
     "two_layer": ("two_layer",),
     "newton": ("newton",),
     "grid": ("sweep", "nets"),
-    "train": ("training",),
+    "train": ("training", "sweep"),
     "classifier": ("probe", "compiler", "results"),
     "numerics/stack": ("stack",),
     "numerics/digest": ("checkpoint", "data"),

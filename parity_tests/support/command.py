@@ -6,6 +6,7 @@ import os
 import runpy
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from unittest import mock
 
@@ -28,7 +29,9 @@ def run(program: Path, *args: object, cwd: Path) -> subprocess.CompletedProcess:
             mock.patch.dict(os.environ, COLUMNS="80"),
             mock.patch.object(sys, "argv", argv),
             jax.numpy_rank_promotion("allow"),
+            warnings.catch_warnings(),
         ):
+            warnings.simplefilter("default")  # no errors, as in a process of its own
             code = exit_code(program)
     finally:
         config.update("jaxtyping_disable", False)
