@@ -63,14 +63,7 @@ def run(search: Search, grid: Grid, folds: Folds, whole: Splits) -> CrossValidat
     if result.best is not None:
         best = search(whole, grid.only(result.best))
         timings = total([found.timings, best.timings])
-        result = replace(
-            result,
-            params=best.params,
-            test_accuracy=best.test_accuracy,
-            timings=timings,
-            mean=best.mean,
-            scale=best.scale,
-        )
+        result = replace(best, grid=grid, table=table, losses=losses, history=None, timings=timings)
     return CrossValidation(result, found)
 
 

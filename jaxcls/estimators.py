@@ -414,9 +414,9 @@ def _each_fold(
         len(rows) + len(out) == len(X) for rows, out in folds
     ):
         # Minibatches are those of `TwoLayerClassifier` on the fold's train, whose rows are in the order of X.
-        order = np.zeros((len(folds), max(len(rows) for rows, _ in folds)), int)
+        order, place = np.zeros((len(folds), max(len(rows) for rows, _ in folds)), int), np.argsort(by_part)
         for k, (rows, _) in enumerate(folds):
-            order[k, : len(rows)] = np.argsort(by_part)[rows]
+            order[k, : len(rows)] = place[rows]
         data = Folds(
             train=Split(X[by_part], labels[by_part]),
             parts=tuple(map(len, parts)),

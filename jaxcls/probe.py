@@ -3,7 +3,7 @@
 import functools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import jax
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from jaxcls import newton, softmax, train
 from jaxcls.classifier import LINEAR
-from jaxcls.crossval import Search
 from jaxcls.data import Folds, Splits
 from jaxcls.grid import Grid
 from jaxcls.numerics import checks
@@ -112,7 +111,7 @@ def search(
     return SweepResult(grid, table, losses, None, W, test_accuracy, timings, LINEAR, *prepared)
 
 
-def _each_fold(one: Search, folds: Folds, grid: Grid) -> SweepResult:
+def _each_fold(one: Callable[[Splits, Grid], SweepResult], folds: Folds, grid: Grid) -> SweepResult:
     """The results of the folds of a grid as one."""
     found = [one(folds.split(fold), replace(grid, fold=())) for fold in grid.fold]
     table = empty_table(grid, **MORE)

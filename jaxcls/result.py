@@ -72,7 +72,7 @@ class SweepResult:
       grid: the grid.
       table: a structured array, one row per cell in grid order, with the columns
 
-        - ``lr``, ``reg``, ``hidden``, ``seed``, ``fold``, as far as they are axes of the grid: the cell;
+        - ``lr``, ``reg``, ``hidden``, ``seed``, ``fold``: the cell, one column per axis of the grid;
         - ``train_loss``: over all of train after the last step, penalty included;
         - ``val_loss``: the cross-entropy over val, without penalty; of a sweep with class weights, weighted by them;
         - ``train_accuracy``, ``val_accuracy``: fractions;

@@ -1,7 +1,7 @@
 """Train every cell of a grid, choose the best by validation, score it once on test."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import optax
@@ -9,7 +9,7 @@ import optax
 from jaxcls import train
 from jaxcls.classifier import LINEAR, Classifier
 from jaxcls.data import Folds, Splits
-from jaxcls.engine import Figures, Plan, Progress, Snapshot, cells, mesh, program
+from jaxcls.engine import Callback, Figures, Plan, Progress, Save, Snapshot, cells, mesh, program
 from jaxcls.engine import plan_sweep as plan
 from jaxcls.grid import Grid
 from jaxcls.numerics import pinned_generator
@@ -31,8 +31,8 @@ def run(
     devices: Sequence[jax.Device] | None = None,
     chunk_steps: int = 100,
     memory: int | None = None,
-    callback: Callable[[Figures], None] | None = None,
-    save: Callable[[Callable[[], Snapshot]], None] | None = None,
+    callback: Callback | None = None,
+    save: Save | None = None,
     resume: Snapshot | None = None,
 ) -> SweepResult:
     """Train every cell of ``grid`` on ``splits``.
@@ -99,8 +99,8 @@ def execute(
     plan: Plan,
     splits: Splits | Folds,
     *,
-    callback: Callable[[Figures], None] | None = None,
-    save: Callable[[Callable[[], Snapshot]], None] | None = None,
+    callback: Callback | None = None,
+    save: Save | None = None,
     resume: Snapshot | None = None,
 ) -> SweepResult:
     """Train the cells of a plan on the data that it was made for; the other arguments are those of `run`.
@@ -113,7 +113,7 @@ def execute(
       (1, 100)
     """
     progress, on = Progress(plan, splits, callback, save, resume), mesh(plan.devices)
-    begin, blocks, problem = progress.begin, plan.blocks, plan.groups[0].problem
+    begin, blocks, problem = progress.begin, progress.blocks, plan.groups[0].problem
     with progress.timed("compile_s"):
         examples = program.examples(on, problem, splits)
         remaining = {block.group for block in blocks[begin.block :]}
@@ -130,7 +130,7 @@ def execute(
             with progress.timed("run_s"):
                 state, losses = compiled.train(state, block, chunk)
                 progress.enter_losses(rows, chunk, losses)
-            if chunk[-1] in plan.schedule.recorded:
+            if plan.schedule.records(chunk[-1]):
                 with progress.timed("evaluate_s"):
                     progress.enter_accuracies(rows, chunk[-1], *compiled.record(state, block, chunk[-1]))
             progress.report(number, chunk.stop, functools.partial(compiled.leaves, state))

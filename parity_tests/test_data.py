@@ -463,6 +463,17 @@ def test_labels_are_numbered_and_kept_as_names(labels: list, names: tuple[str, .
     np.testing.assert_array_equal(np.array(source.class_names)[source.y], y.astype(str))
 
 
+def test_labels_of_several_integer_dtypes_are_one_set_of_classes(tmp_path: Path) -> None:
+    np.savez(tmp_path / "ready.npz", **READY | {"y_train": Y.astype(np.uint64), "y_test": Y.astype(np.int8)})
+    assert data.load_npz(tmp_path / "ready.npz").class_names == ("0", "1", "2", "3")
+
+
+def test_without_roles_all_rows_are_train_and_nothing_is_noted(tmp_path: Path) -> None:
+    np.savez(tmp_path / "two.npz", X=X[:2], y=Y[:2])
+    source = data.load_npz(tmp_path / "two.npz", roles=())
+    assert (sorted(source.train), len(source.val), len(source.test), source.note) == ([0, 1], 0, 0, "")
+
+
 def test_a_class_without_an_example_in_train_is_noted(tmp_path: Path) -> None:
     np.savez(tmp_path / "ready.npz", **READY | {"y_val": Y + 1})
     source = data.load_npz(tmp_path / "ready.npz")

@@ -1,6 +1,7 @@
 """Calls and imports that jaxcls never makes, looked for in its syntax trees."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -84,3 +85,16 @@ def test_nobody_imports_past_the_door_of_a_house(house: str) -> None:
     for path in outside:
         modules = {node.module for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)}
         assert [name for name in modules if name and name.startswith(f"jaxcls.{house}.")] == [], path
+
+
+def test_no_module_imports_one_below_it_on_the_architecture_page() -> None:
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text("utf-8").split("```")[1]
+    order = re.findall(r"^  (\w+)(?:\.py|/)", page, re.MULTILINE)
+    assert len(order) > 15
+    for path in PACKAGE.rglob("*.py"):
+        own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text())):
+            if own in order and isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "jaxcls":
+                _, *inside = node.module.split(".")
+                imported = inside[:1] or [alias.name for alias in node.names]
+                assert [name for name in imported if name in order[order.index(own) + 1 :]] == [], path

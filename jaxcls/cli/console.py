@@ -106,8 +106,8 @@ def print_wrote(paths: Sequence[Path]) -> None:
         print(f"          {', '.join(path.name for path in paths if (path.suffix == '.png') == pictures)}")
 
 
-def print_prediction(folder: Path, result: SweepResult, class_names: Sequence[str]) -> None:
+def print_prediction(folder: Path, result: SweepResult) -> None:
     """Print the command that predicts, and lines that predict without jaxcls."""
     print(f"\nTo predict labels: jaxcls predict {shlex.quote(str(folder))} FEATURES")
     print("or y for raw features X [N, d], in numpy or JAX; in torch: torchref.load\n")
-    print(record.reload_lines(folder / "best.safetensors", "numpy", result.params, class_names))
+    print(record.reload_lines(folder / "best.safetensors", "numpy", result.params, result.class_names))

@@ -98,26 +98,21 @@ def read(config: Config) -> Source:
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"--seed must lie in [0, 2**32), got {config.seed}")
     files = {"train": config.train, "val": config.val, "test": config.test}
-    given = {role: data.load_npz(path) for role, path in files.items() if path}
+    given = {role: data.load_npz(path, roles=()) for role, path in files.items() if path}
     first = given["train"]
     for role, source in given.items():
         if (width := source.X.shape[1]) != first.X.shape[1]:
             raise ValueError(f"{files[role]} must have the {first.X.shape[1]} features of {config.train}, got {width}")
-        if is_split(source) and len(given) > 1:
+        if len(source.val) and len(given) > 1:
             raise ValueError(f"{files[role]} is split by itself: give it alone, as --train")
         if source.note:
             console.note(source.note)
-    if not is_split(first):
+    if not len(first.val):  # no ready splits
         return held_out(config, given)
     if config.folds:
         rows = np.sort(np.concatenate([first.train, first.val]))
         return replace(first, train=rows, val=rows)
     return first
-
-
-def is_split(source: Source) -> bool:
-    """True for ready splits: `load_npz` shuffles the rows of splits that it makes."""
-    return np.array_equal(np.concatenate([source.train, source.val, source.test]), np.arange(len(source.y)))
 
 
 def held_out(config: Config, given: dict[str, Source]) -> Source:
@@ -224,4 +219,4 @@ def report(config: Config, result: SweepResult, splits: Splits, paths: list[Path
     print(f"test      {result.test_accuracy:.4f}, mean over classes {balanced:.4f}")
     print(f"time      {seconds:.1f} s, of it {result.timings.run_s:.1f} training")
     console.print_wrote(paths)
-    console.print_prediction(paths[0].parent, result, splits.class_names)
+    console.print_prediction(paths[0].parent, result)

@@ -13,7 +13,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -189,7 +189,7 @@ def run(config: Config, saved: Saved | None, program: str) -> int:
         saver.path.unlink()
     seconds = {"data": loaded_s, "write": time.perf_counter() - written}
     seconds["all"] = sum(seconds.values()) + result.timings.total_s  # what came before it was resumed is in that
-    report(result, splits.class_names, paths, seconds)
+    report(result, paths, seconds)
     return 1 if result.best is None else 0
 
 
@@ -303,7 +303,7 @@ class Progress:
             self.bar.close()
 
 
-def report(result: SweepResult, class_names: Sequence[str], paths: list[Path], seconds: dict[str, float]) -> None:
+def report(result: SweepResult, paths: list[Path], seconds: dict[str, float]) -> None:
     """Print the table, the best cell, where the time went and what was written."""
     table, best = result.table, result.best
     axes = list(result.grid.axes)
@@ -332,7 +332,7 @@ def report(result: SweepResult, class_names: Sequence[str], paths: list[Path], s
     print(f"speed     {result.losses.size / t.run_s:,.0f} cell-steps per second")
     console.print_wrote(paths)
     if best is not None:
-        console.print_prediction(paths[0].parent, result, class_names)
+        console.print_prediction(paths[0].parent, result)
 
 
 def report_stopped(stopped: checkpoint.Stopped, plan: sweep.Plan, resume: str) -> None:

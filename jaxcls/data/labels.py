@@ -24,16 +24,16 @@ def numbered(labels: Sequence[NDArray]) -> tuple[list[NDArray], tuple[str, ...],
       >>> y.tolist(), names, note
       ([2, 0, 1, 0], ('0', '10', '20'), 'the labels 0, 10, 20 are classes 0 to 2')
     """
-    kinds = {"text" if y.dtype.kind == "U" else y.dtype.kind in "iu" for y in labels}
-    if kinds not in ({"text"}, {True}) or any(y.ndim != 1 for y in labels):
+    text, integers = (all(y.dtype.kind in kinds for y in labels) for kinds in ("U", "iu"))
+    if not (text or integers) or any(y.ndim != 1 for y in labels):
         return list(labels), (), ""
-    values = np.unique(np.concatenate(labels))
+    # In one dtype: numpy's common one of int64 and uint64 is a float.
+    values = np.unique(np.concatenate(labels if text else [y.astype(np.int64) for y in labels]))
+    if integers and (not values.size or values[0] < 0):
+        return list(labels), (), ""
     names = tuple(map(str, values.tolist()))
-    if kinds == {True}:
-        if not values.size or values[0] < 0:
-            return list(labels), (), ""
-        if values[-1] == len(values) - 1:
-            return list(labels), names, ""
+    if integers and values[-1] == len(values) - 1:
+        return list(labels), names, ""
     shown = ", ".join([*names[:SHOWN], *(["..."] if len(names) > SHOWN else [])])
-    note = "" if kinds == {"text"} else f"the labels {shown} are classes 0 to {len(names) - 1}"
+    note = f"the labels {shown} are classes 0 to {len(names) - 1}" if integers else ""
     return [np.searchsorted(values, y) for y in labels], names, note

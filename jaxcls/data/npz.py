@@ -16,15 +16,20 @@ from jaxcls.data.splits import check_examples
 from jaxcls.numerics import one_line
 
 ROLES = ("train", "val", "test")
+TOO_FEW = "a class has too few examples, so {} are drawn without regard to classes"
 READY = tuple(f"{array}_{role}" for role in ROLES for array in "Xy")
 
 
-def load_npz(path: str | Path) -> Source:
+def load_npz(path: str | Path, *, roles: Sequence[str] = ("val", "test")) -> Source:
     """Load features and labels from an ``.npz``: ``X, y``, split here by class, or six arrays of ready splits.
 
     Ready splits are ``X_train, y_train, X_val, y_val, X_test, y_test``.
     ``X`` is ``[N, d]`` of any real dtype. ``y`` is ``[N]``, integers or text; classes are numbered in sorted order and
     keep their labels as names. Arrays of Python objects are never read.
+
+    Args:
+      path: the file.
+      roles: the splits to hold out of ``X, y``; without any, all rows are train. Ready splits stay as they are.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -42,7 +47,7 @@ def load_npz(path: str | Path) -> Source:
     path = Path(path)
     arrays = _read(path)
     if "X" in arrays:
-        return _split(path.stem, arrays["X"], arrays["y"], f"{path}: ")
+        return _split(path.stem, arrays["X"], arrays["y"], roles, f"{path}: ")
     labels, names, note = numbered([arrays[f"y_{role}"] for role in ROLES])
     pairs = list(zip([arrays[f"X_{role}"] for role in ROLES], labels, strict=True))
     for role, (X, y) in zip(ROLES, pairs, strict=True):
@@ -81,7 +86,7 @@ def from_arrays(X: NDArray, y: NDArray, *, name: str = "arrays") -> Source:
     y = np.asanyarray(y)
     if y.dtype == object and all(isinstance(label, str) for label in y.flat):  # a column of a data frame
         y = y.astype(str)
-    return _split(name, X, y)
+    return _split(name, X, y, ("val", "test"))
 
 
 def load_features(path: str | Path) -> NDArray:
@@ -115,14 +120,14 @@ def load_features(path: str | Path) -> NDArray:
     return X
 
 
-def _split(name: str, X: NDArray, y: NDArray, where: str = "") -> Source:
-    """All examples, split by class."""
+def _split(name: str, X: NDArray, y: NDArray, roles: Sequence[str], where: str = "") -> Source:
+    """All examples, the roles held out by class."""
     (y,), names, note = numbered([y])
     check_examples(X, y, f"{where}X", "y")
-    rows, by_class = hold_out(y)
-    if not by_class:
-        note = _and(note, "a class has too few examples, so val and test are drawn without regard to classes")
-    return _source(name, X, y, names, list(rows.values()), note, where)
+    rows, by_class = hold_out(y, roles)
+    if roles and not by_class:
+        note = _and(note, TOO_FEW.format(" and ".join(roles)))
+    return _source(name, X, y, names, [rows.get(role, np.empty(0, int)) for role in ROLES], note, where)
 
 
 def _source(

@@ -5,7 +5,7 @@ from jaxcls.engine.cells import Examples, Problem, Replicates
 from jaxcls.engine.devices import BY_CELL, CELLS, EVERYWHERE, alignment, mesh, put
 from jaxcls.engine.plan import Block, Group, Plan, plan_sweep
 from jaxcls.engine.program import Program
-from jaxcls.engine.progress import Figures, Progress, Snapshot
+from jaxcls.engine.progress import Callback, Figures, Progress, Save, Snapshot
 from jaxcls.engine.schedule import Schedule
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "CELLS",
     "EVERYWHERE",
     "Block",
+    "Callback",
     "Examples",
     "Figures",
     "Group",
@@ -21,6 +22,7 @@ __all__ = [
     "Program",
     "Progress",
     "Replicates",
+    "Save",
     "Schedule",
     "Snapshot",
     "alignment",

@@ -47,6 +47,10 @@ class Snapshot(NamedTuple):
     fingerprint: str
 
 
+Callback = Callable[[Figures], None]
+Save = Callable[[Callable[[], Snapshot]], None]  # its argument takes the snapshot
+
+
 class Progress:
     """Table, losses and timings of a running sweep, with its ``callback`` and ``save``.
 
@@ -63,11 +67,11 @@ class Progress:
         self,
         plan: Plan,
         data: Splits | Folds,
-        callback: Callable[[Figures], None] | None = None,
-        save: Callable[[Callable[[], Snapshot]], None] | None = None,
+        callback: Callback | None = None,
+        save: Save | None = None,
         resume: Snapshot | None = None,
     ) -> None:
-        self.plan, self.data, self.callback, self.save = plan, data, callback, save
+        self.plan, self.blocks, self.data, self.callback, self.save = plan, plan.blocks, data, callback, save
         self.fingerprint = functools.cache(functools.partial(_fingerprint, data, plan.batch_size))
         self.begin = initial_snapshot(plan)
         if resume is not None:
@@ -106,9 +110,9 @@ class Progress:
         if self.save:
             self.save(take)
         if self.callback:
-            blocks, steps = self.plan.blocks, self.plan.schedule.steps
-            rows = np.unique(blocks[block].rows)  # without those that fill up a block
-            self.callback(_figures(steps * len(blocks), steps * block + step, self.losses[rows, :step]))
+            steps = self.plan.schedule.steps
+            rows = np.unique(self.blocks[block].rows)  # without those that fill up a block
+            self.callback(_figures(steps * len(self.blocks), steps * block + step, self.losses[rows, :step]))
 
     def enter_losses(self, rows: NDArray[np.integer], chunk: range, losses: NDArray[np.floating]) -> None:
         """Enter the minibatch losses of a chunk, ``[S, G, T]``."""

@@ -42,6 +42,10 @@ class Schedule(NamedTuple):
             for first in range(start, end, self.chunk_steps)
         ]
 
+    def records(self, step: int) -> bool:
+        """Whether accuracies are recorded after this step."""
+        return self.epoch is not None and step % self.epoch == 0
+
     def after(self, step: int) -> list[range]:
         """The chunks that remain after ``step`` steps.
 

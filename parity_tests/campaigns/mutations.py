@@ -212,6 +212,8 @@ def first_failure(copy: Path, cache: Path, *args: str) -> str | None:
     done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return None
+    if done.returncode < 0:  # killed: it tells nothing of the mistake
+        raise ChildProcessError(f"pytest was ended by signal {-done.returncode}")
     failed = re.search(r"^(?:FAILED|ERROR) \S*?test_(\S+)", done.stdout, re.MULTILINE)
     return failed[1] if failed else f"pytest itself: exit code {done.returncode}"
 
