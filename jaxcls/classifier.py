@@ -75,7 +75,7 @@ def _drawn(init: Callable[..., Params], scale: float, class_weights: NDArray | N
     """``init`` at this scale, which also checks the class weights against the number of classes."""
     if not 0 <= scale < math.inf:
         raise ValueError(f"init_scale must be finite and not below 0, got {scale}")
-    init = functools.partial(init, scale=scale)
+    init = _at_scale(init, scale)
     if class_weights is None:
         return init
 
@@ -86,12 +86,21 @@ def _drawn(init: Callable[..., Params], scale: float, class_weights: NDArray | N
     return checked
 
 
+# Cached, since what is compiled for a classifier serves every one that is equal to it.
+_stacked = functools.cache(stacked)
+
+
+@functools.cache
+def _at_scale(init: Callable[..., Params], scale: float) -> Callable[..., Params]:
+    return functools.partial(init, scale=scale)
+
+
 def _weighted(
     loss: Loss, loss_and_grad: Callable[..., tuple[Array, Params]], class_weights: NDArray | None
 ) -> tuple[Loss, LossAndGrad]:
     """Both functions with class weights."""
     if class_weights is None:
-        return loss, stacked(loss_and_grad)
+        return loss, _stacked(loss_and_grad)
 
     def weighted(params: Params, X: ArrayLike, y: ArrayLike, reg: ArrayLike) -> tuple[Array, Params]:
         of_example = jnp.asarray(class_weights)[y]  # converted here, in the caller's precision

@@ -49,7 +49,6 @@ VectorLike: TypeAlias = Any
 FLOATS = (np.float64, np.float32)  # what X may be; anything else becomes the first
 # From 1.7 on, scikit-learn balances classes by the sum of their sample weights; before, by their number of examples.
 BALANCES_WEIGHTS = "sample_weight" in inspect.signature(compute_class_weight).parameters
-_net = functools.cache(two_layer_net)  # one object per scale, since JAX compiles again for a new one
 
 
 class _Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -175,7 +174,7 @@ class _Trained(_Classifier):
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        return _net(init_scale=self.init_scale), train.as_optimizer(self.optimizer)
+        return two_layer_net(init_scale=self.init_scale), train.as_optimizer(self.optimizer)
 
     def _grid(self, lr: Sequence[float], reg: Sequence[float], hidden: Sequence[int]) -> Grid:
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)

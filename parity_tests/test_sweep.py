@@ -353,3 +353,14 @@ def test_without_a_test_set_there_is_no_test_accuracy(digits: Splits, result: Sw
     found = sweep.run(dataclasses.replace(digits, test=None), GRID, steps=150, batch_size=50)
     np.testing.assert_array_equal(found.table, result.table)
     assert np.isnan(found.test_accuracy)
+
+
+def test_a_second_sweep_of_the_same_shapes_compiles_nothing(digits: Splits) -> None:
+    """Whatever the values: they are arguments of the compiled functions."""
+    first, second = Grid(lr=[0.03, 0.3], reg=[0.0, 1e-2]), Grid(lr=[0.1, 0.2], reg=[0.1, 0.2], seed=[3])
+    sweep.run(digits, first, steps=20, batch_size=50, classifier=linear())
+    before = engine.program._compiled.cache_info().misses
+    found = sweep.run(digits, second, steps=20, batch_size=50, classifier=linear())
+    assert engine.program._compiled.cache_info().misses == before
+    _, losses = alone(digits, lr=0.1, reg=0.1, seed=3, optimizer=optax.sgd, steps=20)
+    np.testing.assert_allclose(found.losses[0], losses, rtol=1e-4)

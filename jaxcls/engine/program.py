@@ -19,7 +19,7 @@ from jaxcls.engine.cells import Examples, Problem, Replicates
 from jaxcls.engine.devices import BY_CELL, CELLS, EVERYWHERE, fetch, on_each, put
 from jaxcls.engine.plan import Plan
 from jaxcls.grid import Grid
-from jaxcls.numerics import Params
+from jaxcls.numerics import Params, matmul_precision
 from jaxcls.result import Scores
 from jaxcls.train import Hyper, State
 
@@ -109,7 +109,7 @@ class Program:
 
 
 def build(on: Mesh, plan: Plan, group: int, examples: Examples) -> Program:
-    """Compile the functions of a group.
+    """The functions of a group, compiled unless this process has compiled them for the same shapes before.
 
     Args:
       on: the mesh of ``plan.devices``.
@@ -119,14 +119,41 @@ def build(on: Mesh, plan: Plan, group: int, examples: Examples) -> Program:
     """
     problem, _, blocks = plan.groups[group]
     block = inputs(on, problem, plan.grid, blocks[0])  # all blocks of a group have one shape
+    lengths = tuple(sorted({len(chunk) for chunk in plan.schedule.chunks}))
+    arrays, history = _abstract((block, examples)), plan.schedule.epoch is not None
+    functions = _compiled(on, problem, *arrays, lengths, plan.batch_size, history, matmul_precision())
+    return Program(on, problem, plan, examples, shapes(on, problem, *blocks[0].shape), *functions)
+
+
+class Functions(NamedTuple):
+    """Compiled functions: initialise, train for each number of steps, record, evaluate."""
+
+    init: Compiled
+    chunks: dict[int, Compiled]
+    record: Compiled | None
+    evaluate: Compiled
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(
+    on: Mesh,
+    problem: Problem,
+    block: Inputs,
+    examples: Examples,
+    lengths: tuple[int, ...],
+    batch_size: int,
+    history: bool,
+    precision: str,
+) -> Functions:
+    """Compile for arrays of these shapes; ``precision``, like the dtype, is a setting of JAX to compile again for."""
     hyper, _, replicates = block
     of_state, step = cells.specs(problem), put(on, np.int32(0))
-    state, scores = shapes(on, problem, *blocks[0].shape), PartitionSpec(None, CELLS)
+    state, scores = shapes(on, problem, len(replicates.key), len(hyper.lr)), PartitionSpec(None, CELLS)
 
     def record(
         params: Params, reg: Array, replicates: Replicates, step: Array, examples: Examples
     ) -> tuple[Array, Array]:
-        batch_size, val = plan.batch_size, len(problem.parts) - 1
+        val = len(problem.parts) - 1
         on_batch = cells.evaluate_minibatch(problem, params, reg, replicates, step, examples, batch_size=batch_size)
         penalty = jnp.broadcast_to(reg, on_batch.loss.shape)
         on_val = cells.evaluate_part(problem, params, penalty, replicates.held_out, examples, val)
@@ -136,24 +163,22 @@ def build(on: Mesh, plan: Plan, group: int, examples: Examples) -> Program:
     evaluate = functools.partial(cells.evaluate, problem)
     evaluation = on_each(on, evaluate, (of_state.params, BY_CELL, EVERYWHERE, EVERYWHERE), scores)
     init = on_each(on, functools.partial(cells.init, problem), (BY_CELL, BY_CELL, EVERYWHERE), of_state)
-    return Program(
-        on=on,
-        problem=problem,
-        plan=plan,
-        examples=examples,
-        shapes=state,
-        compiled_init=init.lower(*block).compile(),
-        compiled_chunks={
-            steps: chunk(on, problem, steps=steps, batch_size=plan.batch_size)
+    return Functions(
+        init=init.lower(*block).compile(),
+        chunks={
+            steps: chunk(on, problem, steps=steps, batch_size=batch_size)
             .lower(state, hyper, replicates, step, examples)
             .compile()
-            for steps in {len(chunk) for chunk in plan.schedule.chunks}
+            for steps in lengths
         },
-        compiled_record=recording.lower(state.params, hyper.reg, replicates, step, examples).compile()
-        if plan.schedule.epoch
-        else None,
-        compiled_evaluate=evaluation.lower(state.params, hyper.reg, replicates.held_out, examples).compile(),
+        record=recording.lower(state.params, hyper.reg, replicates, step, examples).compile() if history else None,
+        evaluate=evaluation.lower(state.params, hyper.reg, replicates.held_out, examples).compile(),
     )
+
+
+def _abstract(tree: PyTree) -> PyTree:
+    """Shape, dtype and sharding of each array."""
+    return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding), tree)
 
 
 def examples(on: Mesh, problem: Problem, data: Splits | Folds) -> Examples:
