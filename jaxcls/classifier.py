@@ -86,7 +86,7 @@ def _drawn(init: Callable[..., Params], scale: float, class_weights: NDArray | N
     return checked
 
 
-# Cached, since what is compiled for a classifier serves every one that is equal to it.
+# Cached, since what is compiled for one classifier serves all that are equal to it.
 _stacked = functools.cache(stacked)
 
 

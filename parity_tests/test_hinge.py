@@ -52,21 +52,24 @@ def stack(logits: np.ndarray) -> np.ndarray:
 
 
 def of_a_stack(logits: np.ndarray, y: np.ndarray) -> Answer:
-    loss, dlogits = hinge_and_grad(stack(logits), y)
+    loss, dlogits = JITTED(stack(logits), y)
     return loss[1], dlogits[..., 1]
 
 
 def vmapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    over_cells = jax.jit(jax.vmap(function, in_axes=(-1, None)))
+
     def answer(logits: np.ndarray, y: np.ndarray) -> Answer:
-        loss, dlogits = jax.jit(jax.vmap(function, in_axes=(-1, None)))(stack(logits), y)
+        loss, dlogits = over_cells(stack(logits), y)
         return loss[1], dlogits[1]
 
     return answer
 
 
+JITTED = jax.jit(hinge_and_grad)
 WAYS = {
     "eager": hinge_and_grad,
-    "jitted": jax.jit(hinge_and_grad),
+    "jitted": JITTED,
     "a stack": of_a_stack,
     "vmapped": vmapped(hinge_and_grad),
     "jax.grad": jax.value_and_grad(hinge),
@@ -74,7 +77,7 @@ WAYS = {
     "jax.grad, vmapped": vmapped(jax.value_and_grad(hinge)),
 }
 ORACLES = {
-    "jax.grad of a plain formula": jax.value_and_grad(plain),
+    "jax.grad of a plain formula": jax.jit(jax.value_and_grad(plain)),
     "the worksheet's loops": as_the_worksheet_has_it,
     "torch autograd of multi_margin_loss": with_torch,
 }
@@ -129,7 +132,7 @@ def test_through_a_linear_model_the_gradient_is_the_central_difference() -> None
 
 @pytest.mark.parametrize("num_classes", [1, 2, 3, 10, 1000])
 def test_hinge_of_equal_logits_is_C_minus_1(num_classes: int, dtype: np.dtype) -> None:  # noqa: N802  as the field has it
-    loss, dlogits = hinge_and_grad(np.full((4, num_classes), 7, dtype), np.arange(4) % num_classes)
+    loss, dlogits = JITTED(np.full((4, num_classes), 7, dtype), np.arange(4) % num_classes)
     assert float(loss) == num_classes - 1
     np.testing.assert_array_equal(dlogits[0] * 4, [1 - num_classes, *[1] * (num_classes - 1)])
 
@@ -156,7 +159,7 @@ def test_any_finite_logits_give_finite_loss_and_gradient(num_examples: int, dtyp
     largest = np.finfo(dtype).max
     logits = np.array([[largest, -largest, 0.0]] * num_examples, dtype)
     for label, loss, counts in ((0, 0.0, [0, 0, 0]), (1, largest, [1, -2, 1]), (2, largest, [1, 0, -1])):
-        found, dlogits = hinge_and_grad(logits, np.full(num_examples, label))
+        found, dlogits = JITTED(logits, np.full(num_examples, label))
         np.testing.assert_allclose(found, loss, rtol=1e-6)  # label 1's is 3 times larger than any number: it saturates
         np.testing.assert_allclose(dlogits, [np.array(counts) / num_examples] * num_examples, rtol=1e-6)
 
@@ -164,15 +167,14 @@ def test_any_finite_logits_give_finite_loss_and_gradient(num_examples: int, dtyp
 @pytest.mark.parametrize("half", [jnp.float16, jnp.bfloat16])
 def test_half_precision_is_exact_where_the_margins_are(half: Any) -> None:
     logits, y = np.round(problem(8, 4, np.dtype("float32"))[0] * 4) / 4, np.arange(8) % 4
-    exact = hinge_and_grad(logits, y)
-    loss, dlogits = hinge_and_grad(jnp.asarray(logits, half), y)
+    exact = JITTED(logits, y)
+    loss, dlogits = JITTED(jnp.asarray(logits, half), y)
     assert loss.dtype == dlogits.dtype == half
     np.testing.assert_allclose(loss, exact[0], rtol=float(jnp.finfo(half).eps))
     np.testing.assert_array_equal(dlogits, exact[1])
 
 
 # One shape, compiled once; nothing in the mathematics depends on it.
-JITTED = jax.jit(hinge_and_grad)
 labels = hnp.arrays(np.int32, 3, elements=st.integers(0, 3))
 
 

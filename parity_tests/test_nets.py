@@ -146,13 +146,14 @@ def test_padded_units_stay_exactly_zero(optimizer: train.Optimizer, digits: Spli
     replicates = cells.Replicates(jax.vmap(jax.random.key)(jnp.arange(2, dtype=jnp.uint32)), jnp.ones(2, int))
     X, y = (np.concatenate([getattr(split, name) for split in (digits.train, digits.val)]) for name in ("X", "y"))
     examples = cells.Examples(jnp.asarray(X), jnp.asarray(y))
-    state = cells.init(problem, hyper, which, replicates)
+    state = jax.jit(functools.partial(cells.init, problem))(hyper, which, replicates)
     chunk = jax.jit(functools.partial(cells.chunk, problem, steps=STEPS, batch_size=BATCH))
     state, losses = chunk(state, hyper, replicates, jnp.int32(0), examples)
     assert (losses[-1] < losses[0]).all()
 
     def live_units(params: two_layer.Params) -> None:
         """Nothing but zeros beyond a net's own units; inside them, something."""
+        params = jax.device_get(params)
         for cell, (_, hidden, _) in enumerate(sizes):
             for array in (params.W1[..., cell], params.b1[..., cell], params.W2[..., cell].mT):
                 assert not array[..., hidden:].any()

@@ -38,17 +38,18 @@ def test_any_of_the_arguments_may_be_mapped(
 ) -> None:
     rng = np.random.default_rng(0)
     draw = jax.vmap(lambda key: model.init(*sizes, key=key, scale=1.0), out_axes=-1)
-    params = draw(jax.random.split(jax.random.key(0), CELLS))
+    params = jax.jit(draw)(jax.random.split(jax.random.key(0), CELLS))
     X = rng.standard_normal((CELLS, 6, 5), np.float32)
     y, reg = rng.integers(0, 3, (CELLS, 6), np.int32), np.linspace(0, 1, CELLS, dtype=np.float32)
     all_cells = list(zip((params, X, y, reg), AXES, mapped, strict=True))
 
     arguments = [argument if is_mapped else cell_of(argument, axis, 0) for argument, axis, is_mapped in all_cells]
     axes = [axis if is_mapped else None for _, axis, is_mapped in all_cells]
-    found = jax.vmap(stacked(model.loss_and_grad), in_axes=axes)(*arguments)
+    found = jax.jit(jax.vmap(stacked(model.loss_and_grad), in_axes=axes))(*arguments)
+    alone = jax.jit(model.loss_and_grad)
     for cell in range(CELLS):
         own = [cell_of(argument, axis, cell if is_mapped else 0) for argument, axis, is_mapped in all_cells]
-        expected = jax.tree.leaves(model.loss_and_grad(*own))
+        expected = jax.tree.leaves(alone(*own))
         for ours, theirs in zip(jax.tree.leaves(found), expected, strict=True):
             np.testing.assert_allclose(ours[cell], theirs, rtol=1e-5, atol=1e-6)
 

@@ -43,7 +43,7 @@ class Schedule(NamedTuple):
         ]
 
     def records(self, step: int) -> bool:
-        """Whether accuracies are recorded after this step."""
+        """Test whether accuracies are recorded after this step."""
         return self.epoch is not None and step % self.epoch == 0
 
     def after(self, step: int) -> list[range]:

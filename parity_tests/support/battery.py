@@ -201,10 +201,11 @@ def _over_cells(loss_and_grad: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _vmapped_autodiff(loss: Callable[..., Any]) -> Callable[[Case], Values]:
+    value_and_grad = jax.value_and_grad(loss, argnums=(0, 1, 3))
+    over_cells = jax.jit(jax.vmap(value_and_grad, in_axes=(-1, None, None, 0), out_axes=(0, (-1, 0, 0))))
+
     def values(case: Case) -> Values:
         params, regs = _stack(case)
-        value_and_grad = jax.value_and_grad(loss, argnums=(0, 1, 3))
-        over_cells = jax.jit(jax.vmap(value_and_grad, in_axes=(-1, None, None, 0), out_axes=(0, (-1, 0, 0))))
         value, (dparams, dX, dreg) = over_cells(params, case.X, case.y, regs)
         dparams = jax.tree.map(lambda g: g[..., 1], dparams)
         return {"loss": _flat(value[1]), "dparams": _flat(dparams), "dX": _flat(dX[1]), "dreg": _flat(dreg[1])}
