@@ -265,6 +265,13 @@ def test_a_bad_hidden_size_is_refused(hidden: list, error: type, sentence: str) 
         Grid([0.1], [0.0], hidden=hidden)
 
 
+@pytest.mark.parametrize("scale", [-1.0, np.nan, np.inf])
+@pytest.mark.parametrize("model", [linear, two_layer_net])
+def test_a_bad_init_scale_is_refused(model: Callable[..., Classifier], scale: float) -> None:
+    with pytest.raises(ValueError, match=rf"^init_scale must be finite and not below 0, got {scale}$"):
+        model(init_scale=scale)
+
+
 @pytest.mark.parametrize("too_large", [10**6, 10**9, 10**15])
 def test_a_hidden_size_too_large_for_memory_is_refused_with_the_largest_that_fits(
     too_large: int, digits: Splits

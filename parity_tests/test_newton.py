@@ -111,6 +111,21 @@ def test_only_the_proportions_of_weights_matter(examples: tuple, scale: float) -
 
 
 @pytest.mark.usefixtures("float64")
+def test_the_gap_is_the_primal_less_the_dual(examples: tuple) -> None:
+    """The dual at the probabilities themselves, by its definition."""
+    X, y = examples
+    weights, reg = np.full(N, 1 / N), np.array([0.1])
+    problem, _ = newton._rotate(X, y, weights, num_classes=C, penalise_bias=True)
+    Z, A = np.asarray(problem.Z), np.random.default_rng(0).standard_normal((D + 1, C, 1))
+    S = np.einsum("nr,rck->nck", Z, A)
+    gap = jax.jit(lambda *at: newton._gap(problem, at[0], newton._expand(problem, *at), jnp.zeros_like(at[1]), at[2]))
+    p, label = softmax_of(S[..., 0], axis=1), np.eye(C)[y]
+    primal = -np.mean(np.sum(label * np.log(p), axis=1)) + reg * np.sum(A**2)
+    dual = -np.mean(np.sum(p * np.log(p), axis=1)) - np.sum((Z.T @ (p - label) / N) ** 2) / (4 * reg)
+    np.testing.assert_allclose(gap(A, S, reg), primal - dual, rtol=1e-10)
+
+
+@pytest.mark.usefixtures("float64")
 def test_neither_order_nor_blocks_of_regularisation_values_matter(examples: tuple) -> None:
     X, y = examples
     whole = newton.path(X, y, REG)

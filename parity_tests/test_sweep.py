@@ -53,6 +53,18 @@ def test_every_cell_is_what_it_would_be_alone(row: int, result: SweepResult, dig
         np.testing.assert_allclose(result.params, W, atol=1e-4 * np.abs(W).max())
 
 
+def test_losses_in_the_table_are_with_penalty_on_train_and_without_on_val(digits: Splits) -> None:
+    folds = standard_folds(load_digits(), np.split(np.arange(900), [200, 500]))
+    found = sweep.run(digits, Grid(lr=[0.3], reg=[0.1]), steps=60, batch_size=50)
+    on_folds = sweep.run(folds, Grid(lr=[0.3], reg=[0.1], fold=[0, 1, 2]), steps=60, batch_size=50)
+    alone = sweep.run(folds.split(1), Grid(lr=[0.3], reg=[0.1]), steps=60, batch_size=50)
+    loss = jax.jit(softmax.loss)
+    for result, splits, row in ((found, digits, found.table[0]), (alone, folds.split(1), on_folds.table[1])):
+        for role, split, reg in (("train", splits.train, 0.1), ("val", splits.val, 0.0)):
+            expected = loss(result.params, softmax.append_ones(split.X), split.y, reg)
+            np.testing.assert_allclose(row[f"{role}_loss"], expected, rtol=1e-4, err_msg=role)
+
+
 @pytest.mark.parametrize(
     "optimizer",
     [optax.adam, *slow(functools.partial(optax.sgd, momentum=0.9))],
