@@ -394,7 +394,7 @@ BAD_NPZ = {
     "text": ({"X": X.astype(str), "y": Y}, TypeError, "X must hold real numbers, got <U"),
     "complex": ({"X": X * 1j, "y": Y}, TypeError, "X must hold real numbers, got complex128"),
     "float labels": ({"X": X, "y": Y * 1.0}, TypeError, "integer labels, got float64: y.astype"),
-    "negative label": ({"X": X, "y": Y - 1}, ValueError, r"labels must lie in \[0, 3\), got -1 at row"),
+    "negative label": ({"X": X, "y": Y - 1}, ValueError, r"bad.npz: y must hold labels not below 0, got -1 at row"),
     "one class": ({"X": X, "y": Y * 0}, ValueError, "train must hold at least two classes, got only class 0"),
     "widths": (READY | {"X_val": X[:, :2]}, ValueError, r"must be of one width, got \[2, 3\]"),
     "empty test": (READY | {"X_test": X[:0], "y_test": Y[:0]}, ValueError, "X_test must hold at least one example"),

@@ -13,7 +13,7 @@ from jaxcls import memory
 from jaxcls.data.labels import SHOWN, numbered
 from jaxcls.data.source import Source, hold_out
 from jaxcls.data.splits import check_examples
-from jaxcls.numerics import one_line
+from jaxcls.numerics import checks, one_line
 
 ROLES = ("train", "val", "test")
 TOO_FEW = "a class has too few examples, so {} are drawn without regard to classes"
@@ -47,17 +47,20 @@ def load_npz(path: str | Path, *, roles: Sequence[str] = ("val", "test")) -> Sou
     path = Path(path)
     arrays = _read(path)
     if "X" in arrays:
-        return _split(path.stem, arrays["X"], arrays["y"], roles, f"{path}: ")
+        with checks.about(path):
+            return _split(path.stem, arrays["X"], arrays["y"], roles, f"{path}: ")
     labels, names, note = numbered([arrays[f"y_{role}"] for role in ROLES])
     pairs = list(zip([arrays[f"X_{role}"] for role in ROLES], labels, strict=True))
-    for role, (X, y) in zip(ROLES, pairs, strict=True):
-        check_examples(X, y, f"{path}: X_{role}", f"y_{role}")
-    if len(widths := {X.shape[1] for X, _ in pairs}) > 1:
-        raise ValueError(f"{path}: X_train, X_val and X_test must be of one width, got {sorted(widths)}")
+    with checks.about(path):
+        for role, (X, y) in zip(ROLES, pairs, strict=True):
+            check_examples(X, y, f"X_{role}", f"y_{role}")
+            _check_not_negative(y, f"y_{role}")
+        if len(widths := {X.shape[1] for X, _ in pairs}) > 1:
+            raise ValueError(f"X_train, X_val and X_test must be of one width, got {sorted(widths)}")
     X, y = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     ends = np.cumsum([len(X) for X, _ in pairs])
     rows = np.split(np.arange(len(X)), ends[:-1])
-    if names and len(absent := np.setdiff1d(np.arange(len(names)), labels[0])):
+    if len(absent := np.setdiff1d(np.arange(len(names)), labels[0])):
         note = _and(note, f"train has no example of {', '.join(names[k] for k in absent[:SHOWN])}")
     return _source(path.stem, X, y, names, rows, note, f"{path}: ")
 
@@ -116,18 +119,27 @@ def load_features(path: str | Path) -> NDArray:
         raise FileNotFoundError(f"{path}: no such file, expected an .npy, or an .npz with X") from None
     except Exception as error:  # a damaged file can raise anything
         raise ValueError(f"{path} cannot be read as an .npy, or as an .npz with X: {one_line(error)}") from None
-    check_examples(X, np.zeros(len(X) if X.ndim else 0, int), f"{path}: X")
+    with checks.about(path):
+        check_examples(X, np.zeros(len(X) if X.ndim else 0, int))
     return X
 
 
 def _split(name: str, X: NDArray, y: NDArray, roles: Sequence[str], where: str = "") -> Source:
     """All examples, the roles held out by class."""
     (y,), names, note = numbered([y])
-    check_examples(X, y, f"{where}X", "y")
+    check_examples(X, y)
+    _check_not_negative(y, "y")
     rows, by_class = hold_out(y, roles)
     if roles and not by_class:
         note = _and(note, TOO_FEW.format(" and ".join(roles)))
     return _source(name, X, y, names, [rows.get(role, np.empty(0, int)) for role in ROLES], note, where)
+
+
+def _check_not_negative(y: NDArray[np.integer], name: str) -> None:
+    """Check integer labels before they number anything."""
+    if y.min() < 0:
+        row = int(np.argmax(y < 0))
+        raise ValueError(f"{name} must hold labels not below 0, got {y[row]} at row {row}")
 
 
 def _source(
@@ -140,8 +152,6 @@ def _source(
     where: str,
 ) -> Source:
     train, val, test = rows
-    if not names:  # `Splits` rejects labels below 0: it can name the row and the split
-        names = tuple(map(str, range(min(int(y.max()), len(y)) + 1)))
     return Source(name, X, y, train, val, test, names, note=f"{where}{note}" if note else "")
 
 

@@ -4,7 +4,9 @@ Rank, size and dtype are known at trace time, so these checks cost nothing in a 
 of range, a NaN) are not: `jaxcls.data` checks those on the host.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -148,6 +150,26 @@ def default_float(dtype: jnp.dtype) -> None:
     if dtype != (default := jnp.result_type(float)):
         hint = "prepare them under this jax_enable_x64"
         raise TypeError(f"examples must be {default}, JAX's default float, got {dtype}: {hint}")
+
+
+@contextmanager
+def about(*files: str | Path | None) -> Iterator[None]:
+    """Name files, but for None, in an error about what they hold.
+
+    Example:
+      >>> with about("a.npz", None):
+      ...     raise ValueError("labels must be integers")
+      Traceback (most recent call last):
+      ...
+      ValueError: a.npz: labels must be integers
+    """
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        if not (named := ", ".join(str(file) for file in files if file)):
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{named}: {error}") from None
 
 
 def one_line(said: Exception | str) -> str:
