@@ -230,6 +230,38 @@ def rank_rows(table: NDArray) -> None:
     table["rank"] = ranks(table["val_accuracy"], table["val_loss"])
 
 
+def tied(table: NDArray) -> NDArray[np.intp]:
+    """Rows that have the highest validation accuracy, so that their validation loss decides among them.
+
+    Example:
+      >>> table = empty_table(Grid(lr=[0.1, 0.2, 0.3], reg=[0.0]))
+      >>> table["val_accuracy"] = 0.9, 0.8, 0.9
+      >>> print(tied(table))
+      [0 2]
+    """
+    accuracy = np.round(table["val_accuracy"], 12)  # as `ranks` compares them
+    return np.flatnonzero(accuracy == np.max(accuracy, initial=-1, where=~np.isnan(accuracy)))
+
+
+def edges(grid: Grid, table: NDArray) -> dict[str, tuple[int | float, ...]]:
+    """Axes on whose boundary the best cell lies, each with values to try next, as `Grid.beyond` has them.
+
+    An axis along which the best cell ties with another is left out: more of its values would tell nothing.
+
+    Example:
+      >>> grid = Grid(lr=[0.1, 0.2], reg=[0.0])
+      >>> table = empty_table(grid)
+      >>> table["rank"], table["val_accuracy"] = [2, 1], [0.8, 0.9]
+      >>> edges(grid, table)
+      {'lr': (0.2, 0.4, 0.8)}
+      >>> table["val_accuracy"] = 0.9
+      >>> edges(grid, table)
+      {}
+    """
+    beyond, ties = grid.beyond(int(np.argmax(table["rank"] == 1))), table[tied(table)]
+    return {axis: values for axis, values in beyond.items() if len(np.unique(ties[axis])) == 1}
+
+
 def best_first(rank: NDArray[np.integer]) -> NDArray[np.intp]:
     """Rows in the order of their ranks, then those without rank in grid order.
 

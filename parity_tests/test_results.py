@@ -309,6 +309,28 @@ def test_heat_map_shows_the_numbers_of_the_grid_sorted_and_outlines_the_best(res
     assert ax.patches[-1].get_xy() == (-0.5, -0.5)
 
 
+def test_heat_map_says_what_is_grey_and_colours_small_differences_alike() -> None:
+    from matplotlib.figure import Figure
+
+    grid, accuracies = Grid(lr=[0.1], reg=[0.0, 1e-3, 1e-2]), [0.979, 0.986, np.nan]
+    ax = plots.heat_map(Figure().subplots(), grid, np.array(accuracies), label="accuracy")
+    assert ax.get_title() == "accuracy\ngrey: diverged"
+    assert ax.images[0].norm(0.979) > 0.8
+    figure = Figure()
+    nothing = plots.heat_map(figure.subplots(), grid, np.full(3, np.nan))
+    assert (nothing.get_title(), len(figure.axes)) == ("\ngrey: diverged", 1)  # no colour bar
+
+
+@pytest.mark.parametrize(("num_classes", "named"), [(60, 60), (100, 50)])
+def test_many_classes_keep_their_names(num_classes: int, named: int) -> None:
+    from matplotlib.figure import Figure
+
+    names = tuple(f"class {k}" for k in range(num_classes))
+    ax = plots.weight_matrix(Figure().subplots(), np.ones((3, num_classes)), names)
+    shown = [tick.get_text() for tick in ax.get_yticklabels()]
+    assert shown == [*names[:: num_classes // named]]
+
+
 def test_heat_map_over_any_two_axes_has_the_best_over_the_others() -> None:
     from matplotlib.figure import Figure
 

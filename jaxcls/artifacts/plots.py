@@ -21,9 +21,17 @@ from jaxcls.grid import REPLICATES, Grid
 from jaxcls.result import SweepResult, best_first
 
 MOST_TICKS = 24  # on an axis; with more values, only every second, third, ... is labelled
-AXIS_LABELS = {"lr": "learning rate", "reg": "regularisation strength", "hidden": "hidden units", "seed": "seed"}
+AXIS_LABELS = {
+    "lr": "learning rate",
+    "reg": "regularisation strength",
+    "hidden": "hidden units",
+    "seed": "seed",
+    "fold": "fold",
+}
 MOST_UNITS = 100  # hidden units shown as images
 MOST_ANNOTATED = 16  # rows and columns of a heat map whose values are written into its cells
+MOST_NAMES = 60  # of the rows of a weight matrix; with more, only every second, third, ... is named
+LEAST_SPAN = 0.05  # of a colour scale: accuracies a little apart must not look like good and bad
 
 
 def heat_map(
@@ -40,7 +48,7 @@ def heat_map(
     Args:
       ax: the Axes to draw on.
       grid: the grid.
-      scores: one per cell, in grid order; NaN, drawn grey, where a cell diverged.
+      scores: one per cell, in grid order; NaN, drawn grey as the title says, where a cell diverged.
       axes: names of the axes down and across.
       best: the row to outline.
       label: title of the map.
@@ -59,14 +67,16 @@ def heat_map(
     rows, columns = (range(0, length, -(-length // MOST_TICKS)) for length in values.shape)
     ax.set_yticks(rows, [f"{down[orders[0][k]]:.3g}" for k in rows])
     ax.set_xticks(columns, [f"{across[orders[1][k]]:.3g}" for k in columns], rotation=45, ha="right")
-    ax.set(xlabel=AXIS_LABELS[axes[1]], ylabel=AXIS_LABELS[axes[0]], title=label)
+    grey = "\ngrey: diverged" if np.ma.is_masked(values) else ""
+    ax.set(xlabel=AXIS_LABELS[axes[1]], ylabel=AXIS_LABELS[axes[0]], title=label + grey)
     if max(values.shape) <= MOST_ANNOTATED:
         _annotate(ax, values, Normalize(*image.get_clim()))
     if best is not None:
         place = dict(zip(names, np.unravel_index(best, shape), strict=True))
         row, column = (np.argmax(order == place[name]) - 0.5 for order, name in zip(orders, axes, strict=True))
         ax.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor="red", linewidth=2.5, clip_on=False))
-    ax.figure.colorbar(image, ax=ax, fraction=0.046, pad=0.03, extend="min" if clipped else "neither")
+    if values.count():
+        ax.figure.colorbar(image, ax=ax, fraction=0.046, pad=0.03, extend="min" if clipped else "neither")
     return ax
 
 
@@ -84,16 +94,19 @@ def loss_curves(ax: Axes, result: SweepResult, *, points: int = 100) -> Axes:
     for row in np.argsort(np.nan_to_num(accuracy, nan=-1)):  # better cells are drawn on top
         colour = "0.75" if np.isnan(accuracy[row]) else colours.to_rgba(accuracy[row])
         ax.plot(middle, curves[row], color=colour, linewidth=1, alpha=0.8)
+    if np.isnan(accuracy).any():
+        ax.plot([], [], color="0.75", label="diverged")
     if result.best is not None:
         cell = result.grid.cells()[result.best]
         label = ", ".join(f"{axis} {cell[axis]:.3g}" for axis in cell if axis not in REPLICATES)
         ax.plot(middle, curves[result.best], color="red", linewidth=2, label=f"best: {label}")
-        ax.legend(loc="upper right")
         ax.figure.colorbar(colours, ax=ax, label="validation accuracy", extend="min" if clipped else "neither")
     fell = curves[curves[:, -1] < curves[:, 0]]
     if fell.size and fell.min() > 0:  # cells that learn nothing are cut off rather than flatten the others
         ax.set_yscale("log" if fell.max() > 10 * fell.min() else "linear")
         ax.set_ylim(0.9 * fell.min(), 1.1 * fell.max())
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="upper right")
     mean = f", mean of {width} steps" if width > 1 else ""
     ax.set(xlabel="step", ylabel=f"minibatch loss{mean}", title="loss")
     return ax
@@ -164,8 +177,10 @@ def weight_matrix(ax: Axes, W: NDArray[np.floating], names: tuple[str, ...], *, 
     """Weight matrix, a row per class or hidden unit and a column per feature: for features that are not images."""
     limit = float(np.abs(W).max()) or 1.0
     image = ax.imshow(W.T, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-    if len(names) <= 2 * MOST_ANNOTATED:
-        ax.set_yticks(range(len(names)), names, parse_math=False)
+    rows = range(0, len(names), -(-len(names) // MOST_NAMES))
+    ax.set_yticks(
+        rows, [names[k] for k in rows], parse_math=False, fontsize="medium" if len(names) <= 20 else "x-small"
+    )
     ax.set(xlabel="feature", ylabel=label, title="weights of the best cell")
     ax.figure.colorbar(image, ax=ax)
     return ax
@@ -233,9 +248,13 @@ def _heat_maps(result: SweepResult) -> Figure:
     panels = figure.subplots(len(pairs), 2, squeeze=False, height_ratios=heights)
     for pair, row in zip(pairs, panels, strict=True):
         shown = _best_ranked(result.table, pair)
+        others = [
+            AXIS_LABELS[name] for name, values in result.grid.axes.items() if name not in pair and len(values) > 1
+        ]
+        over = f"\nat the best {', '.join(others)}" if others else ""
         for ax, column, label in zip(row, ("train_accuracy", "val_accuracy"), ("train", "validation"), strict=True):
             scores = np.where(shown, result.table[column], np.nan)  # the same cell for train and validation
-            heat_map(ax, result.grid, scores, axes=pair, best=result.best, label=f"{label} accuracy")
+            heat_map(ax, result.grid, scores, axes=pair, best=result.best, label=f"{label} accuracy{over}")
     return figure
 
 
@@ -273,7 +292,7 @@ def _hidden_units(W1: NDArray[np.floating], splits: Splits) -> Figure:
 
 def _weights(W: NDArray[np.floating], splits: Splits) -> Figure:
     if splits.pixels is None:
-        figure = Figure(figsize=(9, 4), layout="constrained")
+        figure = Figure(figsize=(9, min(max(4, 0.14 * splits.num_classes), 9)), layout="constrained")
         weight_matrix(figure.subplots(), W[:-1], splits.class_names)  # without the bias
         return figure
     columns = min(5, splits.num_classes)
@@ -296,10 +315,8 @@ def _low_end(values: np.ma.MaskedArray) -> tuple[float, bool]:
     scores = values.compressed()
     if not scores.size:
         return 0.0, False
-    if scores.min() == scores.max():  # a colour bar needs two different ends
-        return float(scores.min()) - 0.01, False
-    low = float(np.median(scores) - 2 * (scores.max() - np.median(scores)))
-    return (low, True) if scores.min() < low < scores.max() else (float(scores.min()), False)
+    low = float(np.median(scores) - max(2 * (scores.max() - np.median(scores)), LEAST_SPAN))
+    return (low, True) if scores.min() < low else (float(min(scores.min(), scores.max() - LEAST_SPAN)), False)
 
 
 def _annotate(ax: Axes, values: np.ma.MaskedArray, norm: Normalize) -> None:

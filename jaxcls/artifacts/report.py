@@ -18,7 +18,7 @@ from jaxcls.artifacts.folder import replacing
 from jaxcls.artifacts.record import Run
 from jaxcls.grid import AXES, Grid, edge
 from jaxcls.numerics import one_line
-from jaxcls.result import best_first
+from jaxcls.result import best_first, edges, tied
 
 PICTURES = {
     "heatmap.png": "Accuracy over the grid; the best cell is outlined",
@@ -82,7 +82,9 @@ def _page(run: Run, pictures: str) -> str:
     template = resources.files("jaxcls.artifacts").joinpath("report.html").read_text("utf-8")
     return Template(template).substitute(
         policy=_policy(template),
-        title=escape(f"Sweep of {record['data']['name']}"),
+        title=escape(
+            f"{'Probe' if 'iterations' in (run.table.dtype.names or ()) else 'Sweep'} of {record['data']['name']}"
+        ),
         summary=escape(_summary(run)),
         sections="\n".join(
             f"<section>\n<h2>{heading}</h2>\n{body}\n</section>" for heading, body in sections.items() if body
@@ -110,12 +112,15 @@ def _summary(run: Run) -> str:
 def _best(run: Run) -> str:
     if run.record["best"] is None:
         return "<p>Every cell diverged: try lower learning rates.</p>"
-    beyond = _grid(run.table).beyond(int(np.argmax(run.table["rank"] == 1)))
+    beyond, ties = edges(_grid(run.table), run.table), len(tied(run.table))
+    count = run.record["data"]["examples"]["val"]
+    equal = f"<p>{ties} cells tie at this validation accuracy: {count} examples cannot tell them apart.</p>"
     return "\n".join(
         [
             '<dl class="best">',
             *(f"<div>{_fact(name, value)}</div>" for name, value in run.record["best"].items()),
             "</dl>",
+            *([equal] if ties > 1 else []),
             *(f"<p>{_edge(axis, values)}</p>" for axis, values in beyond.items()),
             f'<p class="note">Chosen by {escape(run.record["selection"])}. The test set was scored once.</p>',
         ]
