@@ -8,7 +8,7 @@ python examples/linear_probe.py --train a.npz --solver adam --lr 1e-3 1e-2
 
 import sys
 
-from jaxcls.cli import console, probe
+from jaxcls.cli import script
 
 if __name__ == "__main__":
-    sys.exit(console.script(probe.main))
+    sys.exit(script("probe"))

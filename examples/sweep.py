@@ -9,7 +9,7 @@ python examples/sweep.py --resume runs/cs231n-20261121-120000   # resume
 
 import sys
 
-from jaxcls.cli import console, sweep
+from jaxcls.cli import script
 
 if __name__ == "__main__":
-    sys.exit(console.script(sweep.main))
+    sys.exit(script("sweep"))

@@ -1,21 +1,26 @@
 """Train a whole grid of shallow classifiers at once, with gradients derived by hand."""
 
-from jaxcls import (
-    classifier,
-    crossval,
-    data,
-    gradcheck,
-    grid,
-    losses,
-    memory,
-    newton,
-    probe,
-    result,
-    softmax,
-    sweep,
-    train,
-    two_layer,
-)
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxcls import (
+        classifier,
+        crossval,
+        data,
+        gradcheck,
+        grid,
+        losses,
+        memory,
+        newton,
+        probe,
+        result,
+        softmax,
+        sweep,
+        train,
+        two_layer,
+    )
 
 __all__ = [
     "classifier",
@@ -34,3 +39,14 @@ __all__ = [
     "two_layer",
 ]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import a module when it is first used: who wants one loss waits for nothing else."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(f"jaxcls.{name}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

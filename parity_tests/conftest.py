@@ -23,6 +23,7 @@ from jax._src import lru_cache
 from jaxtyping import config, install_import_hook
 
 with install_import_hook("jaxcls", "beartype.beartype"):
+    from jaxcls import *  # noqa: F403  all its modules, else each is imported when it is first used
     from jaxcls import data
     from jaxcls.data.cifar10 import MIRRORS
 

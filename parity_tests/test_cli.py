@@ -66,6 +66,8 @@ def test_own_features_own_grid_and_seeds(tmp_path: Path) -> None:
         ("1.0", "0.0", "2"),
     ]
     assert max(float(row["val_accuracy"]) for row in rows) > 0.95
+    assert "cells tie at this accuracy: 45 examples cannot tell them\n          apart, so the " in done.stdout
+    assert "edge" not in done.stdout
 
 
 def test_nets_of_several_sizes_with_decay(tmp_path: Path) -> None:
@@ -132,6 +134,8 @@ MISTAKES = {
     "duplicate lr": (["--lr", 0.1, 0.1], "error: lr must hold each value once, got 0.1 2 times"),
     "negative reg": (["--reg", -1], "error: reg must hold finite values not below 0, got -1.0"),
     "lr not a number": (["--lr", "nan"], "error: lr must hold finite values not below 0, got nan"),
+    "memory in words": (["--memory", "lots"], "error: --memory must be a number of bytes, as 4GB or 500MB, got lots"),
+    "little memory": (["--memory", "10 kB"], "error: memory must hold the data and at least one cell, "),
     "no lr": (["--lr"], "error: lr must hold at least one value, got ()"),
     "commas": (["--lr", "0.1,1e-2"], "error: numbers must be separated by spaces, 0.1 1e-2, got 0.1,1e-2"),
     "zero steps": (["--steps", 0], "error: steps must be at least 1, got 0"),
@@ -301,6 +305,27 @@ def test_a_missing_extra_is_named_with_what_to_install(tmp_path: Path) -> None:
     done = subprocess.run([*JAXCLS, "sweep"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == 'error: jaxcls sweep needs tyro: pip install "jaxcls[sweep]"\n'
+
+
+def test_ctrl_c_while_it_imports_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "tyro.py").write_text("raise KeyboardInterrupt")
+    done = subprocess.run([*JAXCLS, "sweep"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "error: stopped at once\n")
+
+
+def test_a_closed_pipe_ends_the_printing_alone() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with console._UntilClosed(writer, "w") as out:
+        assert [out.write(b"a line\n") for _ in range(2)] == [7, 7]
+
+
+def test_quiet_prints_nothing_and_json_the_record(trained: Path, jaxcls: Callable) -> None:
+    options = ["--data", "mine.npz", "--lr", 1, "--reg", 0, "--steps", 50, "--memory", "1GB"]
+    assert jaxcls("sweep", *options, "--quiet", "--out", "quiet", cwd=trained).stdout == ""
+    printed = jaxcls("sweep", *options, "--json", "--out", "json", cwd=trained).stdout
+    assert printed == (trained / "json" / "run.json").read_text()
+    assert json.loads(printed)["command"] == "jaxcls sweep --data mine.npz --lr 1.0 --reg 0.0 --steps 50 --memory 1GB"
 
 
 def test_runs_of_one_second_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

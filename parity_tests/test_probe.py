@@ -52,6 +52,8 @@ def test_the_best_reg_is_the_one_that_scikit_learn_finds(source: Source) -> None
             assert row[f"{role}_accuracy"] == pytest.approx(theirs.score(split.X, split.y), abs=2 / 150)
     best = result.table[result.best]
     assert best["val_accuracy"] == result.table["val_accuracy"].max()
+    again = probe.run(splits, PATH.reg).timings
+    assert again.compile_s == 0 < again.run_s < again.total_s
     predicted = softmax.predict(result.params, softmax.append_ones(splits.test.X))
     assert result.test_accuracy == np.mean(predicted == splits.test.y)
 
@@ -275,6 +277,8 @@ def test_the_command_does_the_whole_job(files: Path, source: Source) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
     record = json.loads((files / "run" / "run.json").read_text())
     assert record["command"].split()[2:] == given  # without the folder, which is taken now
+    assert record["config"].keys().isdisjoint({"lr", "steps", "batch_size"})  # a solver has none
+    assert "<title>Probe of " in (files / "run" / "report.html").read_text()
     exact = probe.run(data.standard(source))
     assert record["best"]["test_accuracy"] == pytest.approx(exact.test_accuracy)
     again = run("--train", "ready.npz", "--out", "again", cwd=files)

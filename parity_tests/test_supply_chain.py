@@ -44,9 +44,12 @@ def violations(tree: ast.AST) -> list[str]:
     return found
 
 
+LAZILY = PACKAGE / "__init__.py"  # imports its own modules, whose names it lists
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_nothing_runs_code_from_elsewhere(path: Path) -> None:
-    assert violations(ast.parse(path.read_text())) == []
+    assert violations(ast.parse(path.read_text())) == ["importlib.import_module"] * (path == LAZILY)
 
 
 @pytest.mark.parametrize(

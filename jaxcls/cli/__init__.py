@@ -1,6 +1,8 @@
 """The command ``jaxcls``: ``sweep``, ``probe``, ``predict`` and ``report``; the only part of jaxcls that prints."""
 
 import functools
+import shlex
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -12,7 +14,12 @@ jaxcls report    write the page of a finished run again
 jaxcls COMMAND --help says more."""
 
 
-def main(args: Sequence[str] | None = None) -> int:
+def script(name: str) -> int:
+    """Run a command by a script: its name in messages is the script's."""
+    return main([name, *sys.argv[1:]], f"python {shlex.quote(sys.argv[0])}")
+
+
+def main(args: Sequence[str] | None = None, program: str | None = None) -> int:
     """Run the command line; the exit code.
 
     Example:
@@ -52,4 +59,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f'error: jaxcls {name} needs {error.name}: pip install "jaxcls[sweep]"', file=sys.stderr)
         return 2
-    return console.run(functools.partial(command, rest, f"jaxcls {name}"))
+    except KeyboardInterrupt:  # the imports take a second
+        print("error: stopped at once", file=sys.stderr)
+        return 128 + signal.SIGINT
+    return console.run(functools.partial(command, rest, program or f"jaxcls {name}"))

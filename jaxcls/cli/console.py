@@ -1,5 +1,7 @@
 """Parts shared by the commands: exit codes, and the lines printed for a run."""
 
+import contextlib
+import io
 import itertools
 import os
 import re
@@ -9,28 +11,32 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
+from numpy.typing import NDArray
 
 import jaxcls
 from jaxcls.artifacts import record
 from jaxcls.data import Splits
 from jaxcls.grid import edge
-from jaxcls.result import SweepResult
+from jaxcls.result import SweepResult, edges, tied
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
 def run(command: Callable[[], int]) -> int:
     """The exit code of a command: 2 and one line for an error, 130 and one line for Ctrl-C.
 
-    A closed pipe, as after ``| head``, ends it silently.
+    A closed pipe, as after ``| head``, ends the printing alone.
     """
+    out = sys.__stdout__
+    if out is not None and out is sys.stdout:
+        raw = io.BufferedWriter(_UntilClosed(out.fileno(), "w", closefd=False))
+        sys.stdout = io.TextIOWrapper(raw, out.encoding, line_buffering=out.isatty())
     try:
-        code = command()
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
-        return 128 + 13  # SIGPIPE
+        return command()
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -40,9 +46,49 @@ def run(command: Callable[[], int]) -> int:
         os._exit(128 + signal.SIGINT)  # an orderly exit would crash in a computation that is still going on
 
 
-def script(main: Callable[[list[str], str], int]) -> int:
-    """`run` for a script, under the name by which it was called."""
-    return run(lambda: main(sys.argv[1:], f"python {shlex.quote(sys.argv[0])}"))
+class _UntilClosed(io.FileIO):
+    """Standard output that drops what its reader, as ``head``, no longer reads."""
+
+    def write(self, data: "Buffer") -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            return memoryview(data).nbytes
+
+
+def output(run: Callable[[], tuple[int, Path]], *, quiet: bool, json: bool) -> int:
+    """The exit code of ``run``, which returns it with the run's folder.
+
+    Args:
+      run: the work of a command.
+      quiet: print nothing.
+      json: print ``run.json`` alone, at the end.
+    """
+    with contextlib.redirect_stdout(io.StringIO()) if quiet or json else contextlib.nullcontext():
+        code, folder = run()
+    if json and jax.process_index() == 0 and (folder / "run.json").exists():
+        print((folder / "run.json").read_text("utf-8"), end="")
+    return code
+
+
+def number_of_bytes(text: str | None) -> int | None:
+    """A number of bytes from ``4GB``, ``1.5 GiB`` or ``800000``.
+
+    Raises:
+      ValueError: it is none of these.
+
+    Example:
+      >>> number_of_bytes("4GB"), number_of_bytes("1.5 GiB"), number_of_bytes(None)
+      (4000000000, 1610612736, None)
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+\.?\d*)\s*([kmgt]?)(i?)b?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise ValueError(f"--memory must be a number of bytes, as 4GB or 500MB, got {text}")
+    number, prefix, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** "_kmgt".index(prefix.lower() or "_"))
 
 
 def without_commas(args: list[str]) -> list[str]:
@@ -92,9 +138,16 @@ def print_data(splits: Splits, roles: Sequence[str], more: str = "") -> None:
     print(f"          {splits.num_features:,} features, {splits.num_classes} classes{more}")
 
 
-def print_edges(result: SweepResult, best: int) -> None:
+def print_ties(table: NDArray, examples: int) -> None:
+    """Print how many cells have the best accuracy on this number of examples, if there are several."""
+    if (count := len(tied(table))) > 1:
+        print(f"          {count} cells tie at this accuracy: {examples:,} examples cannot tell them")
+        print("          apart, so the lowest validation loss decides")
+
+
+def print_edges(result: SweepResult) -> None:
     """Print the axes on whose boundary the best cell lies, each with values to try next."""
-    for axis, values in result.grid.beyond(best).items():
+    for axis, values in edges(result.grid, result.table).items():
         print(f"edge      {edge(axis, values)}")
         print(f"          --{axis} {' '.join(f'{value:g}' for value in values)}")
 

@@ -26,7 +26,8 @@ from jaxcls.artifacts.folder import claim
 from jaxcls.cli import console
 from jaxcls.data import Source, Splits
 from jaxcls.grid import Grid
-from jaxcls.result import SweepResult, best_first
+from jaxcls.numerics import checks
+from jaxcls.result import SweepResult, best_first, tied
 
 HELD_OUT = 0.15  # of the examples, for each of val and test, where no file is given
 LEARNING_RATES = (0.01, 0.1, 1.0)
@@ -61,32 +62,42 @@ class Config:
     """Of the splits, the folds and the minibatches."""
     float64: bool = False
     """Compute in float64: twice the time, for coefficients to near machine precision."""
+    memory: str | None = None
+    """Memory to stay within, as 4GB; 90 % of a GPU's or half of the host's if not given."""
     out: Path | None = None
     """The run's folder, which must be empty or not exist; runs/probe-DATE-TIME if not given."""
+    quiet: bool = False
+    """Print nothing but notes and errors."""
+    json: bool = False
+    """Print the run's record, run.json, and nothing else."""
 
 
 def main(args: list[str], program: str) -> int:
     """Read the command line and run the probe; the exit code."""
     args = console.without_commas(args)
-    return run(tyro.cli(Config, args=args, prog=program, description=console.paragraphs(__doc__)), program)
+    config = tyro.cli(Config, args=args, prog=program, description=console.paragraphs(__doc__))
+    return console.output(lambda: run(config, program), quiet=config.quiet, json=config.json)
 
 
-def run(config: Config, program: str) -> int:
-    """Train, choose, score, write; the exit code."""
+def run(config: Config, program: str) -> tuple[int, Path]:
+    """Train, choose, score, write; the exit code and the run's folder."""
     started = time.perf_counter()
     jax.config.update("jax_enable_x64", config.float64)
     source = read(config)
-    splits, grid = data.standard(source), hyperparameters(config)
+    with checks.about(config.train, config.val, config.test):
+        splits = data.standard(source)
+    grid = hyperparameters(config)
     out = config.out or console.run_folder("probe")
     with claim(out):
         announce(config, splits, grid, out)
         result = choose(config, source, splits, grid)
-        defaults = {field.name: field.default for field in fields(Config)} | {"out": config.out}
+        kept = {name: getattr(config, name) for name in ("out", "quiet", "json")}
+        defaults = {field.name: field.default for field in fields(Config)} | kept
         asked_for = {"command": record.command(program, config, defaults), "config": asked(config)}
         paths = record.write(out, result, splits, asked_for) + plots.save(out, result, splits)
         paths.append(page.write(out))
     report(config, result, splits, paths, time.perf_counter() - started)
-    return 1 if result.best is None else 0
+    return int(result.best is None), out
 
 
 def read(config: Config) -> Source:
@@ -153,7 +164,8 @@ def hyperparameters(config: Config) -> Grid:
 def choose(config: Config, source: Source, splits: Splits, grid: Grid) -> SweepResult:
     """Train all cells and choose the best: on val, or by cross-validation on train."""
     weights = data.balanced(splits.train.y, splits.num_classes) if config.class_weight == "balanced" else None
-    search: crossval.Search = functools.partial(probe.search, class_weights=weights)
+    memory = console.number_of_bytes(config.memory)
+    search: crossval.Search = functools.partial(probe.search, class_weights=weights, memory=memory)
     if config.solver != "newton":
         search = functools.partial(
             sweep.run,
@@ -161,6 +173,7 @@ def choose(config: Config, source: Source, splits: Splits, grid: Grid) -> SweepR
             batch_size=config.batch_size,
             classifier=classifier.linear(class_weights=weights),
             optimizer=train.OPTIMIZERS[config.solver],
+            memory=memory,
         )
     if not config.folds:
         return search(splits, grid)
@@ -173,8 +186,13 @@ def choose(config: Config, source: Source, splits: Splits, grid: Grid) -> SweepR
 
 
 def asked(config: Config) -> dict[str, object]:
-    """The command line as JSON values."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
+    """The command line as JSON values, without what the solver does not use."""
+    unused = ("lr", "steps", "batch_size") if config.solver == "newton" else ()
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in asdict(config).items()
+        if name not in unused
+    }
 
 
 def announce(config: Config, splits: Splits, grid: Grid, out: Path) -> None:
@@ -215,8 +233,12 @@ def report(config: Config, result: SweepResult, splits: Splits, paths: list[Path
     balanced = recall_score(splits.test.y, predicted, labels=np.unique(splits.test.y), average="macro")
     by = f"the mean of {config.folds} folds" if config.folds else "val"
     print(f"best      {', '.join(f'{axis} {row[axis]:.4g}' for axis in axes)}: {row['val_accuracy']:.4f} on {by}")
-    console.print_edges(result, result.best)
+    console.print_ties(table, len(splits.val.y))
+    if len(tied(table)) > 1 and not config.folds:
+        print(f"          --folds 5 scores them on all of the {len(splits.train.y) + len(splits.val.y):,}")
+    console.print_edges(result)
     print(f"test      {result.test_accuracy:.4f}, mean over classes {balanced:.4f}")
-    print(f"time      {seconds:.1f} s, of it {result.timings.run_s:.1f} training")
+    t = result.timings
+    print(f"time      {seconds:.1f} s: compile {t.compile_s:.1f}, train {t.run_s:.1f}, evaluate {t.evaluate_s:.1f}")
     console.print_wrote(paths)
     console.print_prediction(paths[0].parent, result)

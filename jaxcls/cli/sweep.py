@@ -31,6 +31,7 @@ from jaxcls.classifier import Classifier
 from jaxcls.cli import console
 from jaxcls.data import Source, Splits
 from jaxcls.grid import Grid
+from jaxcls.numerics import checks
 from jaxcls.result import SweepResult, best_first
 from jaxcls.train import Optimizer
 
@@ -80,8 +81,14 @@ class Config:
     """Train on one device, or split the cells over all."""
     distributed: bool = False
     """This is one of several processes, as SLURM, MPI or Kubernetes starts them: devices are those of all."""
+    memory: str | None = None
+    """Memory to stay within on each device, as 4GB; 90 % of a GPU's or half of the host's if not given."""
     out: Path | None = None
     """The run's folder, which must be empty or not exist; runs/NAME-DATE-TIME, by preset or data, if not given."""
+    quiet: bool = False
+    """Print nothing but notes and errors."""
+    json: bool = False
+    """Print the run's record, run.json, and nothing else."""
     resume: Path | None = None
     """The folder of an interrupted run to resume; all other flags come from it."""
 
@@ -141,11 +148,12 @@ PRESETS = {
 
 def main(args: list[str], program: str) -> int:
     """Read the command line and run the sweep; the exit code."""
-    return run(*parse(args, program), program)
+    config, saved = parse(args, program)
+    return console.output(lambda: run(config, saved, program), quiet=config.quiet, json=config.json)
 
 
-def run(config: Config, saved: Saved | None, program: str) -> int:
-    """Run the sweep, from a checkpoint if one is given; the exit code."""
+def run(config: Config, saved: Saved | None, program: str) -> tuple[int, Path]:
+    """Run the sweep, from a checkpoint if one is given; the exit code and the run's folder."""
     started = time.perf_counter()
     if config.distributed:
         jax.distributed.initialize()
@@ -164,8 +172,9 @@ def run(config: Config, saved: Saved | None, program: str) -> int:
         optimizer=optimizer(config, splits),
         history=bool(grid.hidden),  # the courses record accuracies during training of a net, not of a linear classifier
         devices=jax.devices() if config.devices == "all" or config.distributed else None,
+        memory=console.number_of_bytes(config.memory),
     )
-    kept = {"preset": "digits", "out": config.out, "resume": config.resume}
+    kept = {"preset": "digits"} | {name: getattr(config, name) for name in ("out", "quiet", "json", "resume")}
     command = record.command(program, config, vars(PRESETS[config.preset]) | kept)
     depends_on = dependencies(config, splits, plan)
     asked_for = {"command": command, "config": asked(config), "depends_on": depends_on}
@@ -174,23 +183,24 @@ def run(config: Config, saved: Saved | None, program: str) -> int:
         raise ValueError(f"{out} cannot be resumed as another run: {'; '.join(others)}")
     saver = checkpoint.Saver(out, asked_for)
     if jax.process_index() > 0:  # only process 0 prints and writes files
-        return 0 if sweep.execute(plan, splits, save=saver, resume=snapshot).best is not None else 1
+        result = sweep.execute(plan, splits, save=saver, resume=snapshot)
+        return int(result.best is None), out
     with claim(out, resume=saved is not None):
         announce(config, splits, plan, out)
         try:
-            with Progress() as progress, saver.signals():
+            with Progress(hidden=config.quiet or config.json) as progress, saver.signals():
                 result = sweep.execute(plan, splits, callback=progress, save=saver, resume=snapshot)
         except checkpoint.Stopped as stopped:
             report_stopped(stopped, plan, f"{program} --resume {shlex.quote(str(out))}")
-            return 128 + stopped.signum
+            return 128 + stopped.signum, out
         written = time.perf_counter()
         paths = record.write(out, result, splits, asked_for) + plots.save(out, result, splits)
         paths.append(page.write(out))
         saver.path.unlink()
     seconds = {"data": loaded_s, "write": time.perf_counter() - written}
     seconds["all"] = sum(seconds.values()) + result.timings.total_s  # what came before it was resumed is in that
-    report(result, paths, seconds)
-    return 1 if result.best is None else 0
+    report(result, len(splits.val.y), paths, seconds)
+    return int(result.best is None), out
 
 
 def asked(config: Config) -> dict[str, object]:
@@ -204,9 +214,9 @@ def asked(config: Config) -> dict[str, object]:
 
 def dependencies(config: Config, splits: Splits, plan: sweep.Plan) -> dict[str, object]:
     """Everything that the bits of a result may depend on."""
-    elsewhere = {"out", "data", "data_dir"}  # where things are; the data have a fingerprint
+    without = {"out", "data", "data_dir", "memory", "quiet", "json"}  # the data have a fingerprint, memory the blocks
     return {
-        **{name: value for name, value in asked(config).items() if name not in elsewhere},
+        **{name: value for name, value in asked(config).items() if name not in without},
         "data": splits.fingerprint(),
         **record.machine(),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
@@ -246,7 +256,8 @@ def load(config: Config) -> Splits:
     source = read(config)
     if source.note:
         console.note(source.note)
-    return data.PROTOCOLS[config.protocol](source)
+    with checks.about(config.data if config.data.endswith(".npz") else None):
+        return data.PROTOCOLS[config.protocol](source)
 
 
 def read(config: Config) -> Source:
@@ -274,9 +285,12 @@ def announce(config: Config, splits: Splits, plan: sweep.Plan, out: Path) -> Non
 
 
 class Progress:
-    """A progress bar, shown after compilation; disabled when stderr is not a terminal."""
+    """A progress bar, shown after compilation; hidden if asked, or when stderr is not a terminal."""
 
     bar: tqdm | None
+
+    def __init__(self, *, hidden: bool) -> None:
+        self.hidden = hidden or not sys.stderr.isatty()
 
     def __enter__(self) -> "Progress":
         print("compiling", end=" ", flush=True)
@@ -291,7 +305,7 @@ class Progress:
                 total=row["steps"],
                 desc="training",
                 unit=" steps",
-                disable=not sys.stderr.isatty(),
+                disable=self.hidden,
                 dynamic_ncols=True,
             )
         self.bar.update(row["step"] - self.bar.n)
@@ -303,8 +317,8 @@ class Progress:
             self.bar.close()
 
 
-def report(result: SweepResult, paths: list[Path], seconds: dict[str, float]) -> None:
-    """Print the table, the best cell, where the time went and what was written."""
+def report(result: SweepResult, examples: int, paths: list[Path], seconds: dict[str, float]) -> None:
+    """Print the table, the best cell on so many examples, where the time went and what was written."""
     table, best = result.table, result.best
     axes = list(result.grid.axes)
     shown = np.argsort(table, order=axes)
@@ -319,11 +333,9 @@ def report(result: SweepResult, paths: list[Path], seconds: dict[str, float]) ->
     else:
         row = table[best]
         print(f"\nbest      {', '.join(f'{axis} {row[axis]:g}' for axis in axes)}")
-        if tied(table):
-            print("          chosen by validation accuracy; ties go to the lower validation")
-            print("          loss, then to the order of the grid")
         print(f"          {row['val_accuracy']:.4f} on val, {result.test_accuracy:.4f} on test, which was scored once")
-        console.print_edges(result, best)
+        console.print_ties(table, examples)
+        console.print_edges(result)
     t = result.timings
     print(
         f"time      {seconds['all']:.1f} s: data {seconds['data']:.1f}, compile {t.compile_s:.1f}, "
@@ -373,11 +385,6 @@ def print_table(table: np.ndarray, axes: list[str], shown: np.ndarray, else_say:
             print(f"{cell}   {else_say(k)}")
 
 
-def tied(table: np.ndarray) -> bool:
-    """True if another cell has the best validation accuracy, too."""
-    return int(np.sum(table["val_accuracy"] == np.nanmax(table["val_accuracy"]))) > 1
-
-
 def megabytes(count: int) -> str:
     """A number of bytes as text."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
@@ -409,7 +416,7 @@ def recorded(run: Mapping[str, Any]) -> Config:
     for field in fields(Config):
         value = run.get(field.name, field.default)
         if value is not None:
-            kind = {"data_dir": Path, "out": Path, "init_scale": float}.get(field.name, type(field.default))
-            value = kind(value)
+            kinds = {"data_dir": Path, "out": Path, "init_scale": float, "memory": str}  # None by default
+            value = kinds.get(field.name, type(field.default))(value)
         found[field.name] = value
     return Config(**found)

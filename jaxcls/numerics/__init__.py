@@ -1,7 +1,8 @@
-"""Shared numerics: argument checks, full matmul precision, stacks of models, sharding, a pinned PRNG, SHA-256."""
+"""Shared numerics: argument checks, matmul precision, stacks of models, sharding, PRNG, SHA-256, compilation time."""
 
 from jaxcls.numerics import checks
 from jaxcls.numerics.checks import one_line
+from jaxcls.numerics.compiling import compile_seconds
 from jaxcls.numerics.digest import sha256
 from jaxcls.numerics.extras import require
 from jaxcls.numerics.generator import pinned_generator
@@ -16,6 +17,7 @@ __all__ = [
     "LossAndGrad",
     "Params",
     "checks",
+    "compile_seconds",
     "einsum",
     "full_precision",
     "matmul_precision",
