@@ -349,11 +349,19 @@ def test_classes_too_small_to_divide_are_counted_wherever_they_fall() -> None:
     assert data.standard(data.from_arrays(np.eye(10), np.arange(10))).num_classes == 10
 
 
+def test_balanced_weights_are_1_on_average_though_a_class_be_absent() -> None:
+    y = np.array([0, 0, 0, 2])
+    weights = data.balanced(y, 4)
+    assert weights[y].mean() == 1
+    np.testing.assert_array_equal(weights[[1, 3]], 0)
+
+
 def test_fingerprint_changes_with_any_bit() -> None:
-    first, second = data.standard(data.load_digits()), data.standard(data.load_digits())
+    first, second, third = (data.standard(data.load_digits()) for _ in range(3))
     assert first.fingerprint() == second.fingerprint()
     second.val.X[17, 5] += 1e-6
-    assert first.fingerprint() != second.fingerprint()
+    third.val.y[17] ^= 1
+    assert len({each.fingerprint() for each in (first, second, third)}) == 3
 
 
 RNG = np.random.default_rng(0)
