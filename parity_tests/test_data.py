@@ -418,6 +418,13 @@ def test_a_bad_npz_is_refused(mistake: str, tmp_path: Path) -> None:
         data.standard(data.load_npz(tmp_path / "bad.npz"))
 
 
+def test_a_file_larger_than_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez(tmp_path / "large.npz", X=X, y=Y)
+    monkeypatch.setattr("jaxcls.memory.host", lambda: 1000)
+    with pytest.raises(ValueError, match=r"its arrays take \d{4} bytes, more than this machine has$"):
+        data.load_npz(tmp_path / "large.npz")
+
+
 @pytest.mark.parametrize("raw", [b"", b"PK\x03\x04 no zip", b"no zip at all", np.random.default_rng(0).bytes(999)])
 def test_a_file_that_is_no_npz_is_refused(raw: bytes, tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_bytes(raw)

@@ -22,7 +22,7 @@ from jaxcls.train import Hyper
 from parity_tests.support.cases import named, slow
 
 NET = two_layer_net(init_scale=0.1)
-GRID = Grid(lr=[0.1, 0.5], reg=[0.0, 1e-2], hidden=[20, 3], seed=[0, 7])
+GRID = Grid(lr=[0.1, 0.5], reg=[0.0, 1e-2], hidden=[4, 3], seed=[0, 7])
 CALM = Grid(lr=[0.1, 0.2, 0.5], reg=[0.0, 1e-2], hidden=[3, 20])
 STEPS, BATCH = 100, 50
 OPTIMIZERS = {

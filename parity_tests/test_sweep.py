@@ -53,7 +53,7 @@ def test_every_cell_is_what_it_would_be_alone(row: int, result: SweepResult, dig
         np.testing.assert_allclose(result.params, W, atol=1e-4 * np.abs(W).max())
 
 
-def test_losses_in_the_table_are_with_penalty_on_train_and_without_on_val(digits: Splits) -> None:
+def test_scores_in_the_table_are_those_of_the_weights_with_penalty_on_train_alone(digits: Splits) -> None:
     folds = standard_folds(load_digits(), np.split(np.arange(900), [200, 500]))
     found = sweep.run(digits, Grid(lr=[0.3], reg=[0.1]), steps=60, batch_size=50)
     on_folds = sweep.run(folds, Grid(lr=[0.3], reg=[0.1], fold=[0, 1, 2]), steps=60, batch_size=50)
@@ -63,6 +63,8 @@ def test_losses_in_the_table_are_with_penalty_on_train_and_without_on_val(digits
         for role, split, reg in (("train", splits.train, 0.1), ("val", splits.val, 0.0)):
             expected = loss(result.params, softmax.append_ones(split.X), split.y, reg)
             np.testing.assert_allclose(row[f"{role}_loss"], expected, rtol=1e-4, err_msg=role)
+            accuracy = np.mean(softmax.predict(result.params, softmax.append_ones(split.X)) == split.y)
+            np.testing.assert_allclose(row[f"{role}_accuracy"], accuracy, atol=1.1 / len(split.y), err_msg=role)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +172,8 @@ def test_zero_padding_as_on_a_gpu_changes_nothing(
     plain = run()
     monkeypatch.setattr(engine.plan, "alignment", lambda devices: 48)
     zeros = run()
+    (group,) = sweep.plan(splits, grid, steps=61, classifier=model).groups
+    assert engine.cells.features(group.problem, jnp.ones((1, 64))).shape == (1, 96)
     np.testing.assert_array_equal(zeros.table["diverged_at"], plain.table["diverged_at"])
     np.testing.assert_allclose(zeros.losses, plain.losses, rtol=1e-4)
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), zeros.params, plain.params)
