@@ -4,6 +4,7 @@ import csv
 import functools
 import json
 import math
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,6 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from jaxcls import classifier, crossval, data, probe, softmax, sweep
 from jaxcls.artifacts import record
 from jaxcls.classifier import linear, two_layer_net
+from jaxcls.cli import running
 from jaxcls.data import Folds, Source, Splits
 from jaxcls.grid import Grid
 from jaxcls.result import SCORES, empty_table
@@ -284,6 +286,33 @@ def test_the_command_does_the_whole_job(files: Path, source: Source) -> None:
     again = run("--train", "ready.npz", "--out", "again", cwd=files)
     assert again.returncode == 0, again.stderr
     assert (files / "again" / "results.csv").read_bytes() == (files / "run" / "results.csv").read_bytes()
+
+
+@pytest.mark.parametrize("folds", [2, *slow(0)])
+def test_a_probe_with_minibatches_is_resumed_to_the_same_bytes(
+    folds: int, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--train", "train.npz", "--solver", "sgd", "--lr", 0.1, "--reg", 1e-3, 1e-2, "--steps", 250]
+    options += ["--folds", folds] if folds else []
+    assert run(*options, "--out", "whole", cwd=files).returncode == 0
+
+    def stop(_: running.Progress, row: sweep.Figures) -> None:
+        if row["step"] == 100:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running.Progress, "__call__", stop)
+        stopped = run(*options, "--out", "part", cwd=files)
+    assert stopped.returncode == 130
+    assert stopped.stdout.endswith(
+        f"by SIGINT after 200 of 250 steps; to resume:\n          python {PROGRAM} --resume part\n"
+    )
+    other = run("--resume", "part", "--batch-size", 7, cwd=files)
+    assert other.stderr == "error: part cannot be resumed as another run: batch_size was 200, is 7\n"
+    assert run("--resume", "part", cwd=files).returncode == 0
+    for name in ("results.csv", "best.safetensors"):
+        assert (files / "part" / name).read_bytes() == (files / "whole" / name).read_bytes()
+    assert run("--resume", "part", cwd=files).stderr.endswith("a run that is finished: there is nothing to resume\n")
 
 
 def test_labels_that_are_text_are_the_same_in_every_file(files: Path) -> None:

@@ -4,11 +4,13 @@ jaxcls probe --train feats.npz     # splits held out of it
 jaxcls probe --train a.npz --val b.npz --test c.npz
 jaxcls probe --train a.npz --folds 5 --class-weight balanced
 jaxcls probe --train a.npz --solver adam --lr 1e-3 1e-2
+jaxcls probe --resume runs/probe-20261121-120000   # resume one with minibatches
 """
 
-import functools
+import shlex
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
@@ -20,11 +22,11 @@ from sklearn.metrics import recall_score
 from sklearn.model_selection import StratifiedKFold
 
 from jaxcls import classifier, crossval, data, probe, softmax, sweep, train
-from jaxcls.artifacts import plots, record
+from jaxcls.artifacts import checkpoint, plots, record
 from jaxcls.artifacts import report as page
 from jaxcls.artifacts.folder import claim
-from jaxcls.cli import console
-from jaxcls.data import Source, Splits
+from jaxcls.cli import console, running
+from jaxcls.data import Folds, Source, Splits
 from jaxcls.grid import Grid
 from jaxcls.numerics import checks
 from jaxcls.result import SweepResult, best_first, tied
@@ -32,6 +34,7 @@ from jaxcls.result import SweepResult, best_first, tied
 HELD_OUT = 0.15  # of the examples, for each of val and test, where no file is given
 LEARNING_RATES = (0.01, 0.1, 1.0)
 MOST_ROWS = 12  # of the table, on the screen
+WITHOUT = {"train", "val", "test", "memory", "out", "quiet", "json"}  # the data have a fingerprint
 
 
 @dataclass(frozen=True)
@@ -70,32 +73,54 @@ class Config:
     """Print nothing but notes and errors."""
     json: bool = False
     """Print the run's record, run.json, and nothing else."""
+    resume: Path | None = None
+    """The folder of an interrupted run to resume; all other flags come from it."""
 
 
 def main(args: list[str], program: str) -> int:
     """Read the command line and run the probe; the exit code."""
-    args = console.without_commas(args)
-    config = tyro.cli(Config, args=args, prog=program, description=console.paragraphs(__doc__))
-    return console.output(lambda: run(config, program), quiet=config.quiet, json=config.json)
+    args, description = console.without_commas(args), console.paragraphs(__doc__)
+    saved = running.saved(args)
+    default = running.recorded(Config, saved[1]["config"]) if saved else tyro.MISSING_NONPROP
+    config = tyro.cli(Config, default=default, args=args, prog=program, description=description)
+    return console.output(lambda: run(config, saved, program), quiet=config.quiet, json=config.json)
 
 
-def run(config: Config, program: str) -> tuple[int, Path]:
-    """Train, choose, score, write; the exit code and the run's folder."""
+def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int, Path]:
+    """Train, from a checkpoint if one is given, choose, score, write; the exit code and the run's folder."""
     started = time.perf_counter()
     jax.config.update("jax_enable_x64", config.float64)
     source = read(config)
     with checks.about(config.train, config.val, config.test):
         splits = data.standard(source)
     grid = hyperparameters(config)
-    out = config.out or console.run_folder("probe")
-    with claim(out):
+    out = config.resume or config.out or console.run_folder("probe")
+    kept = {name: getattr(config, name) for name in ("out", "quiet", "json", "resume")}
+    command = record.command(program, config, {field.name: field.default for field in fields(Config)} | kept)
+    depends_on = running.dependencies(asked(config), WITHOUT, splits)
+    asked_for = {"command": command, "config": asked(config), "depends_on": depends_on}
+    snapshot, earlier = saved or (None, {"depends_on": depends_on})
+    running.check_same(out, earlier["depends_on"], depends_on)
+    saver = checkpoint.Saver(out, asked_for)
+
+    def execute(plan: sweep.Plan, data: Splits | Folds) -> SweepResult:
+        try:
+            with running.Progress(hidden=config.quiet or config.json) as progress, saver.signals():
+                return sweep.execute(plan, data, callback=progress, save=saver, resume=snapshot)
+        except checkpoint.Stopped as stopped:
+            resume = f"{program} --resume {shlex.quote(str(out))}"
+            running.print_stopped(stopped, len(plan.blocks) * config.steps, resume)
+            raise
+
+    with claim(out, resume=saved is not None):
         announce(config, splits, grid, out)
-        result = choose(config, source, splits, grid)
-        kept = {name: getattr(config, name) for name in ("out", "quiet", "json")}
-        defaults = {field.name: field.default for field in fields(Config)} | kept
-        asked_for = {"command": record.command(program, config, defaults), "config": asked(config)}
+        try:
+            result = choose(config, source, splits, grid, execute)
+        except checkpoint.Stopped as stopped:
+            return 128 + stopped.signum, out
         paths = record.write(out, result, splits, asked_for) + plots.save(out, result, splits)
         paths.append(page.write(out))
+        saver.path.unlink(missing_ok=True)
     report(config, result, splits, paths, time.perf_counter() - started)
     return int(result.best is None), out
 
@@ -161,20 +186,33 @@ def hyperparameters(config: Config) -> Grid:
     return Grid((), reg, ())
 
 
-def choose(config: Config, source: Source, splits: Splits, grid: Grid) -> SweepResult:
-    """Train all cells and choose the best: on val, or by cross-validation on train."""
+def choose(
+    config: Config,
+    source: Source,
+    splits: Splits,
+    grid: Grid,
+    execute: Callable[[sweep.Plan, Splits | Folds], SweepResult],
+) -> SweepResult:
+    """Train all cells, minibatches by ``execute``, and choose the best: on val, or by cross-validation on train."""
     weights = data.balanced(splits.train.y, splits.num_classes) if config.class_weight == "balanced" else None
     memory = console.number_of_bytes(config.memory)
-    search: crossval.Search = functools.partial(probe.search, class_weights=weights, memory=memory)
-    if config.solver != "newton":
-        search = functools.partial(
-            sweep.run,
+    model = classifier.linear(class_weights=weights)
+
+    def search(data: Splits | Folds, grid: Grid, /) -> SweepResult:
+        if config.solver == "newton":
+            return probe.search(data, grid, class_weights=weights, memory=memory)
+        plan = sweep.plan(
+            data,
+            grid,
             steps=config.steps,
             batch_size=config.batch_size,
-            classifier=classifier.linear(class_weights=weights),
+            classifier=model,
             optimizer=train.OPTIMIZERS[config.solver],
             memory=memory,
         )
+        alone = config.folds and isinstance(data, Splits)  # the best cell, on all of train: not worth a checkpoint
+        return sweep.execute(plan, data) if alone else execute(plan, data)
+
     if not config.folds:
         return search(splits, grid)
     rows, parts = source.train, StratifiedKFold(config.folds, shuffle=True, random_state=config.seed)
@@ -187,9 +225,9 @@ def choose(config: Config, source: Source, splits: Splits, grid: Grid) -> SweepR
 
 def asked(config: Config) -> dict[str, object]:
     """The command line as JSON values, without what the solver does not use."""
-    unused = ("lr", "steps", "batch_size") if config.solver == "newton" else ()
+    unused = {"resume"} | ({"lr", "steps", "batch_size"} if config.solver == "newton" else set())
     return {
-        name: str(value) if isinstance(value, Path) else value
+        name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
         for name, value in asdict(config).items()
         if name not in unused
     }

@@ -8,27 +8,23 @@ jaxcls sweep --resume runs/cs231n-20261121-120000   # resume
 """
 
 import argparse
-import os
 import shlex
-import signal
-import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
 import tyro
-from tqdm import tqdm
 
 from jaxcls import classifier, data, sweep, train
 from jaxcls.artifacts import checkpoint, plots, record
 from jaxcls.artifacts import report as page
 from jaxcls.artifacts.folder import claim
 from jaxcls.classifier import Classifier
-from jaxcls.cli import console
+from jaxcls.cli import console, running
 from jaxcls.data import Source, Splits
 from jaxcls.grid import Grid
 from jaxcls.numerics import checks
@@ -36,7 +32,6 @@ from jaxcls.result import SweepResult, best_first
 from jaxcls.train import Optimizer
 
 PRECISIONS = {"highest": "highest", "tf32": "tensorfloat32", "bf16x3": "BF16_BF16_F32_X3"}
-Saved = tuple[sweep.Snapshot, dict[str, Any]]
 MOST_ROWS = 100  # of the table, on the screen
 WIDTHS = {"lr": 12, "reg": 12, "hidden": 7, "seed": 5}
 
@@ -152,7 +147,7 @@ def main(args: list[str], program: str) -> int:
     return console.output(lambda: run(config, saved, program), quiet=config.quiet, json=config.json)
 
 
-def run(config: Config, saved: Saved | None, program: str) -> tuple[int, Path]:
+def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int, Path]:
     """Run the sweep, from a checkpoint if one is given; the exit code and the run's folder."""
     started = time.perf_counter()
     if config.distributed:
@@ -179,8 +174,7 @@ def run(config: Config, saved: Saved | None, program: str) -> tuple[int, Path]:
     depends_on = dependencies(config, splits, plan)
     asked_for = {"command": command, "config": asked(config), "depends_on": depends_on}
     snapshot, earlier = saved or (None, {"depends_on": depends_on})
-    if others := checkpoint.differences(earlier["depends_on"], depends_on):
-        raise ValueError(f"{out} cannot be resumed as another run: {'; '.join(others)}")
+    running.check_same(out, earlier["depends_on"], depends_on)
     saver = checkpoint.Saver(out, asked_for)
     if jax.process_index() > 0:  # only process 0 prints and writes files
         result = sweep.execute(plan, splits, save=saver, resume=snapshot)
@@ -188,7 +182,7 @@ def run(config: Config, saved: Saved | None, program: str) -> tuple[int, Path]:
     with claim(out, resume=saved is not None):
         announce(config, splits, plan, out)
         try:
-            with Progress(hidden=config.quiet or config.json) as progress, saver.signals():
+            with running.Progress(hidden=config.quiet or config.json) as progress, saver.signals():
                 result = sweep.execute(plan, splits, callback=progress, save=saver, resume=snapshot)
         except checkpoint.Stopped as stopped:
             report_stopped(stopped, plan, f"{program} --resume {shlex.quote(str(out))}")
@@ -215,15 +209,8 @@ def asked(config: Config) -> dict[str, object]:
 def dependencies(config: Config, splits: Splits, plan: sweep.Plan) -> dict[str, object]:
     """Everything that the bits of a result may depend on."""
     without = {"out", "data", "data_dir", "memory", "quiet", "json"}  # the data have a fingerprint, memory the blocks
-    return {
-        **{name: value for name, value in asked(config).items() if name not in without},
-        "data": splits.fingerprint(),
-        **record.machine(),
-        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
-        "number of devices": jax.device_count(),
-        "blocks": [list(block.rows.shape) for block in plan.blocks],
-        **record.versions(),
-    }
+    blocks = {"blocks": [list(block.rows.shape) for block in plan.blocks]}
+    return running.dependencies(asked(config), without, splits) | blocks
 
 
 def hyperparameters(config: Config) -> Grid:
@@ -284,39 +271,6 @@ def announce(config: Config, splits: Splits, plan: sweep.Plan, out: Path) -> Non
     print(f"folder    {out}/")
 
 
-class Progress:
-    """A progress bar, shown after compilation; hidden if asked, or when stderr is not a terminal."""
-
-    bar: tqdm | None
-
-    def __init__(self, *, hidden: bool) -> None:
-        self.hidden = hidden or not sys.stderr.isatty()
-
-    def __enter__(self) -> "Progress":
-        print("compiling", end=" ", flush=True)
-        self.started, self.bar = time.perf_counter(), None
-        return self
-
-    def __call__(self, row: sweep.Figures) -> None:
-        """Move the bar to the step of a callback's row."""
-        if self.bar is None:
-            print(f"{time.perf_counter() - self.started:.1f} s", flush=True)
-            self.bar = tqdm(
-                total=row["steps"],
-                desc="training",
-                unit=" steps",
-                disable=self.hidden,
-                dynamic_ncols=True,
-            )
-        self.bar.update(row["step"] - self.bar.n)
-        diverged = f", {row['diverged']} diverged" if row["diverged"] else ""
-        self.bar.set_postfix_str(f"loss {row['loss']:.4g}{diverged}", refresh=False)
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-
 def report(result: SweepResult, examples: int, paths: list[Path], seconds: dict[str, float]) -> None:
     """Print the table, the best cell on so many examples, where the time went and what was written."""
     table, best = result.table, result.best
@@ -367,9 +321,7 @@ def report_stopped(stopped: checkpoint.Stopped, plan: sweep.Plan, resume: str) -
     if len(table) > MOST_ROWS:
         order = order[np.argsort(losses[order, step - 1])][:MOST_ROWS]
     print_table(table, axes, order, how_far)
-    signum, (_, steps) = signal.Signals(stopped.signum), losses.shape
-    print(f"\nstopped   by {signum.name} after {block * steps + step:,} of {len(blocks) * steps:,} steps; to resume:")
-    print(f"          {resume}")
+    running.print_stopped(stopped, len(blocks) * losses.shape[1], resume)
 
 
 def print_table(table: np.ndarray, axes: list[str], shown: np.ndarray, else_say: Callable[[int], str]) -> None:
@@ -390,17 +342,13 @@ def megabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def parse(args: list[str], program: str) -> tuple[Config, Saved | None]:
+def parse(args: list[str], program: str) -> tuple[Config, running.Saved | None]:
     """Read the command line; defaults come from the run to resume, or from the preset."""
     args = console.without_commas(args)
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--preset", nargs="?", default="digits")
-    first.add_argument("--resume", nargs="?", type=Path)
-    known = first.parse_known_args(args)[0]
-    if known.resume and (known.resume / "run.json").exists() and not (known.resume / checkpoint.NAME).exists():
-        raise ValueError(f"{known.resume} holds a run that is finished: there is nothing to resume")
-    saved = checkpoint.read(known.resume / checkpoint.NAME) if known.resume else None
-    default = recorded(saved[1]["config"]) if saved else PRESETS.get(known.preset, Config())
+    known, saved = first.parse_known_args(args)[0], running.saved(args)
+    default = running.recorded(Config, saved[1]["config"]) if saved else PRESETS.get(known.preset, Config())
     return tyro.cli(
         Config,
         default=default,
@@ -408,15 +356,3 @@ def parse(args: list[str], program: str) -> tuple[Config, Saved | None]:
         prog=program,
         description=console.paragraphs(__doc__),
     ), saved
-
-
-def recorded(run: Mapping[str, Any]) -> Config:
-    """The `Config` from which `asked` returned ``run``."""
-    found = {}
-    for field in fields(Config):
-        value = run.get(field.name, field.default)
-        if value is not None:
-            kinds = {"data_dir": Path, "out": Path, "init_scale": float, "memory": str}  # None by default
-            value = kinds.get(field.name, type(field.default))(value)
-        found[field.name] = value
-    return Config(**found)

@@ -1,0 +1,111 @@
+"""Parts shared by the commands while they train: a progress bar, and checkpoints to resume from."""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import jax
+from tqdm import tqdm
+
+from jaxcls import sweep
+from jaxcls.artifacts import checkpoint, record
+from jaxcls.data import Splits
+
+Saved = tuple[sweep.Snapshot, dict[str, Any]]
+T = TypeVar("T")
+
+
+def saved(args: list[str]) -> Saved | None:
+    """What the checkpoint in the folder of ``--resume`` holds; None without that flag.
+
+    Raises:
+      ValueError: its run is finished, or the checkpoint is damaged.
+      FileNotFoundError: there is no checkpoint.
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--resume", nargs="?", type=Path)
+    folder = parser.parse_known_args(args)[0].resume
+    if not folder:
+        return None
+    if (folder / "run.json").exists() and not (folder / checkpoint.NAME).exists():
+        raise ValueError(f"{folder} holds a run that is finished: there is nothing to resume")
+    return checkpoint.read(folder / checkpoint.NAME)
+
+
+def recorded(config: type[T], run: Mapping[str, Any]) -> T:
+    """The configuration, a dataclass, that was recorded as these JSON values."""
+    found = {}
+    for name, hint in get_type_hints(config).items():
+        if name in run:
+            kind = get_origin(hint) or hint
+            kind = get_args(hint)[0] if kind is UnionType else kind  # of a value or None
+            found[name] = run[name] if kind is Literal or run[name] is None else kind(run[name])
+    return config(**found)
+
+
+def dependencies(values: Mapping[str, object], without: set[str], splits: Splits) -> dict[str, object]:
+    """Everything that the bits of a result may depend on: values of flags, ``without`` some; data and machine."""
+    return {
+        **{name: value for name, value in values.items() if name not in without},
+        "data": splits.fingerprint(),
+        **record.machine(),
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+        "number of devices": jax.device_count(),
+        **record.versions(),
+    }
+
+
+def check_same(run: Path, before: Mapping[str, object], now: Mapping[str, object]) -> None:
+    """Check that the run to resume is the one that was begun.
+
+    Raises:
+      ValueError: it is another; the error names the differences.
+    """
+    if others := checkpoint.differences(before, now):
+        raise ValueError(f"{run} cannot be resumed as another run: {'; '.join(others)}")
+
+
+def print_stopped(stopped: checkpoint.Stopped, steps: int, resume: str) -> None:
+    """Print after how many of ``steps``, those of all blocks, a signal ended the run, and what resumes it."""
+    signum, snapshot = signal.Signals(stopped.signum).name, stopped.snapshot
+    done = snapshot.block * snapshot.losses.shape[1] + snapshot.step
+    print(f"\nstopped   by {signum} after {done:,} of {steps:,} steps; to resume:\n          {resume}")
+
+
+class Progress:
+    """A progress bar, shown after compilation; hidden if asked, or when stderr is not a terminal."""
+
+    bar: tqdm | None
+
+    def __init__(self, *, hidden: bool) -> None:
+        self.hidden = hidden or not sys.stderr.isatty()
+
+    def __enter__(self) -> "Progress":
+        print("compiling", end=" ", flush=True)
+        self.started, self.bar = time.perf_counter(), None
+        return self
+
+    def __call__(self, row: sweep.Figures) -> None:
+        """Move the bar to the step of a callback's row."""
+        if self.bar is None:
+            print(f"{time.perf_counter() - self.started:.1f} s", flush=True)
+            self.bar = tqdm(
+                total=row["steps"],
+                desc="training",
+                unit=" steps",
+                disable=self.hidden,
+                dynamic_ncols=True,
+            )
+        self.bar.update(row["step"] - self.bar.n)
+        diverged = f", {row['diverged']} diverged" if row["diverged"] else ""
+        self.bar.set_postfix_str(f"loss {row['loss']:.4g}{diverged}", refresh=False)
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
