@@ -244,7 +244,7 @@ def tied(table: NDArray) -> NDArray[np.intp]:
 
 
 def edges(grid: Grid, table: NDArray) -> dict[str, tuple[int | float, ...]]:
-    """Axes on whose boundary the best cell lies, each with values to try next, as `Grid.beyond` has them.
+    """Axes on whose boundary the best cell lies, each with values to try next, as `jaxcls.grid.Grid.beyond` has them.
 
     An axis along which the best cell ties with another is left out: more of its values would tell nothing.
 
