@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 def saved(args: list[str]) -> Saved | None:
-    """What the checkpoint in the folder of ``--resume`` holds; None without that flag.
+    """The contents of the checkpoint in the folder of ``--resume``; None without that flag.
 
     Raises:
       ValueError: its run is finished, or the checkpoint is damaged.
@@ -62,7 +62,7 @@ def dependencies(values: Mapping[str, object], without: set[str], splits: Splits
 
 
 def check_same(run: Path, before: Mapping[str, object], now: Mapping[str, object]) -> None:
-    """Check that the run to resume is the one that was begun.
+    """Check that the run to resume is the run as it began.
 
     Raises:
       ValueError: it is another; the error names the differences.
