@@ -34,7 +34,7 @@ def run(command: Callable[[], int]) -> int:
     out = sys.__stdout__
     if out is not None and out is sys.stdout:
         raw = io.BufferedWriter(_UntilClosed(out.fileno(), "w", closefd=False))
-        sys.stdout = io.TextIOWrapper(raw, out.encoding, line_buffering=out.isatty())
+        sys.stdout = io.TextIOWrapper(raw, out.encoding, out.errors, line_buffering=out.isatty())
     try:
         return command()
     except (ValueError, TypeError, OSError) as error:

@@ -11,7 +11,7 @@ import shlex
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +34,7 @@ from jaxcls.result import SweepResult, best_first, tied
 HELD_OUT = 0.15  # of the examples, for each of val and test, where no file is given
 LEARNING_RATES = (0.01, 0.1, 1.0)
 MOST_ROWS = 12  # of the table, on the screen
-WITHOUT = {"train", "val", "test", "memory", "out", "quiet", "json"}  # the data have a fingerprint
+FOR_MINIBATCHES = ("lr", "steps", "batch_size")  # flags that a solver does not have
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,12 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     out = config.resume or config.out or console.run_folder("probe")
     kept = {name: getattr(config, name) for name in ("out", "quiet", "json", "resume")}
     command = record.command(program, config, {field.name: field.default for field in fields(Config)} | kept)
-    depends_on = running.dependencies(asked(config), WITHOUT, splits)
-    asked_for = {"command": command, "config": asked(config), "depends_on": depends_on}
-    snapshot, earlier = saved or (None, {"depends_on": depends_on})
-    running.check_same(out, earlier["depends_on"], depends_on)
+    flags = running.asked(config, FOR_MINIBATCHES if config.solver == "newton" else ())
+    asked_for: dict[str, object] = {"command": command, "config": flags}
+    snapshot = None
+    if saved or config.solver != "newton":  # a solver is not resumed, and need not wait for a fingerprint
+        asked_for["depends_on"] = depends_on = running.dependencies(flags, {"train", "val", "test"}, splits)
+        snapshot = running.resumed(saved, depends_on, out)
     saver = checkpoint.Saver(out, asked_for)
 
     def execute(plan: sweep.Plan, data: Splits | Folds) -> SweepResult:
@@ -177,7 +179,7 @@ def hyperparameters(config: Config) -> Grid:
     reg = config.reg or probe.REG
     if config.solver != "newton":
         return Grid(config.lr or LEARNING_RATES, reg, (config.seed,))
-    for name in ("lr", "steps", "batch_size"):
+    for name in FOR_MINIBATCHES:
         if getattr(config, name) != getattr(Config, name):
             flag = f"--{name.replace('_', '-')}"
             raise ValueError(f"{flag} is for minibatches: add --solver sgd, momentum, nesterov, adam or rmsprop")
@@ -221,16 +223,6 @@ def choose(
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # said above
         folds = data.standard_folds(source, [rows[out] for _, out in parts.split(rows, source.y[rows])])
     return crossval.run(search, grid, folds, splits).result
-
-
-def asked(config: Config) -> dict[str, object]:
-    """The command line as JSON values, without what the solver does not use."""
-    unused = {"resume"} | ({"lr", "steps", "batch_size"} if config.solver == "newton" else set())
-    return {
-        name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-        for name, value in asdict(config).items()
-        if name not in unused
-    }
 
 
 def announce(config: Config, splits: Splits, grid: Grid, out: Path) -> None:

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -49,10 +49,20 @@ def recorded(config: type[T], run: Mapping[str, Any]) -> T:
     return config(**found)
 
 
-def dependencies(values: Mapping[str, object], without: set[str], splits: Splits) -> dict[str, object]:
-    """Everything that the bits of a result may depend on: values of flags, ``without`` some; data and machine."""
+def asked(config: object, without: Collection[str] = ()) -> dict[str, object]:
+    """The flags of a command as JSON values, ``without`` some, and without ``--resume``."""
     return {
-        **{name: value for name, value in values.items() if name not in without},
+        name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        for name, value in vars(config).items()
+        if name != "resume" and name not in without
+    }
+
+
+def dependencies(flags: Mapping[str, object], files: Collection[str], splits: Splits) -> dict[str, object]:
+    """Everything that the bits of a result may depend on: flags but for ``files`` of data, the data, the machine."""
+    without = {*files, "memory", "out", "quiet", "json"}  # the data have a fingerprint, memory the blocks of a snapshot
+    return {
+        **{name: value for name, value in flags.items() if name not in without},
         "data": splits.fingerprint(),
         **record.machine(),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
@@ -61,14 +71,18 @@ def dependencies(values: Mapping[str, object], without: set[str], splits: Splits
     }
 
 
-def check_same(run: Path, before: Mapping[str, object], now: Mapping[str, object]) -> None:
-    """Check that the run to resume is the run as it began.
+def resumed(saved: Saved | None, depends_on: Mapping[str, object], folder: Path) -> sweep.Snapshot | None:
+    """The snapshot to resume from; None for a new run.
 
     Raises:
-      ValueError: it is another; the error names the differences.
+      ValueError: it is another run's; the error names the differences.
     """
-    if others := checkpoint.differences(before, now):
-        raise ValueError(f"{run} cannot be resumed as another run: {'; '.join(others)}")
+    if saved is None:
+        return None
+    snapshot, run = saved
+    if others := checkpoint.differences(run["depends_on"], depends_on):
+        raise ValueError(f"{folder} cannot be resumed as another run: {'; '.join(others)}")
+    return snapshot
 
 
 def print_stopped(stopped: checkpoint.Stopped, steps: int, resume: str) -> None:

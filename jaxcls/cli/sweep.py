@@ -11,7 +11,7 @@ import argparse
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -171,10 +171,10 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     )
     kept = {"preset": "digits"} | {name: getattr(config, name) for name in ("out", "quiet", "json", "resume")}
     command = record.command(program, config, vars(PRESETS[config.preset]) | kept)
-    depends_on = dependencies(config, splits, plan)
-    asked_for = {"command": command, "config": asked(config), "depends_on": depends_on}
-    snapshot, earlier = saved or (None, {"depends_on": depends_on})
-    running.check_same(out, earlier["depends_on"], depends_on)
+    flags, blocks = running.asked(config), [list(block.rows.shape) for block in plan.blocks]
+    depends_on = running.dependencies(flags, {"data", "data_dir"}, splits) | {"blocks": blocks}
+    asked_for = {"command": command, "config": flags, "depends_on": depends_on}
+    snapshot = running.resumed(saved, depends_on, out)
     saver = checkpoint.Saver(out, asked_for)
     if jax.process_index() > 0:  # only process 0 prints and writes files
         result = sweep.execute(plan, splits, save=saver, resume=snapshot)
@@ -195,22 +195,6 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     seconds["all"] = sum(seconds.values()) + result.timings.total_s  # what came before it was resumed is in that
     report(result, len(splits.val.y), paths, seconds)
     return int(result.best is None), out
-
-
-def asked(config: Config) -> dict[str, object]:
-    """The command line as JSON values."""
-    return {
-        name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-        for name, value in asdict(config).items()
-        if name != "resume"
-    }
-
-
-def dependencies(config: Config, splits: Splits, plan: sweep.Plan) -> dict[str, object]:
-    """Everything that the bits of a result may depend on."""
-    without = {"out", "data", "data_dir", "memory", "quiet", "json"}  # the data have a fingerprint, memory the blocks
-    blocks = {"blocks": [list(block.rows.shape) for block in plan.blocks]}
-    return running.dependencies(asked(config), without, splits) | blocks
 
 
 def hyperparameters(config: Config) -> Grid:
