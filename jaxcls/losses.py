@@ -20,7 +20,6 @@ The multiclass hinge loss, with ``margin_ij = s_ij - s_{i,y_i} + 1`` for ``j ≠
     N dL/ds_{i,y_i}   = -(number of j ≠ y_i with margin_ij > 0)
 """
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -70,26 +69,40 @@ def cross_entropy_and_grad(
     if weights is not None:  # an example of weight w enters as one of 1 / w
         inverse = 1 / checks.example_weights(weights, num_examples).astype(logits.dtype)
         n = inverse[:, None, None] if cells else inverse[None]
-    label = _classes(y, num_classes)[:, None]
-    is_label = label == jnp.arange(num_classes)[None]
     # A sum over a short last axis does not vectorise, so the last axis holds the cells, or the examples of one model.
     # Without the barrier, XLA transposes the matmul that produced the logits, which takes half as long again.
     s = logits if cells else jax.lax.optimization_barrier(logits).T
-    is_label, label = (is_label[:, :, None], label[:, :, None]) if cells else (is_label.T, label.T)
-    over_classes = functools.partial(jnp.sum, axis=-2, keepdims=True)
+    label = _classes(y, num_classes)
+    losses, numerator, total = cross_entropy_terms(s, label[:, None, None] if cells else label[None])
 
-    m = jax.lax.stop_gradient(jnp.max(s, axis=-2, keepdims=True))  # the loss does not depend on m
-    e = jnp.exp(jnp.where(is_label, -jnp.inf, s) - m)  # of the other classes; 0 for the label
-    others = over_classes(e)
-    s_label = jnp.take_along_axis(s, label, axis=-2, mode="fill")  # NaN out of range
-    e_label = jnp.exp(s_label - m)
-
-    losses = ((m - s_label) + jnp.log1p(others - (1 - e_label))) / n
+    losses = losses / n
     if weights is not None:
         losses = jnp.where(jnp.isinf(n), 0, losses)  # an overflow at weight 0 counts as 0, not NaN
     loss = jnp.minimum(jnp.sum(losses, axis=(0, 1)), jnp.finfo(s.dtype).max)
-    ds = jnp.where(is_label, -others, e) / ((others + e_label) * n)
+    ds = numerator / (total * n)
     return loss, ds if cells else ds.T
+
+
+def cross_entropy_terms(
+    s: Float[Array, "*batch C last"], label: Int[Array, "*#batch 1 #last"]
+) -> tuple[Float[Array, "*batch 1 last"], Float[Array, "*batch C last"], Float[Array, "*batch 1 last"]]:
+    """Cross-entropy of each example, and ``dL/ds`` as a numerator and its divisor; classes are the second last axis.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> losses, numerator, total = cross_entropy_terms(jnp.zeros((4, 2)), jnp.array([[0, 1]]))
+      >>> print((numerator / total).T)
+      [[-0.75  0.25  0.25  0.25]
+       [ 0.25 -0.75  0.25  0.25]]
+    """
+    is_label = label == jnp.expand_dims(jnp.arange(s.shape[-2]), (*range(s.ndim - 2), -1))
+    m = jax.lax.stop_gradient(jnp.max(s, axis=-2, keepdims=True))  # the loss does not depend on m
+    e = jnp.exp(jnp.where(is_label, -jnp.inf, s) - m)  # of the other classes; 0 for the label
+    others = jnp.sum(e, axis=-2, keepdims=True)
+    s_label = jnp.take_along_axis(s, label, axis=-2, mode="fill")  # NaN out of range
+    e_label = jnp.exp(s_label - m)
+    losses = (m - s_label) + jnp.log1p(others - (1 - e_label))
+    return losses, jnp.where(is_label, -others, e), others + e_label
 
 
 def cross_entropy(logits: Float[ArrayLike, "N C"], y: Integer[ArrayLike, "N"]) -> Float[Array, ""]:
