@@ -1,7 +1,7 @@
 """scikit-learn estimators, for its pipelines, searches and cross-validation.
 
-    SoftmaxClassifier       the linear classifier at its optimum, `jaxcls.newton`
-    SoftmaxClassifierCV     the best of many values of reg: one path per fold
+    SoftmaxClassifier       the linear classifier at its optimum, `jaxcls.logistic`
+    SoftmaxClassifierCV     the best of many values of reg: the paths of all folds side by side
     TwoLayerClassifier      the two-layer net, by minibatch gradient descent, `jaxcls.train`
     TwoLayerClassifierCV    the best cell of a grid: one sweep for all cells and folds
 
@@ -25,7 +25,7 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from jaxcls import newton, sweep, train, two_layer
+from jaxcls import logistic, sweep, train, two_layer
 from jaxcls.classifier import Classifier, two_layer_net
 from jaxcls.crossval import Search, over_folds
 from jaxcls.data import Folds, Split, Splits
@@ -84,12 +84,12 @@ class _Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class _Newton(_Classifier):
+class _Logistic(_Classifier):
     """Constructor parameters shared by the linear estimators."""
 
     class_weight: Mapping[object, float] | str | None = None
     tol: float | None = None
-    max_iter: int = 50
+    max_iter: int = 1000
 
     def _weights(self, y: NDArray, sample_weight: NDArray[np.floating]) -> NDArray[np.floating]:
         """The weight of each example: the sample weight times the class weight."""
@@ -99,21 +99,22 @@ class _Newton(_Classifier):
             of_class = compute_class_weight(self.class_weight, classes=classes, y=y, **balance)
         return sample_weight * np.where(np.isfinite(of_class), of_class, 0)[labels]
 
-    def _path(self, X: NDArray, labels: NDArray, reg: Sequence[float] | NDArray, weights: NDArray) -> newton.Optimum:
-        _check_classes(labels[weights > 0])
+    def _path(self, X: NDArray, labels: NDArray, reg: Sequence[float] | NDArray, weights: NDArray) -> logistic.Optimum:
+        for of_fold in weights.reshape(len(labels), -1).T:
+            _check_classes(labels[of_fold > 0])
         if self.max_iter < 1:
             raise ValueError(f"max_iter must be at least 1, got {self.max_iter}")
-        path = functools.partial(newton.path, weights=weights, num_classes=len(self.classes_))
+        path = functools.partial(logistic.path, weights=weights, num_classes=len(self.classes_))
         with _precision(X):
             optimum = path(X, labels, reg, tol=self.tol, max_iterations=self.max_iter)
-        if missed := int((~optimum.converged).sum()):
+        if missed := int((~optimum.converged.reshape(len(reg), -1).all(axis=1)).sum()):
             message = f"{missed} of {len(reg)} values of reg did not converge in {self.max_iter} steps"
             warnings.warn(f"{message}: raise max_iter, or scale X", ConvergenceWarning, stacklevel=3)
         return optimum
 
 
 @dataclass(eq=False, repr=False)
-class SoftmaxClassifier(_Newton):
+class SoftmaxClassifier(_Logistic):
     """The linear softmax classifier, at its optimum.
 
     Equal to scikit-learn's ``LogisticRegression`` with ``C = 1 / (2 N reg)``, N the sum of all weights; for two
@@ -122,12 +123,12 @@ class SoftmaxClassifier(_Newton):
     Args:
       reg: strength of the penalty ``reg Σ W²``, above 0; the bias is not penalised.
       class_weight: weight of each class, by its label, or ``"balanced"``; 1 when not given.
-      tol: see `jaxcls.newton.path`.
-      max_iter: the most Newton steps.
+      tol: see `jaxcls.logistic.path`.
+      max_iter: the most evaluations of the loss and its gradient, per value of reg.
 
     Attributes:
       coef_, intercept_: ``[C, d]`` and ``[C]``; for two classes the second minus the first, ``[1, d]`` and ``[1]``.
-      n_iter_: Newton steps taken.
+      n_iter_: evaluations of the loss and its gradient.
       classes_, n_features_in_, feature_names_in_: see scikit-learn.
 
     Example:
@@ -151,7 +152,7 @@ class SoftmaxClassifier(_Newton):
         sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
         return self._become(self._path(X, labels, [self.reg], self._weights(y, sample_weight)), 0)
 
-    def _become(self, optimum: newton.Optimum, k: int) -> Self:
+    def _become(self, optimum: logistic.Optimum, k: int) -> Self:
         W = _fewest_columns(optimum.W[..., k])
         self.coef_, self.intercept_, self.n_iter_ = W[:-1].T, W[-1], int(optimum.iterations[k])
         return self
@@ -272,11 +273,11 @@ class _Search(_Classifier):
 
 
 @dataclass(eq=False, repr=False)
-class SoftmaxClassifierCV(_Search, _Newton):
+class SoftmaxClassifierCV(_Search, _Logistic):
     """`SoftmaxClassifier` with the regularisation value that is best in cross-validation.
 
-    Held-out examples have weight 0, so that all folds have one shape and share one compiled program. Validation uses
-    sample weights, not class weights.
+    Held-out examples have weight 0, so that all folds are solved side by side, in one compiled program. Validation
+    uses sample weights, not class weights.
 
     Args:
       reg: the regularisation values; or how many, from 10 to 1e-7 by a constant factor.
@@ -305,25 +306,26 @@ class SoftmaxClassifierCV(_Search, _Newton):
         if isinstance(self.reg, Integral) and self.reg < 1:
             raise ValueError(f"reg must be at least 1 value, got {self.reg}")
         reg = np.logspace(1, -7, self.reg) if isinstance(self.reg, Integral) else np.asarray(self.reg)
-        whole = self._path(X, labels, reg, self._weights(y, sample_weight))
 
         folds = self._folds(X, y, groups)
-        table = np.zeros((len(reg), len(folds)), [("val_accuracy", "f8"), ("val_loss", "f8"), ("rank", "i8")])
-        seconds = np.empty((2, len(folds)))
+        began, weights = time.perf_counter(), np.zeros((len(y), len(folds)))
         for k, (rows, held_out) in enumerate(folds):
             if not sample_weight[held_out].any():
                 raise ValueError("sample_weight must be above 0 for an example of every fold, got one without")
-            began, weights = time.perf_counter(), np.zeros(len(y))
-            weights[rows] = self._weights(y[rows], sample_weight[rows])
-            W = self._path(X, labels, reg, weights).W
-            trained, X_val, val = time.perf_counter(), X[held_out], (labels[held_out], sample_weight[held_out])
+            weights[rows, k] = self._weights(y[rows], sample_weight[rows])
+        optimum, trained = self._path(X, labels, reg, weights), time.perf_counter()
+        table = np.zeros((len(reg), len(folds)), [("val_accuracy", "f8"), ("val_loss", "f8"), ("rank", "i8")])
+        for k, (_, held_out) in enumerate(folds):
+            X_val, val, W = X[held_out], (labels[held_out], sample_weight[held_out]), optimum.W[..., k]
             scores = [_score(X_val @ W[:-1, :, cell] + W[-1, :, cell], *val) for cell in range(len(reg))]
             table["val_accuracy"][:, k], table["val_loss"][:, k] = np.transpose(scores)
-            seconds[:, k] = (trained - began) / len(reg), (time.perf_counter() - trained) / len(reg)
+        spent = np.array([trained - began, time.perf_counter() - trained]) / table.size
+        seconds = np.broadcast_to(spent[:, None], (2, len(folds)))
         self._select([{"reg": float(value)} for value in reg], table, seconds)
-        best = SoftmaxClassifier(**self.best_params_, **_common(self, _Newton))
+        best = SoftmaxClassifier(**self.best_params_, **_common(self, _Logistic))
         best._examples(given, y)
-        self.best_estimator_ = best._become(whole, self.best_index_)
+        whole = self._path(X, labels, [reg[self.best_index_]], self._weights(y, sample_weight))
+        self.best_estimator_ = best._become(whole, 0)
         self.n_iter_ = best.n_iter_
         return self
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array
 from numpy.typing import NDArray
 
-from jaxcls import newton, softmax, train
+from jaxcls import logistic, softmax, train
 from jaxcls.classifier import LINEAR
 from jaxcls.data import Folds, Splits
 from jaxcls.grid import Grid
@@ -31,7 +31,8 @@ def run(
     *,
     class_weights: NDArray[np.floating] | None = None,
     tol: float | None = None,
-    max_iterations: int = 50,
+    max_iterations: int = 1000,
+    certify: bool = False,
     memory: int | None = None,
 ) -> SweepResult:
     """Solve the linear softmax classifier for every regularisation value, and choose the best by validation.
@@ -40,10 +41,10 @@ def run(
       splits: the data, prepared by a protocol of `jaxcls.data`; or in folds, each of which is solved.
       reg: regularisation values of the L2 penalty; 96 from 10 to 1e-9 when not given.
       class_weights: weight of the examples of each class, ``[C]``, see `jaxcls.data.balanced`.
-      tol, max_iterations, memory: as in `jaxcls.newton.path`.
+      tol, max_iterations, certify, memory: as in `jaxcls.logistic.path`.
 
     Returns:
-      A `SweepResult` whose table has four more columns, as in `jaxcls.newton.Optimum`: ``gap``, ``gradient``,
+      A `SweepResult` whose table has four more columns, as in `jaxcls.logistic.Optimum`: ``gap``, ``gradient``,
       ``iterations`` and ``converged``. It has no losses during training. Of folds, solved one after another, it has no
       params and no test accuracy: `jaxcls.crossval` chooses by them.
 
@@ -54,12 +55,20 @@ def run(
 
     Example:
       >>> from jaxcls import data
-      >>> result = run(data.standard(data.load_digits()), reg=[1e-1, 1e-2, 1e-3])
+      >>> result = run(data.standard(data.load_digits()), reg=[1e-1, 1e-3, 1e-5])
       >>> result.table["converged"].all(), result.grid.cells()[result.best]
-      (np.True_, {'reg': 0.01})
+      (np.True_, {'reg': 0.001})
     """
     grid = Grid(lr=(), reg=reg, seed=(), fold=range(splits.num_folds))
-    return search(splits, grid, class_weights=class_weights, tol=tol, max_iterations=max_iterations, memory=memory)
+    return search(
+        splits,
+        grid,
+        class_weights=class_weights,
+        tol=tol,
+        max_iterations=max_iterations,
+        certify=certify,
+        memory=memory,
+    )
 
 
 def search(
@@ -68,7 +77,8 @@ def search(
     *,
     class_weights: NDArray[np.floating] | None = None,
     tol: float | None = None,
-    max_iterations: int = 50,
+    max_iterations: int = 1000,
+    certify: bool = False,
     memory: int | None = None,
 ) -> SweepResult:
     """`run` for the regularisation values and folds of a grid, as `jaxcls.crossval.run` calls it.
@@ -83,13 +93,13 @@ def search(
         checks.class_weights(class_weights, splits.num_classes)
     if isinstance(splits, Folds):
         one = functools.partial(
-            search, class_weights=class_weights, tol=tol, max_iterations=max_iterations, memory=memory
+            search, class_weights=class_weights, tol=tol, max_iterations=max_iterations, certify=certify, memory=memory
         )
         return _each_fold(one, splits, grid)
     if list(grid.axes) != ["reg"]:
         raise ValueError(f"grid must have the axis reg alone for a solver, got {', '.join(grid.axes)}")
     with compile_seconds() as in_solving:
-        optimum = newton.path(
+        optimum = logistic.path(
             splits.train.X,
             splits.train.y,
             grid.reg,
@@ -97,6 +107,7 @@ def search(
             weights=None if class_weights is None else class_weights[splits.train.y],
             tol=tol,
             max_iterations=max_iterations,
+            certify=certify,
             memory=memory,
         )
     solved = time.perf_counter()

@@ -334,17 +334,17 @@ def test_labels_that_are_text_are_the_same_in_every_file(files: Path) -> None:
     assert done.stderr == "error: other.npz has classes that train-text.npz has not: eel\n"
 
 
-@pytest.mark.parametrize("solver", ["adam", *slow("newton")])
+@pytest.mark.parametrize("solver", ["adam", *slow("lbfgs")])
 def test_folds_class_weights_and_splits_of_its_own(solver: str, files: Path) -> None:
     options = ["--folds", 3, "--class-weight", "balanced", "--reg", 1e-2, 1e-4, "--solver", solver]
-    options += ["--steps", 100] if solver != "newton" else []
+    options += ["--steps", 100] if solver != "lbfgs" else []
     done = run("--train", "train.npz", *options, "--out", "run", cwd=files)
     assert done.returncode == 0, done.stderr
     assert "510 train, 90 test examples" in done.stdout
     assert "on the mean of 3 folds" in done.stdout
     with (files / "run" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == (2 if solver == "newton" else 6)
+    assert len(rows) == (2 if solver == "lbfgs" else 6)
 
 
 def test_after_folds_the_best_cell_is_saved_as_it_was_trained(files: Path, source: Source) -> None:
@@ -368,6 +368,10 @@ MISTAKES = {
         ["--train", "train.npz", "--steps", 100],
         "error: --steps is for minibatches: add --solver sgd, momentum, nesterov, adam or rmsprop",
     ),
+    "a proof of minibatches": (
+        ["--train", "train.npz", "--solver", "adam", "--certify"],
+        "error: --certify is for --solver lbfgs, got adam",
+    ),
     "ready splits and a test": (
         ["--train", "ready.npz", "--test", "test.npz"],
         "error: ready.npz is split by itself: give it alone, as --train",
@@ -375,7 +379,7 @@ MISTAKES = {
     "seed -1": (["--train", "train.npz", "--seed", -1], "error: --seed must lie in [0, 2**32), got -1"),
     "reg 0": (
         ["--train", "train.npz", "--reg", 0],
-        "error: --reg must be above 0 for --solver newton, got 0",
+        "error: --reg must be above 0 for --solver lbfgs, got 0",
     ),
     "one fold": (["--train", "train.npz", "--folds", 1], "error: --folds must be at least 2, got 1"),
     "val and folds": (

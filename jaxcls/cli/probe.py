@@ -53,8 +53,8 @@ class Config:
     """Weigh every example alike in the loss, or every class."""
     reg: tuple[float, ...] = ()
     """Values of the L2 penalty, reg * sum(W * W); 96 from 10 to 1e-9 if not given."""
-    solver: Literal["newton", "sgd", "momentum", "nesterov", "adam", "rmsprop"] = "newton"
-    """Newton's method goes to the optimum; the others train on minibatches, at every learning rate."""
+    solver: Literal["lbfgs", "sgd", "momentum", "nesterov", "adam", "rmsprop"] = "lbfgs"
+    """L-BFGS goes to the optimum; the others train on minibatches, at every learning rate."""
     lr: tuple[float, ...] = ()
     """Learning rates, for minibatches; 0.01 0.1 1 if not given."""
     steps: int = 2000
@@ -63,8 +63,10 @@ class Config:
     """Examples in a minibatch."""
     seed: int = 0
     """Of the splits, the folds and the minibatches."""
+    certify: bool = False
+    """Prove how near the optimum every value is, by Newton's method in float64: for coefficients to many digits."""
     float64: bool = False
-    """Compute in float64: twice the time, for coefficients to near machine precision."""
+    """Compute in float64: twice the time; with --certify, coefficients to near machine precision."""
     memory: str | None = None
     """Memory to stay within, as 4GB; 90 % of a GPU's or half of the host's if not given."""
     out: Path | None = None
@@ -97,10 +99,10 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     out = config.resume or config.out or console.run_folder("probe")
     kept = {name: getattr(config, name) for name in ("out", "quiet", "json", "resume")}
     command = record.command(program, config, {field.name: field.default for field in fields(Config)} | kept)
-    flags = running.asked(config, FOR_MINIBATCHES if config.solver == "newton" else ())
+    flags = running.asked(config, FOR_MINIBATCHES if config.solver == "lbfgs" else ())
     asked_for: dict[str, object] = {"command": command, "config": flags}
     snapshot = None
-    if saved or config.solver != "newton":  # a solver is not resumed, and need not wait for a fingerprint
+    if saved or config.solver != "lbfgs":  # a solver is not resumed, and need not wait for a fingerprint
         asked_for["depends_on"] = depends_on = running.dependencies(flags, {"train", "val", "test"}, splits)
         snapshot = running.resumed(saved, depends_on, out)
     saver = checkpoint.Saver(out, asked_for)
@@ -177,14 +179,16 @@ def held_out(config: Config, given: dict[str, Source]) -> Source:
 def hyperparameters(config: Config) -> Grid:
     """The grid that the command line names."""
     reg = config.reg or probe.REG
-    if config.solver != "newton":
+    if config.solver != "lbfgs":
+        if config.certify:
+            raise ValueError(f"--certify is for --solver lbfgs, got {config.solver}")
         return Grid(config.lr or LEARNING_RATES, reg, (config.seed,))
     for name in FOR_MINIBATCHES:
         if getattr(config, name) != getattr(Config, name):
             flag = f"--{name.replace('_', '-')}"
             raise ValueError(f"{flag} is for minibatches: add --solver sgd, momentum, nesterov, adam or rmsprop")
     if min(reg) <= 0:
-        raise ValueError(f"--reg must be above 0 for --solver newton, got {min(reg):g}")
+        raise ValueError(f"--reg must be above 0 for --solver lbfgs, got {min(reg):g}")
     return Grid((), reg, ())
 
 
@@ -201,8 +205,8 @@ def choose(
     model = classifier.linear(class_weights=weights)
 
     def search(data: Splits | Folds, grid: Grid, /) -> SweepResult:
-        if config.solver == "newton":
-            return probe.search(data, grid, class_weights=weights, memory=memory)
+        if config.solver == "lbfgs":
+            return probe.search(data, grid, class_weights=weights, certify=config.certify, memory=memory)
         plan = sweep.plan(
             data,
             grid,
@@ -246,10 +250,11 @@ def report(config: Config, result: SweepResult, splits: Splits, paths: list[Path
         print(f"{cell} {row['train_accuracy']:10.4f} {row['val_accuracy']:9.4f} {row['rank']:5d}")
     if len(table) > MOST_ROWS:
         print(f"... the best {MOST_ROWS} of {len(table)} cells; all are in {paths[0]}")
-    if config.solver == "newton":
+    if config.solver == "lbfgs":
         gap, converged = table["gap"] / table["train_loss"], table["converged"]
         print(f"\nsolved    {converged.sum()} of {len(table)} converged", end="")
-        print(f", to within {gap[converged].max():.0e} of the least loss" if converged.any() else "")
+        how_near = f", to within {gap[converged].max():.0e} of the least loss{'' if config.certify else ', estimated'}"
+        print(how_near if converged.any() else "")
         if len(missed := table["reg"][~converged]):
             further = "" if config.float64 else "; --float64 goes further"
             print(f"          not those from {missed.min():.2g} to {missed.max():.2g}, ", end="")

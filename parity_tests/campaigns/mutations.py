@@ -38,7 +38,7 @@ MUTATIONS = [
     Mutation("losses", "max", "jnp.max(s, axis=-2", "jnp.min(s, axis=-2"),
     Mutation("losses", "digits", "jnp.log1p(others - (1 - e_label))", "jnp.log(others + e_label)"),
     Mutation("losses", "check", 's, label, axis=-2, mode="fill"', 's, label, axis=-2, mode="clip"'),
-    Mutation("losses", "factor", "/ ((others + e_label) * n)", "/ (others + e_label)"),
+    Mutation("losses", "factor", "numerator / (total * n)", "numerator / total"),
     Mutation("losses", "sign", "jnp.where(is_label, -others, e)", "jnp.where(is_label, others, e)"),
     Mutation(
         "losses",
@@ -60,13 +60,17 @@ MUTATIONS = [
     Mutation("two_layer", "penalty", "b1=jnp.sum(dz, axis=0)", "b1=jnp.sum(dz, axis=0) + 2 * reg[None] * b1"),
     Mutation("two_layer", "factor", "dlogits, like=W2) + 2 * reg", "dlogits, like=W2) + reg"),
     Mutation("two_layer", "relu", "h = jnp.maximum(z, 0)\n    data_loss", "h = z\n    data_loss"),
-    Mutation("newton", "factor", "_dot(_curvature(problem, reg) / 2 * A, A)", "_dot(_curvature(problem, reg) * A, A)"),
-    Mutation("newton", "check", "gap + added <= tol * loss", "gap <= tol * loss"),
-    Mutation("newton", "overflow", "shares = shares / shares.max()", "shares = np.float32(shares)"),
-    Mutation("newton", "power", "values[rows] / size**2", "values[rows] / size"),
-    Mutation("newton", "order", "np.argsort(-values", "np.argsort(values"),
-    Mutation("newton", "factor", "(4 * reg), 0)", "(8 * reg), 0)"),
-    Mutation("newton", "mean", "W = W.at[-1].set((exact[-1] - _along(basis.mean, W))", "W = W.at[-1].set((exact[-1])"),
+    Mutation(
+        "solver/newton", "factor", "_dot(_curvature(problem, reg) / 2 * A, A)", "_dot(_curvature(problem, reg) * A, A)"
+    ),
+    Mutation("solver/newton", "check", "W, loss, gap + added, gradient", "W, loss, gap, gradient"),
+    Mutation("logistic", "overflow", "shares = shares / shares.max(axis=0)", "shares = np.float32(shares)"),
+    Mutation("solver/newton", "power", "reg[some] / float(basis.size) ** 2", "reg[some] / float(basis.size)"),
+    Mutation("logistic", "order", "np.argsort(-values", "np.argsort(values"),
+    Mutation("solver/newton", "factor", "(4 * reg), 0)", "(8 * reg), 0)"),
+    Mutation(
+        "solver/newton", "mean", "W = W.at[-1].set((exact[-1] - _along(basis.mean, W))", "W = W.at[-1].set((exact[-1])"
+    ),
     Mutation("grid", "bound", "default=0) >= 2**32", "default=0) > 2**32"),
     Mutation("grid", "bound", "lowest <= value < math.inf", "lowest <= value <= math.inf"),
     Mutation("grid", "bound", 'lowest = 1 if name == "hidden" else 0', "lowest = 0"),
@@ -137,7 +141,8 @@ LIKELY = {
     "losses": ("properties", "softmax", "hinge", "edges"),
     "softmax": ("softmax", "stack"),
     "two_layer": ("two_layer",),
-    "newton": ("newton",),
+    "logistic": ("logistic",),
+    "solver/newton": ("logistic",),
     "grid": ("sweep", "nets"),
     "train": ("training", "sweep"),
     "classifier": ("probe", "nets", "compiler", "results"),
@@ -161,7 +166,7 @@ LIKELY = {
     "probe": ("probe",),
 }
 KNOWN = {  # survivors, by their new text, and why they may
-    ("newton", "np.argsort(values"): "the order of a path changes its time, and no optimum",
+    ("logistic", "np.argsort(values"): "the order of a path changes its time, and no optimum",
 }
 
 

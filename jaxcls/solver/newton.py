@@ -1,10 +1,10 @@
-"""The linear softmax classifier solved to convergence, for many regularisation values at once.
+"""Newton's method for the linear softmax classifier: from near the optimum to a proof of how near, in float64.
 
-    L    = Σ_i w_i CE_i + reg Σ W²                  example weights w that sum to 1; W: [D, C], the bias its last row
-    dL   = Xᵀ dS + 2 reg W                          dS = q - w onehot(y), q = w p, from `jaxcls.losses`
-    H V  = Xᵀ δq(X V) + 2 reg V                     δq(U) = q∘(U - Σ_c p∘U): the Hessian times a direction V
+    L    = Σ_i w_i CE_i + reg Σ W²          example weights w that sum to 1; W: [D, C], the bias its last row
+    dL   = Xᵀ dS + 2 reg W                  dS = q - w onehot(y), q = w p, from `jaxcls.losses`
+    H V  = Xᵀ δq(X V) + 2 reg V             δq(U) = q∘(U - Σ_c p∘U): the Hessian times a direction V
 
-L is convex. A Newton step solves ``H d = -dL`` by conjugate gradients, then backtracks along d.
+A step solves ``H d = -dL`` by conjugate gradients, then backtracks along d.
 
 The duality gap bounds L − min L. Any probabilities p' give a lower bound of the minimum,
 
@@ -24,9 +24,6 @@ Precision: the eigenvectors, L, dL and the gap are float64 for every feature dty
 most of the time, run in the features' dtype. As in iterative refinement, each step corrects the error of the last
 float32 direction, so float32 features converge to the precision of float32 weights, and the gap verifies it.
 
-The bias is not penalised, as in scikit-learn. With ``penalise_bias=True`` the result is the optimum of
-`jaxcls.softmax.loss`.
-
 References:
   S. Boyd and L. Vandenberghe, *Convex Optimization*, 2004, section 5.5.1: the duality gap as a stopping criterion.
 
@@ -34,43 +31,33 @@ References:
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int, Integer, Real
+from jaxtyping import Array, Bool, Float, Int, Integer
 from numpy.typing import NDArray
 
 from jaxcls.losses import cross_entropy_and_grad
-from jaxcls.memory import Memory, available
-from jaxcls.numerics import checks, einsum, full_precision
+from jaxcls.memory import Memory
+from jaxcls.numerics import einsum, full_precision
 
 COLUMNS = 128  # regularisation values × classes solved together: wide enough for fast products on a CPU
+MAX_STEPS = 50
 MAX_PRODUCTS = 250  # Hessian-vector products per Newton step
 MAX_HALVINGS = 30  # of the step size, per line search
 
 
-class Optimum(NamedTuple):
-    """Result of Newton's method for each of K regularisation values.
-
-    Attributes:
-      W: the weights, the bias in the last row.
-      loss: L at W.
-      gap: an upper bound of ``loss - min L``, computed in float64, including the rounding of W.
-      gradient: the largest magnitude in dL/dW.
-      iterations: Newton steps taken.
-      converged: whether ``gap <= tol * loss``.
-    """
+class Proof(NamedTuple):
+    """Weights, L and its largest gradient magnitude there, and a proven bound of L − min L, for K values of reg."""
 
     W: Float[NDArray, "D C K"]
     loss: Float[NDArray, "K"]
     gap: Float[NDArray, "K"]
     gradient: Float[NDArray, "K"]
-    iterations: Int[NDArray, "K"]
-    converged: Bool[NDArray, "K"]
+    steps: Int[NDArray, "K"]
 
 
 class Problem(NamedTuple):
@@ -137,79 +124,49 @@ class _Search(NamedTuple):
     active: Bool[Array, "K"]
 
 
-def path(
-    X: Real[ArrayLike, "N d"],
-    y: Integer[ArrayLike, "N"],
-    reg: Real[ArrayLike, "K"] | Sequence[float],
+def prove(
+    X: Float[Array, "N d"],
+    y: Integer[NDArray, "N"],
+    weights: Float[NDArray, "N"],
+    reg: Float[NDArray, "K"],
+    start: Float[NDArray, "D C K"],
     *,
-    num_classes: int | None = None,
-    weights: Real[ArrayLike, "N"] | None = None,
-    penalise_bias: bool = False,
-    tol: float | None = None,
-    max_iterations: int = 50,
-    memory: int | None = None,
-) -> Optimum:
-    """Minimise L for every regularisation value, largest first, in blocks that are each warm-started from the last.
+    penalise_bias: bool,
+    tol: float,
+    budget: int,
+) -> Proof:
+    """Continue from ``start``, in blocks of adjacent values, until the gap is at most ``tol * L`` or stops falling.
 
     Args:
-      X: features, without a column of ones; converted to JAX's default float.
-      y: labels in ``[0, C)``. A class without examples gets zero weights and a bias of negligible probability.
-      reg: regularisation values, above 0; scikit-learn's C is ``1 / (2 N reg)``.
-      num_classes: C. Default: the largest label plus 1.
-      weights: example weights, of which only the proportions matter. Default: equal weights.
-      penalise_bias: whether the bias is penalised with the rest, as `jaxcls.softmax.loss` does.
-      tol: tolerance of `Optimum.converged`. Default: the dtype's epsilon to the power 3/4, 2e-12 in float64.
-      max_iterations: maximum number of Newton steps.
-      memory: memory limit in bytes, which bounds how many values are solved together. Default:
-        `jaxcls.memory.available`.
-
-    Raises:
-      ValueError: a shape does not match, a label or a value is out of range, a weight is negative or not finite, or
-        a single value does not fit in memory.
-      TypeError: an argument is not an array of numbers.
-
-    Example:
-      >>> import numpy as np
-      >>> from jaxcls import data
-      >>> train = data.standard(data.load_digits()).train
-      >>> optimum = path(train.X, train.y, np.logspace(-1, -4, 7))
-      >>> optimum.W.shape, optimum.converged.all()
-      ((65, 10, 7), np.True_)
+      X, y, weights: the examples, with an example of every class.
+      reg: regularisation values.
+      start: weights near the optima, the bias in the last row.
+      penalise_bias: whether the bias is penalised with the rest.
+      tol: tolerance of the gap, relative to L.
+      budget: memory in bytes, which bounds how many values are solved together.
     """
-    checks.outside_of_jit("newton.path")
-    values = _regularisation(reg)
-    features, labels, num_classes = _examples(X, y, num_classes)
-    (num_examples, num_features), dtype = features.shape, features.dtype
-    w = _shares(weights, num_examples)
-    tol = float(jnp.finfo(dtype).eps) ** 0.75 if tol is None else tol
-    budget = available() if memory is None else memory
-    fitting = estimate(num_examples, num_features, num_classes, dtype=dtype).fits(budget)
-    block = min(len(values), fitting, max(1, COLUMNS // num_classes))
-    order = np.argsort(-values, kind="stable")
-    shape, kinds = (num_features + 1, num_classes, len(values)), (dtype, dtype, dtype, int, bool)
-    found: list[NDArray] = [np.zeros(shape, dtype), *(np.zeros(len(values), kind) for kind in kinds)]
-    present = np.unique(labels[w > 0])
-    labels = np.searchsorted(present, labels).clip(max=len(present) - 1)  # any label will do for an example of weight 0
+    num_classes = start.shape[1]
+    fitting = estimate(len(X), X.shape[1], num_classes, X.dtype).fits(budget)
+    block = min(len(reg), fitting, max(1, COLUMNS // num_classes))
+    found = Proof(start.copy(), *(np.zeros(len(reg), kind) for kind in (X.dtype, X.dtype, X.dtype, int)))
     with jax.enable_x64(True):
-        problem, basis = _rotate(features, labels, w, num_classes=len(present), penalise_bias=penalise_bias)
-        size, A = float(basis.size), np.zeros((len(problem.penalised), len(present), block))
-        for first in range(0, len(order), block):
-            rows = order[np.minimum(np.arange(first, first + block), len(order) - 1)]  # one shape for all blocks
-            penalty = values[rows] / size**2
-            A, *ended = _solve(problem, A, penalty, tol=tol, max_iterations=max_iterations)
-            optima = _weights(problem, basis, A, penalty, present, num_classes=num_classes)
-            (gap, iterations), (W, loss, added, gradient) = jax.device_get((ended, optima))
-            optima = W, loss, gap + added, gradient, iterations, gap + added <= tol * loss
-            for whole, part in zip(found, optima, strict=True):
-                whole[..., rows] = part
-    return Optimum(*found)
+        problem, basis = _rotate(X, y, weights, num_classes=num_classes, penalise_bias=penalise_bias)
+        for first in range(0, len(reg), block):
+            some = np.minimum(np.arange(first, first + block), len(reg) - 1)  # one shape for all blocks
+            penalty = reg[some] / float(basis.size) ** 2
+            A, *ended = _solve(problem, _coefficients(basis, start[..., some]), penalty, tol=tol)
+            optima = _weights(problem, basis, A, penalty)
+            (gap, steps), (W, loss, added, gradient) = jax.device_get((ended, optima))
+            for whole, part in zip(found, (W, loss, gap + added, gradient, steps), strict=True):
+                whole[..., some] = part
+    return found
 
 
-def estimate(num_examples: int, num_features: int, num_classes: int, *, dtype: jnp.dtype) -> Memory:
-    """Memory of `path` in bytes: for the examples, and for each regularisation value.
+def estimate(num_examples: int, num_features: int, num_classes: int, dtype: jnp.dtype) -> Memory:
+    """Memory of `prove` in bytes: for the examples, and for each regularisation value.
 
     Example:
-      >>> estimate(1000, 20, 10, dtype=jnp.dtype("float32"))
+      >>> estimate(1000, 20, 10, jnp.dtype("float32"))
       Memory(data=771876, cell=775960)
     """
     double, single = 8, dtype.itemsize  # factors fitted to peak memory measured on a CPU
@@ -245,13 +202,13 @@ def _rotate(X: Array, y: Array, w: Array, *, num_classes: int, penalise_bias: bo
     return Problem(Z, Z.astype(dtype), Z.T.astype(dtype), y, w, penalised, targets), basis
 
 
-@functools.partial(jax.jit, static_argnames=("tol", "max_iterations"))
+@functools.partial(jax.jit, static_argnames="tol")
 @full_precision
-def _solve(problem: Problem, A: Array, reg: Array, *, tol: float, max_iterations: int) -> tuple[Array, Array, Array]:
-    """Newton's method for a stack of regularisation values, started at the last of ``A``: coefficients, gap, steps."""
+def _solve(problem: Problem, A: Array, reg: Array, *, tol: float) -> tuple[Array, Array, Array]:
+    """Newton's method for a stack of regularisation values, started at ``A``: coefficients, gap, steps."""
 
     def condition(state: _Descent) -> Array:
-        return (state.step < max_iterations) & jnp.any(state.active)
+        return (state.step < MAX_STEPS) & jnp.any(state.active)
 
     def step(state: _Descent) -> _Descent:
         A, S, before, count, steps, active = state
@@ -268,18 +225,22 @@ def _solve(problem: Problem, A: Array, reg: Array, *, tol: float, max_iterations
         unfinished = (gap > tol * at.loss) & (size > 0) & ((-slope > 1e-15 * at.loss) | (gap < before / 2))
         return _Descent(*moved(size), gap, count + 1, steps + active, active & unfinished)
 
-    A = jnp.broadcast_to(A[..., -1:], A.shape)  # warm start: the last value solved is the nearest
     zeros = jnp.zeros(reg.shape, int)
     S, gap = einsum("nr,rc->nc", problem.Z, A), jnp.full(reg.shape, jnp.inf)
     found = jax.lax.while_loop(condition, step, _Descent(A, S, gap, 0, zeros, zeros == 0))
     return found.A, found.gap, found.steps
 
 
-@functools.partial(jax.jit, static_argnames="num_classes")
+@jax.jit
 @full_precision
-def _weights(
-    problem: Problem, basis: Basis, A: Array, reg: Array, present: Array, *, num_classes: int
-) -> tuple[Array, Array, Array, Array]:
+def _coefficients(basis: Basis, W: Array) -> Float[Array, "R C K"]:
+    W = W.astype(float)
+    return einsum("rd,dc->rc", basis.coefficients, W.at[-1].add(_along(basis.mean, W)))
+
+
+@jax.jit
+@full_precision
+def _weights(problem: Problem, basis: Basis, A: Array, reg: Array) -> tuple[Array, Array, Array, Array]:
     """W in the features' dtype, its loss, the loss that rounding W added, and the largest gradient magnitude."""
     dtype = problem.Z_fast.dtype
     exact = einsum("dr,rc->dc", basis.weights, A)
@@ -291,10 +252,7 @@ def _weights(
     added = jnp.maximum(at.loss - _loss(problem, A, einsum("nr,rc->nc", problem.Z, A), reg), 0)
     gradient = einsum("dr,rc->dc", basis.coefficients.T, at.gradient)
     gradient += basis.mean[:, None, None] * gradient[-1:]
-    # Classes without examples: a bias that gives them a probability of at most epsilon times L in every example.
-    lowest = jnp.min(jax.nn.logsumexp(S, axis=1), axis=0) + jnp.log(jnp.finfo(dtype).eps * at.loss)
-    every = jnp.zeros((len(W), num_classes, len(reg))).at[-1].set(jnp.minimum(lowest, 0)[None]).at[:, present].set(W)
-    return every.astype(dtype), at.loss, added, jnp.max(jnp.abs(gradient), (0, 1))
+    return W.astype(dtype), at.loss, added, jnp.max(jnp.abs(gradient), (0, 1))
 
 
 def _loss(problem: Problem, A: Array, S: Array, reg: Array) -> Float[Array, "K"]:
@@ -435,39 +393,6 @@ def _step_size(loss_at: Callable[[Array], Array], loss: Array, slope: Array, act
 
     found = jax.lax.while_loop(condition, halve, _Search(jnp.ones_like(loss), 0, active))
     return jnp.where(active & ~found.active, found.size, 0)
-
-
-def _examples(X: ArrayLike, y: ArrayLike, num_classes: int | None) -> tuple[Array, NDArray[np.integer], int]:
-    X = checks.real(X, "X").astype(jnp.result_type(float))
-    if X.ndim != 2 or 0 in X.shape:
-        raise ValueError(f"X must have shape [N, d] with N, d >= 1, got {list(X.shape)}")
-    labels = np.asarray(checks.labels(y, len(X)))
-    num_classes = int(labels.max()) + 1 if num_classes is None else num_classes
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(f"labels must lie in [0, {num_classes}), got {labels.min()} to {labels.max()}")
-    return X, labels, num_classes
-
-
-def _regularisation(reg: ArrayLike | Sequence[float]) -> Float[NDArray, "K"]:
-    values = np.asarray(checks.real(reg, "reg"), np.float64)
-    if values.ndim != 1 or not values.size:
-        raise ValueError(f"reg must hold at least one value, got shape {list(values.shape)}")
-    if not ((values > 0) & np.isfinite(values)).all():
-        wrong = values[~((values > 0) & np.isfinite(values))][0]
-        raise ValueError(f"reg must hold finite values above 0, where there is an optimum, got {wrong:g}")
-    return values
-
-
-def _shares(weights: ArrayLike | None, num_examples: int) -> Float[NDArray, "N"]:
-    if weights is None:
-        return np.full(num_examples, 1 / num_examples)
-    with np.errstate(over="ignore"):
-        checks.example_weights(weights, num_examples)
-    shares = np.asarray(weights, np.float64)  # float32 may not hold them, and only their proportions matter
-    if not (np.isfinite(shares) & (shares >= 0)).all() or not shares.any():
-        raise ValueError("weights must be finite, not below 0, and not all 0")
-    shares = shares / shares.max()
-    return shares / shares.sum()
 
 
 def _along(mean: Array, W: Array) -> Array:

@@ -1,0 +1,223 @@
+"""Multinomial logistic regression: the linear softmax classifier at its optimum, for a path of regularisation values.
+
+    L    = Σ_i w_i CE_i + reg Σ W²          example weights w that sum to 1; W: [D, C], the bias its last row
+
+L is convex. `path` minimises it by L-BFGS, one value after another from the largest, each from where the last two point
+to, and all weightings of the examples, such as the folds of a cross-validation, side by side. With ``certify=True``
+Newton's method continues in float64, until the duality gap proves how near the optimum is.
+
+The bias is not penalised, as in scikit-learn. With ``penalise_bias=True`` the result is the optimum of
+`jaxcls.softmax.loss`.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Int, Integer, Real
+from numpy.typing import NDArray
+
+from jaxcls.memory import Memory, available
+from jaxcls.numerics import checks
+from jaxcls.solver import lbfgs, newton
+
+TOL = {4: 1e-6, 8: 1e-7}  # by bytes of a float; see docs/accuracy.md for what it decides
+
+
+class Optimum(NamedTuple):
+    """Minimisers of L for K regularisation values; with several weightings F, each array has a last axis for them.
+
+    Attributes:
+      W: the weights, the bias in the last row.
+      loss: L at W.
+      gap: how far ``loss`` is above ``min L``: an estimate, half the slope along the last quasi-Newton direction; with
+        ``certify=True``, an upper bound, computed in float64. Both include the rounding of W.
+      gradient: the largest magnitude in dL/dW.
+      iterations: evaluations of L and its gradient, and Newton steps.
+      converged: whether ``gap <= tol * loss``.
+    """
+
+    W: Float[NDArray, "D C K *F"]
+    loss: Float[NDArray, "K *F"]
+    gap: Float[NDArray, "K *F"]
+    gradient: Float[NDArray, "K *F"]
+    iterations: Int[NDArray, "K *F"]
+    converged: Bool[NDArray, "K *F"]
+
+
+def path(
+    X: Real[ArrayLike, "N d"],
+    y: Integer[ArrayLike, "N"],
+    reg: Real[ArrayLike, "K"] | Sequence[float],
+    *,
+    num_classes: int | None = None,
+    weights: Real[ArrayLike, "N *F"] | None = None,
+    penalise_bias: bool = False,
+    tol: float | None = None,
+    max_iterations: int = 1000,
+    certify: bool = False,
+    memory: int | None = None,
+) -> Optimum:
+    """Minimise L for every regularisation value, largest first, each warm-started from the last two.
+
+    Args:
+      X: features, without a column of ones, of any real dtype; computed with in JAX's default float.
+      y: labels in ``[0, C)``. A class without examples gets zero weights and a bias of negligible probability.
+      reg: regularisation values, above 0; scikit-learn's C is ``1 / (2 N reg)``.
+      num_classes: C. Default: the largest label plus 1.
+      weights: example weights, of which only the proportions matter; or several weightings, solved side by side, such
+        as the folds of a cross-validation with held-out examples at 0. Default: equal weights.
+      penalise_bias: whether the bias is penalised with the rest, as `jaxcls.softmax.loss` does.
+      tol: tolerance of the gap, relative to the smaller of L and what L gained over the best constant prediction;
+        to L alone with ``certify``. Default: 1e-6 in float32 and 1e-7 in float64; with ``certify`` the dtype's epsilon
+        to the power 3/4, 6e-6 and 2e-12.
+      max_iterations: maximum number of evaluations of L and its gradient, per value.
+      certify: whether to prove the gap, by Newton's method in float64.
+      memory: memory limit in bytes, which bounds how many weightings are solved side by side. Default:
+        `jaxcls.memory.available`.
+
+    Raises:
+      ValueError: a shape does not match, a label or a value is out of range, a weight is negative or not finite, or
+        a single value does not fit in memory.
+      TypeError: an argument is not an array of numbers.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxcls import data
+      >>> train = data.standard(data.load_digits()).train
+      >>> optimum = path(train.X, train.y, np.logspace(-1, -4, 7))
+      >>> optimum.W.shape, optimum.converged.all()
+      ((65, 10, 7), np.True_)
+    """
+    checks.outside_of_jit("logistic.path")
+    values = _regularisation(reg)
+    features, labels, num_classes = _examples(X, y, num_classes)
+    shares = _shares(weights, len(labels))
+    dtype = np.dtype(jnp.result_type(float))
+    if tol is None:
+        tol = float(np.finfo(dtype).eps) ** 0.75 if certify else TOL[dtype.itemsize]
+    solve = functools.partial(
+        _of_some_classes,
+        features,
+        labels,
+        num_classes=num_classes,
+        penalise_bias=penalise_bias,
+        tol=tol,
+        max_iterations=max_iterations,
+        certify=certify,
+        budget=available() if memory is None else memory,
+    )
+    order, weighted = np.argsort(-values, kind="stable"), np.atleast_2d(shares.T)
+    present = np.stack([np.bincount(labels, w, num_classes) > 0 for w in weighted])
+    sets, which = np.unique(present, axis=0, return_inverse=True)
+    together = [np.flatnonzero(which.ravel() == k) for k in range(len(sets))]  # those with examples of the same classes
+    parts = [
+        solve(weighted[some], values[order], np.flatnonzero(of_set))
+        for some, of_set in zip(together, sets, strict=True)
+    ]
+    found = _joined(parts)
+    at = np.ix_(np.argsort(order), np.argsort(np.concatenate(together)))
+    W, *scores = (whole[..., at[0], at[1]] for whole in found)
+    shape = (len(values), *shares.shape[1:])
+    loss, gap, gradient, iterations = (each.reshape(shape) for each in scores)
+    return Optimum(W.reshape(*W.shape[:2], *shape), loss, gap, gradient, iterations, gap <= tol * loss)
+
+
+def estimate(num_examples: int, num_features: int, num_classes: int, *, dtype: jnp.dtype) -> Memory:
+    """Memory of `path` without ``certify`` in bytes: for the examples, and for each weighting.
+
+    Example:
+      >>> estimate(1000, 20, 10, dtype=jnp.dtype("float32"))
+      Memory(data=131200, cell=290400)
+    """
+    return lbfgs.estimate(num_examples, num_features, num_classes, dtype)
+
+
+def _of_some_classes(
+    X: jax.Array,
+    labels: NDArray[np.integer],
+    weights: Float[NDArray, "F N"],
+    reg: Float[NDArray, "K"],
+    present: Int[NDArray, "P"],
+    *,
+    num_classes: int,
+    penalise_bias: bool,
+    tol: float,
+    max_iterations: int,
+    certify: bool,
+    budget: int,
+) -> lbfgs.Solutions:
+    """`path` of weightings that have examples of the same classes, the values in descending order.
+
+    The other classes get a bias that gives them a probability of at most epsilon times L: the scores of those present
+    have a mean of 0, so the largest is at least that.
+    """
+    dtype = np.dtype(jnp.result_type(float))
+    labels = np.searchsorted(present, labels).clip(max=len(present) - 1)  # any label will do for an example of weight 0
+    fitting = lbfgs.estimate(len(X), X.shape[1], len(present), dtype).fits(budget)
+    some = functools.partial(
+        lbfgs.path,
+        num_classes=len(present),
+        penalise_bias=penalise_bias,
+        tol=max(tol, TOL[dtype.itemsize]) if certify else tol,
+        max_evaluations=max_iterations,
+    )
+    found = _joined([some(X, labels, w, reg) for w in np.split(weights, range(fitting, len(weights), fitting))])
+    prove = functools.partial(
+        newton.prove, X.astype(dtype), labels, penalise_bias=penalise_bias, tol=tol, budget=budget
+    )
+    for f, w in enumerate(weights if certify else ()):
+        proof = prove(w, reg, found.W[..., f])
+        for whole, part in zip(found[:-1], proof[:-1], strict=True):
+            whole[..., f] = part
+        found.evaluations[:, f] += proof.steps
+    if len(present) == num_classes:
+        return found
+    W = np.zeros((len(found.W), num_classes, *found.loss.shape), dtype)
+    W[-1] = np.log(np.finfo(dtype).eps * np.minimum(found.loss, 1))
+    W[:, present] = found.W
+    return found._replace(W=W)
+
+
+def _joined(parts: Sequence[lbfgs.Solutions]) -> lbfgs.Solutions:
+    """The solutions of several weightings as one."""
+    return lbfgs.Solutions(*(np.concatenate(arrays, axis=-1) for arrays in zip(*parts, strict=True)))
+
+
+def _examples(X: ArrayLike, y: ArrayLike, num_classes: int | None) -> tuple[jax.Array, NDArray[np.integer], int]:
+    X = checks.real(X, "X")
+    if X.ndim != 2 or 0 in X.shape:
+        raise ValueError(f"X must have shape [N, d] with N, d >= 1, got {list(X.shape)}")
+    labels = np.asarray(checks.labels(y, len(X)))
+    num_classes = int(labels.max()) + 1 if num_classes is None else num_classes
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(f"labels must lie in [0, {num_classes}), got {labels.min()} to {labels.max()}")
+    return X, labels, num_classes
+
+
+def _regularisation(reg: ArrayLike | Sequence[float]) -> Float[NDArray, "K"]:
+    values = np.asarray(checks.real(reg, "reg"), np.float64)
+    if values.ndim != 1 or not values.size:
+        raise ValueError(f"reg must hold at least one value, got shape {list(values.shape)}")
+    if not ((values > 0) & np.isfinite(values)).all():
+        wrong = values[~((values > 0) & np.isfinite(values))][0]
+        raise ValueError(f"reg must hold finite values above 0, where there is an optimum, got {wrong:g}")
+    return values
+
+
+def _shares(weights: ArrayLike | None, num_examples: int) -> Float[NDArray, "N *F"]:
+    if weights is None:
+        return np.full(num_examples, 1 / num_examples)
+    with np.errstate(over="ignore"):
+        checks.real(weights, "weights")
+    shares = np.asarray(weights, np.float64)  # float32 may not hold them, and only their proportions matter
+    if len(shares) != num_examples or shares.ndim not in (1, 2):
+        raise ValueError(f"weights must hold one for each of the {num_examples} examples, got {list(shares.shape)}")
+    if not (np.isfinite(shares) & (shares >= 0)).all() or not shares.any(axis=0).all():
+        raise ValueError("weights must be finite, not below 0, and not all 0")
+    shares = shares / shares.max(axis=0)
+    return shares / shares.sum(axis=0)

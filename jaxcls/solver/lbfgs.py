@@ -1,0 +1,396 @@
+"""L-BFGS for the linear softmax classifier: one value of reg at a time, for several weightings of the examples at once.
+
+    L   = Σ_i w_i CE_i + reg Σ W²              one w per weighting, such as the folds of a cross-validation
+    dL  = dSᵀ X + 2 reg W                      dS = w (p - onehot(y)), W: [C, D]
+
+Each evaluation reads X once, in blocks of rows: a block's scores, its loss and its part of the gradient are computed
+while the block is in cache, so no array has the size of all scores, and X may be of a narrow dtype.
+
+W is held in the basis of the eigenvectors of XᵀX. If every example had the same p, the Hessian would be nearly
+diagonal there, ``s_c λ_d + 2 reg`` with ``s_c = Σ_i w_i p_ic (1 - p_ic)``. L-BFGS starts from the inverse of this
+diagonal, which every evaluation renews, and corrects it by the last `PAIRS` pairs of steps and gradient differences.
+
+Along a path of reg, largest first, each solution starts at the linear extrapolation of the last two in log reg, and
+keeps the pairs of the last: only the penalty's part of a gradient difference depends on reg, and is known.
+
+References:
+  J. Nocedal and S. Wright, *Numerical Optimization*, 2006, algorithm 7.4.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Integer, Real
+from numpy.typing import NDArray
+
+from jaxcls.losses import cross_entropy_terms
+from jaxcls.memory import Memory
+from jaxcls.numerics import full_precision
+
+PAIRS = 20
+SMALLEST_STEP = 1e-8  # of the line search, below which a value has stalled
+SAMPLE = 4  # rows per feature that the eigenvectors are taken from; with fewer, the examples themselves are rotated
+BLOCK = {"cpu": 2**19}  # numbers in a block of rows and its scores: on a CPU, what stays in cache
+BLOCK_ELSEWHERE = 2**26
+BUCKETS = 2**14  # examples, below which their number is rounded up, so that similar numbers share a compiled program
+
+
+class Rotation(NamedTuple):
+    """The map into the eigenbasis: ``(X - mean) / size @ vectors``."""
+
+    mean: Float[Array, "D"]
+    size: Float[Array, ""]
+    vectors: Float[Array, "D D"]
+
+
+class Examples(NamedTuple):
+    """Examples on the device; features as they came, with their rotation, or rotated beforehand."""
+
+    X: Real[Array, "N D"]
+    y: Integer[Array, "N"]
+    weights: Float[Array, "F N"]
+    rotation: Rotation | None
+    curvature: Float[Array, "R"]  # eigenvalues of XᵀX; 1 for the bias, which is last
+    penalised: Float[Array, "R"]  # 0 for an unpenalised bias, else 1
+
+
+class Basis(NamedTuple):
+    """The eigenbasis on the host, float64: ``W = vectors @ A / size``, for features centred at ``mean``."""
+
+    vectors: Float[NDArray, "D R"]
+    mean: Float[NDArray, "D"]
+    size: float
+    curvature: Float[NDArray, "R+1"]
+    penalised: Float[NDArray, "R+1"]
+
+
+class Pairs(NamedTuple):
+    """Last steps and gradient differences, oldest first, scaled to a product of 1; zeros where there is none yet."""
+
+    S: Float[Array, "M F P"]
+    Y: Float[Array, "M F P"]
+
+
+class Evaluation(NamedTuple):
+    """L at given coefficients, its gradient, and ``s_c``."""
+
+    loss: Float[Array, "F"]
+    gradient: Float[Array, "F C R"]
+    spread: Float[Array, "F C"]
+
+
+class Descent(NamedTuple):
+    """The loop of `solve`: coefficients, L there, the direction, its slope and step size, and which are unfinished."""
+
+    A: Float[Array, "F C R"]
+    at: Evaluation
+    direction: Float[Array, "F C R"]
+    slope: Float[Array, "F"]
+    size: Float[Array, "F"]
+    pairs: Pairs
+    evaluations: Int[Array, "F"]
+    active: Bool[Array, "F"]
+
+
+class Solution(NamedTuple):
+    """Coefficients, L, its gradient and ``s_c`` there, the estimate of L − min L, and the evaluations it took."""
+
+    A: Float[Array, "F C R"]
+    at: Evaluation
+    above: Float[Array, "F"]
+    evaluations: Int[Array, "F"]
+
+
+class Solutions(NamedTuple):
+    """Weights, the bias in the last row; L, an estimate of L − min L, the largest magnitude in dL/dW, evaluations."""
+
+    W: Float[NDArray, "D C K F"]
+    loss: Float[NDArray, "K F"]
+    gap: Float[NDArray, "K F"]
+    gradient: Float[NDArray, "K F"]
+    evaluations: Int[NDArray, "K F"]
+
+
+def path(
+    X: Real[Array, "N d"],
+    y: Integer[NDArray, "N"],
+    weights: Float[NDArray, "F N"],
+    reg: Float[NDArray, "K"],
+    *,
+    num_classes: int,
+    penalise_bias: bool,
+    tol: float,
+    max_evaluations: int,
+) -> Solutions:
+    """Minimise L for each value of reg, largest first, and each weighting.
+
+    Args:
+      X, y, weights: the examples; the weights of each weighting sum to 1.
+      reg: regularisation values, in descending order.
+      num_classes: C; each class has an example.
+      penalise_bias: whether the bias is penalised with the rest.
+      tol: see `solve`.
+      max_evaluations: of L and its gradient, per value.
+    """
+    dtype = np.dtype(jnp.result_type(float))
+    examples, basis = _prepare(X, y, weights, penalise_bias=penalise_bias, dtype=dtype)
+    num_weightings, num_params = len(weights), num_classes * len(examples.penalised)
+    rows = rows_in_a_block(len(examples.y), X.shape[1], num_weightings * num_classes)
+    frequencies = np.stack([np.bincount(y, weights=w, minlength=num_classes) for w in weights])
+    logs = np.log(np.maximum(frequencies, np.finfo(dtype).eps))
+    constant = np.full(len(weights), np.log(num_classes)) if penalise_bias else -np.sum(frequencies * logs, axis=1)
+    A = np.zeros((num_weightings, num_classes, len(examples.penalised)), dtype)
+    A[..., -1] = 0 if penalise_bias else logs - logs.mean(axis=1, keepdims=True)
+    last, pairs = [A, A], Pairs(*np.zeros((2, PAIRS, num_weightings, num_params), dtype))
+    smallest, largest = np.finfo(dtype).tiny, np.finfo(dtype).max
+    penalties, found = np.clip(reg / basis.size**2, smallest, largest * np.finfo(dtype).eps), []
+    for k, penalty in enumerate(penalties):
+        solution, pairs = solve(
+            examples,
+            (*last,),
+            pairs,
+            np.array([penalty, penalties[max(k - 1, 0)]], dtype),
+            np.asarray(_reach(penalties[: k + 1]), dtype),
+            constant.astype(dtype),
+            tol=tol,
+            max_evaluations=max_evaluations,
+            rows=rows,
+        )
+        last = [solution.A, last[0]]
+        found.append(_weights(basis, jax.device_get(solution), penalty))
+    return Solutions(*(np.stack(arrays, axis=-2) for arrays in zip(*found, strict=True)))
+
+
+def estimate(num_examples: int, num_features: int, num_classes: int, dtype: jnp.dtype) -> Memory:
+    """Memory of `path` in bytes: for the examples, and for each weighting."""
+    few = min(num_examples, SAMPLE * num_features)
+    data = num_examples * num_features * dtype.itemsize + 8 * num_features * (3 * few + 4 * num_features)
+    rows = rows_in_a_block(num_examples, num_features, num_classes)
+    cell = num_classes * ((2 * PAIRS + 20) * (num_features + 1) + 6 * rows) * dtype.itemsize
+    return Memory(data, cell)
+
+
+def _prepare(
+    X: Real[Array, "N d"],
+    y: Integer[NDArray, "N"],
+    weights: Float[NDArray, "F N"],
+    *,
+    penalise_bias: bool,
+    dtype: np.dtype,
+) -> tuple[Examples, Basis]:
+    """Put the examples on the device, with the eigenvectors of XᵀX.
+
+    Few rows per feature are rotated on the host, many are left as they came: a copy would cost more than it saves.
+    """
+    num_examples, num_features = X.shape
+    few = num_examples <= SAMPLE * num_features
+    rows = np.arange(num_examples) if few else np.linspace(0, num_examples - 1, SAMPLE * num_features).astype(int)
+    sample = np.asarray(X)[rows].astype(np.float64)
+    shares = weights.mean(axis=0)[rows]
+    shares = shares / shares.sum() if shares.any() else np.full(len(rows), 1 / len(rows))
+    mean = np.zeros(num_features) if penalise_bias else shares @ sample
+    mean = mean.astype(dtype).astype(np.float64)  # as it is subtracted from rows that were left as they came
+    sample -= mean
+    size = float(np.asarray(np.abs(sample).max(), dtype)) or 1.0  # squares must not over- or underflow
+    sample /= size
+    if num_examples < num_features:  # the optimum has no component outside of the span of the examples
+        span, R = np.linalg.qr(sample.T)
+        eigenvalues, vectors = np.linalg.eigh(R @ (shares[:, None] * R.T))
+        vectors = span @ vectors
+    else:
+        eigenvalues, vectors = np.linalg.eigh(sample.T @ (shares[:, None] * sample))
+    padding = (0, _bucket(num_examples) - num_examples)
+    rotated = (sample @ vectors).astype(dtype) if few else X
+    curvature = np.append(np.maximum(eigenvalues, 0), 1).astype(dtype)
+    penalised = np.append(np.ones(len(eigenvalues)), float(penalise_bias)).astype(dtype)
+    examples = Examples(
+        X=jnp.asarray(np.pad(rotated, (padding, (0, 0))) if any(padding) else rotated),
+        y=jnp.asarray(np.pad(y, padding)),
+        weights=jnp.asarray(np.pad(weights, ((0, 0), padding)), dtype),
+        rotation=None if few else Rotation(*(jnp.asarray(each, dtype) for each in (mean, size, vectors))),
+        curvature=jnp.asarray(curvature),
+        penalised=jnp.asarray(penalised),
+    )
+    return examples, Basis(vectors, mean, size, curvature, penalised)
+
+
+def _bucket(num_examples: int) -> int:
+    """Examples with those of weight 0 that make up a common number: eight to each power of two."""
+    step = max(32, 2 ** (num_examples.bit_length() - 4))
+    return -(-num_examples // step) * step if num_examples <= BUCKETS else num_examples
+
+
+def _reach(penalties: Float[NDArray, "K"]) -> float:
+    """The step in log reg to the last of the penalties, in units of the step before."""
+    if len(penalties) < 3 or penalties[-2] == penalties[-3]:
+        return 0.0
+    x = np.log(penalties[-3:])
+    return float(np.clip((x[2] - x[1]) / (x[1] - x[0]), 0, 2))
+
+
+def _weights(basis: Basis, solution: Solution, penalty: float) -> tuple[NDArray, ...]:
+    """One value's part of `Solutions`, each weighting along the last axis."""
+    A, G = (np.asarray(a, np.float64).T for a in (solution.A, solution.at.gradient))  # [R, C, F]
+    dtype, (vectors, mean, size, *_) = solution.A.dtype, basis
+    W = np.tensordot(vectors, A[:-1], 1) / size
+    W = np.append(W, A[-1:] - np.tensordot(mean, W, 1)[None], 0)
+    rounded = W.astype(dtype)
+    # The rounding of W as a step from the optimum: half its product with the Hessian's approximate diagonal.
+    off = rounded - W
+    off_A = np.append(np.tensordot(vectors.T, off[:-1], 1) * size, off[-1:] + np.tensordot(mean, off[:-1], 1)[None], 0)
+    spread = np.asarray(solution.at.spread, np.float64).T
+    diagonal = spread[None] * basis.curvature[:, None, None] + 2 * penalty * basis.penalised[:, None, None]
+    added = np.sum(diagonal * off_A**2, axis=(0, 1)) / 2
+    gradient = np.tensordot(vectors, G[:-1], 1) * size + mean[:, None, None] * G[-1:]
+    largest = np.maximum(np.abs(gradient).max(axis=(0, 1)), np.abs(G[-1]).max(axis=0))
+    loss, evaluations = np.asarray(solution.at.loss), np.asarray(solution.evaluations)
+    return rounded, loss, solution.above + added, largest, evaluations
+
+
+def rows_in_a_block(num_examples: int, num_features: int, columns: int) -> int:
+    """Rows that are evaluated together, for so many columns of scores."""
+    numbers = BLOCK.get(jax.default_backend(), BLOCK_ELSEWHERE)
+    return min(num_examples, max(256, numbers // (num_features + 2 * columns) // 64 * 64))
+
+
+@functools.partial(jax.jit, static_argnames=("tol", "max_evaluations", "rows"))
+@full_precision
+def solve(
+    examples: Examples,
+    last: tuple[Float[Array, "F C R"], Float[Array, "F C R"]],
+    pairs: Pairs,
+    reg: Float[Array, "2"],
+    reach: Float[Array, ""],
+    constant: Float[Array, "F"],
+    *,
+    tol: float,
+    max_evaluations: int,
+    rows: int,
+) -> tuple[Solution, Pairs]:
+    """Minimise L for one value of reg.
+
+    Args:
+      examples: see `_prepare`.
+      last: coefficients of the last two values of reg, the nearest first.
+      pairs: of the last value.
+      reg: the value, and the last one.
+      reach: how far to extrapolate, in units of the last difference of coefficients.
+      constant: L of the best constant prediction.
+      tol: stop where the estimate of L − min L is at most this share of L, and of what L has gained over ``constant``.
+      max_evaluations: of L and its gradient.
+      rows: see `rows_in_a_block`.
+    """
+    A = last[0] + reach * (last[0] - last[1])
+    shape, dtype = A.shape, A.dtype
+    penalised, curvature = (each[None, None] for each in (examples.penalised, examples.curvature))
+    penalty = 2 * reg[0] * penalised
+    rounding = 4 * jnp.finfo(dtype).eps
+    flat, whole = functools.partial(jnp.reshape, shape=(shape[0], -1)), functools.partial(jnp.reshape, shape=shape)
+
+    def along(a: Array, b: Array) -> Array:
+        return jnp.sum(a * b, (1, 2))
+
+    def step(state: Descent) -> Descent:
+        A, before, d, slope, size, pairs, evaluations, active = state
+        trial = A + size[:, None, None] * d
+        at = _evaluate(examples, trial, penalty, rows)
+        accepted = active & (at.loss <= before.loss + 1e-4 * size * slope + rounding * jnp.abs(before.loss))
+        pairs = _append(pairs, flat(trial - A), flat(at.gradient - before.gradient), accepted & (evaluations > 0))
+
+        def chosen(new: Array, old: Array) -> Array:
+            return jnp.where(jnp.expand_dims(accepted, range(1, new.ndim)), new, old)
+
+        A, now = chosen(trial, A), jax.tree.map(chosen, at, before)
+        diagonal = jnp.maximum(now.spread, jnp.finfo(dtype).tiny)[..., None] * curvature + penalty
+        d_new = whole(_direction(flat(now.gradient), pairs, flat(1 / diagonal)))
+        d_new -= jnp.mean(d_new, 1, keepdims=True)  # a constant over the classes does not change p
+        slope_new = along(now.gradient, d_new)
+        # A rejected step is shortened to the minimum of the parabola through L, its slope and L at the trial.
+        excess = (at.loss - before.loss) / size - slope
+        shorter = jnp.where(jnp.isfinite(excess) & (excess > 0), -slope / (2 * excess), 0)
+        size = jnp.where(accepted, 1, size * jnp.clip(shorter, 0.1, 0.5))
+        d, slope = chosen(d_new, d), chosen(slope_new, slope)
+        allowed = jnp.maximum(tol * jnp.minimum(now.loss, constant - now.loss), rounding * now.loss)
+        evaluations = evaluations + active
+        active &= (-slope / 2 > allowed) & (size > SMALLEST_STEP) & (evaluations < max_evaluations)
+        return Descent(A, now, d, slope, size, pairs, evaluations, active)
+
+    zeros = jnp.zeros(shape[0], dtype)
+    nowhere = Evaluation(zeros + jnp.inf, jnp.zeros_like(A), jnp.zeros(shape[:2], dtype))
+    more = jnp.broadcast_to(penalty - 2 * reg[1] * penalised, shape)
+    pairs = _for_another_penalty(pairs, flat(more))
+    first = Descent(A, nowhere, jnp.zeros_like(A), zeros, zeros + 1, pairs, zeros.astype(int), zeros == 0)
+    end = jax.lax.while_loop(lambda state: jnp.any(state.active), step, first)
+    return Solution(end.A, end.at, -end.slope / 2, end.evaluations), end.pairs
+
+
+def _evaluate(examples: Examples, A: Array, penalty: Array, rows: int) -> Evaluation:
+    """L of every weighting at its own coefficients, ``[F, C, R]``, block by block of rows."""
+    X, y, weights, rotation, *_ = examples
+    num_weightings, num_classes, _ = A.shape
+    W, b = A[..., :-1], A[..., -1:]
+    W = W if rotation is None else jnp.einsum("fcr,dr->fcd", W, rotation.vectors)
+
+    def block(sums: Evaluation, start: Array) -> tuple[Evaluation, None]:
+        first = jnp.minimum(start, len(y) - rows)  # the last block overlaps the one before, at a weight of 0
+        X_b = jax.lax.dynamic_slice_in_dim(X, first, rows).astype(A.dtype)
+        X_b = X_b if rotation is None else (X_b - rotation.mean[None]) / rotation.size
+        y_b = jax.lax.dynamic_slice_in_dim(y, first, rows)
+        w_b = jax.lax.dynamic_slice_in_dim(weights, first, rows, axis=1)
+        w_b = jnp.where(first + jnp.arange(rows) >= start, w_b, 0)[:, None]
+        s = (W.reshape(-1, W.shape[-1]) @ X_b.T).reshape(num_weightings, num_classes, rows) + b
+        losses, numerator, total = cross_entropy_terms(s, y_b[None, None])
+        ds = numerator / total
+        loss = jnp.sum(jnp.where(w_b > 0, w_b * losses, 0), (1, 2))  # an overflow at weight 0 counts as 0, not NaN
+        spread = jnp.sum(w_b * jnp.abs(ds) * (1 - jnp.abs(ds)), 2)
+        ds = w_b * ds
+        dW = (ds.reshape(-1, rows) @ X_b).reshape(W.shape)
+        here = Evaluation(loss, jnp.append(dW, jnp.sum(ds, 2, keepdims=True), 2), spread)
+        return jax.tree.map(jnp.add, sums, here), None
+
+    shapes = (num_weightings,), (num_weightings, num_classes, X.shape[1] + 1), (num_weightings, num_classes)
+    nothing = Evaluation(*(jnp.zeros(shape, A.dtype) for shape in shapes))
+    sums, _ = jax.lax.scan(block, nothing, jnp.arange(0, len(y), rows))
+    G = sums.gradient
+    if rotation is not None:
+        G = jnp.append(jnp.einsum("fcd,dr->fcr", G[..., :-1], rotation.vectors), G[..., -1:], 2)
+    return Evaluation(sums.loss + jnp.sum(penalty / 2 * A * A, (1, 2)), G + penalty * A, sums.spread)
+
+
+def _direction(g: Array, pairs: Pairs, diagonal: Array) -> Float[Array, "F P"]:
+    """``-H g``, H the L-BFGS approximation of the inverse Hessian that starts from ``diagonal``: the two loops."""
+
+    def backward(q: Array, pair: Pairs) -> tuple[Array, Array]:
+        share = jnp.sum(pair.S * q, 1, keepdims=True)
+        return q - share * pair.Y, share
+
+    def forward(d: Array, pair_and_share: tuple[Pairs, Array]) -> tuple[Array, None]:
+        pair, share = pair_and_share
+        return d + (share - jnp.sum(pair.Y * d, 1, keepdims=True)) * pair.S, None
+
+    q, shares = jax.lax.scan(backward, g, pairs, reverse=True)
+    d, _ = jax.lax.scan(forward, diagonal * q, (pairs, shares))
+    return -d
+
+
+def _append(pairs: Pairs, s: Array, y: Array, where: Array) -> Pairs:
+    """The pairs with one more for those ``where`` it is to be kept, and has positive curvature."""
+    product = jnp.sum(s * y, 1)
+    where &= product > jnp.finfo(s.dtype).eps * jnp.sqrt(jnp.sum(s * s, 1) * jnp.sum(y * y, 1))
+    scale = jax.lax.rsqrt(jnp.where(where, product, 1))[:, None]
+
+    def appended(old: Array, new: Array) -> Array:
+        return jnp.where(where[None, :, None], jnp.append(old[1:], (scale * new)[None], 0), old)
+
+    return Pairs(appended(pairs.S, s), appended(pairs.Y, y))
+
+
+def _for_another_penalty(pairs: Pairs, more: Array) -> Pairs:
+    """The pairs where the penalty's second derivative is larger by ``more``, ``[F, P]``, without those it undoes."""
+    Y = pairs.Y + more[None] * pairs.S
+    product = jnp.sum(pairs.S * Y, 2, keepdims=True)
+    scale = jnp.where(product > 1e-3, jax.lax.rsqrt(jnp.where(product > 1e-3, product, 1)), 0)
+    return Pairs(scale * pairs.S, scale * Y)
