@@ -29,42 +29,13 @@ from numpy.typing import NDArray
 from jaxcls.losses import cross_entropy_terms
 from jaxcls.memory import Memory
 from jaxcls.numerics import full_precision
+from jaxcls.solver import eigenbasis
+from jaxcls.solver.eigenbasis import Examples
 
 PAIRS = 20
 SMALLEST_STEP = 1e-8  # of the line search, below which a value has stalled
-SAMPLE = 4  # rows per feature that the eigenvectors are taken from; with fewer, the examples themselves are rotated
 BLOCK = {"cpu": 2**19}  # numbers in a block of rows and its scores: on a CPU, what stays in cache
 BLOCK_ELSEWHERE = 2**26
-BUCKETS = 2**14  # examples, below which their number is rounded up, so that similar numbers share a compiled program
-
-
-class Rotation(NamedTuple):
-    """The map into the eigenbasis: ``(X - mean) / size @ vectors``."""
-
-    mean: Float[Array, "D"]
-    size: Float[Array, ""]
-    vectors: Float[Array, "D D"]
-
-
-class Examples(NamedTuple):
-    """Examples on the device; features as they came, with their rotation, or rotated beforehand."""
-
-    X: Real[Array, "N D"]
-    y: Integer[Array, "N"]
-    weights: Float[Array, "F N"]
-    rotation: Rotation | None
-    curvature: Float[Array, "R"]  # eigenvalues of XᵀX; 1 for the bias, which is last
-    penalised: Float[Array, "R"]  # 0 for an unpenalised bias, else 1
-
-
-class Basis(NamedTuple):
-    """The eigenbasis on the host, float64: ``W = vectors @ A / size``, for features centred at ``mean``."""
-
-    vectors: Float[NDArray, "D R"]
-    mean: Float[NDArray, "D"]
-    size: float
-    curvature: Float[NDArray, "R+1"]
-    penalised: Float[NDArray, "R+1"]
 
 
 class Pairs(NamedTuple):
@@ -136,15 +107,15 @@ def path(
       max_evaluations: of L and its gradient, per value.
     """
     dtype = np.dtype(jnp.result_type(float))
-    examples, basis = _prepare(X, y, weights, penalise_bias=penalise_bias, dtype=dtype)
+    examples, basis = eigenbasis.prepare(X, y, weights, penalise_bias=penalise_bias, dtype=dtype)
     num_weightings, num_params = len(weights), num_classes * len(examples.penalised)
     rows = rows_in_a_block(len(examples.y), X.shape[1], num_weightings * num_classes)
     frequencies = np.stack([np.bincount(y, weights=w, minlength=num_classes) for w in weights])
     logs = np.log(np.maximum(frequencies, np.finfo(dtype).eps))
     constant = np.full(len(weights), np.log(num_classes)) if penalise_bias else -np.sum(frequencies * logs, axis=1)
-    A = np.zeros((num_weightings, num_classes, len(examples.penalised)), dtype)
-    A[..., -1] = 0 if penalise_bias else logs - logs.mean(axis=1, keepdims=True)
-    last, pairs = [A, A], Pairs(*np.zeros((2, PAIRS, num_weightings, num_params), dtype))
+    start = np.zeros((num_weightings, num_classes, len(examples.penalised)), dtype)
+    start[..., -1] = 0 if penalise_bias else logs - logs.mean(axis=1, keepdims=True)
+    last, pairs = [start, start], Pairs(*np.zeros((2, PAIRS, num_weightings, num_params), dtype))
     smallest, largest = np.finfo(dtype).tiny, np.finfo(dtype).max
     penalties, found = np.clip(reg / basis.size**2, smallest, largest * np.finfo(dtype).eps), []
     for k, penalty in enumerate(penalties):
@@ -160,67 +131,19 @@ def path(
             rows=rows,
         )
         last = [solution.A, last[0]]
-        found.append(_weights(basis, jax.device_get(solution), penalty))
+        A, at, above, evaluations = jax.device_get(solution)
+        W, added, largest = eigenbasis.restored(basis, A, at.gradient, at.spread, penalty)
+        found.append((W, at.loss, above + added, largest, evaluations))
     return Solutions(*(np.stack(arrays, axis=-2) for arrays in zip(*found, strict=True)))
 
 
 def estimate(num_examples: int, num_features: int, num_classes: int, dtype: jnp.dtype) -> Memory:
     """Memory of `path` in bytes: for the examples, and for each weighting."""
-    few = min(num_examples, SAMPLE * num_features)
+    few = min(num_examples, eigenbasis.SAMPLE * num_features)
     data = num_examples * num_features * dtype.itemsize + 8 * num_features * (3 * few + 4 * num_features)
     rows = rows_in_a_block(num_examples, num_features, num_classes)
     cell = num_classes * ((2 * PAIRS + 20) * (num_features + 1) + 6 * rows) * dtype.itemsize
     return Memory(data, cell)
-
-
-def _prepare(
-    X: Real[Array, "N d"],
-    y: Integer[NDArray, "N"],
-    weights: Float[NDArray, "F N"],
-    *,
-    penalise_bias: bool,
-    dtype: np.dtype,
-) -> tuple[Examples, Basis]:
-    """Put the examples on the device, with the eigenvectors of XᵀX.
-
-    Few rows per feature are rotated on the host, many are left as they came: a copy would cost more than it saves.
-    """
-    num_examples, num_features = X.shape
-    few = num_examples <= SAMPLE * num_features
-    rows = np.arange(num_examples) if few else np.linspace(0, num_examples - 1, SAMPLE * num_features).astype(int)
-    sample = np.asarray(X)[rows].astype(np.float64)
-    shares = weights.mean(axis=0)[rows]
-    shares = shares / shares.sum() if shares.any() else np.full(len(rows), 1 / len(rows))
-    mean = np.zeros(num_features) if penalise_bias else shares @ sample
-    mean = mean.astype(dtype).astype(np.float64)  # as it is subtracted from rows that were left as they came
-    sample -= mean
-    size = float(np.asarray(np.abs(sample).max(), dtype)) or 1.0  # squares must not over- or underflow
-    sample /= size
-    if num_examples < num_features:  # the optimum has no component outside of the span of the examples
-        span, R = np.linalg.qr(sample.T)
-        eigenvalues, vectors = np.linalg.eigh(R @ (shares[:, None] * R.T))
-        vectors = span @ vectors
-    else:
-        eigenvalues, vectors = np.linalg.eigh(sample.T @ (shares[:, None] * sample))
-    padding = (0, _bucket(num_examples) - num_examples)
-    rotated = (sample @ vectors).astype(dtype) if few else X
-    curvature = np.append(np.maximum(eigenvalues, 0), 1).astype(dtype)
-    penalised = np.append(np.ones(len(eigenvalues)), float(penalise_bias)).astype(dtype)
-    examples = Examples(
-        X=jnp.asarray(np.pad(rotated, (padding, (0, 0))) if any(padding) else rotated),
-        y=jnp.asarray(np.pad(y, padding)),
-        weights=jnp.asarray(np.pad(weights, ((0, 0), padding)), dtype),
-        rotation=None if few else Rotation(*(jnp.asarray(each, dtype) for each in (mean, size, vectors))),
-        curvature=jnp.asarray(curvature),
-        penalised=jnp.asarray(penalised),
-    )
-    return examples, Basis(vectors, mean, size, curvature, penalised)
-
-
-def _bucket(num_examples: int) -> int:
-    """Examples with those of weight 0 that make up a common number: eight to each power of two."""
-    step = max(32, 2 ** (num_examples.bit_length() - 4))
-    return -(-num_examples // step) * step if num_examples <= BUCKETS else num_examples
 
 
 def _reach(penalties: Float[NDArray, "K"]) -> float:
@@ -229,25 +152,6 @@ def _reach(penalties: Float[NDArray, "K"]) -> float:
         return 0.0
     x = np.log(penalties[-3:])
     return float(np.clip((x[2] - x[1]) / (x[1] - x[0]), 0, 2))
-
-
-def _weights(basis: Basis, solution: Solution, penalty: float) -> tuple[NDArray, ...]:
-    """One value's part of `Solutions`, each weighting along the last axis."""
-    A, G = (np.asarray(a, np.float64).T for a in (solution.A, solution.at.gradient))  # [R, C, F]
-    dtype, (vectors, mean, size, *_) = solution.A.dtype, basis
-    W = np.tensordot(vectors, A[:-1], 1) / size
-    W = np.append(W, A[-1:] - np.tensordot(mean, W, 1)[None], 0)
-    rounded = W.astype(dtype)
-    # The rounding of W as a step from the optimum: half its product with the Hessian's approximate diagonal.
-    off = rounded - W
-    off_A = np.append(np.tensordot(vectors.T, off[:-1], 1) * size, off[-1:] + np.tensordot(mean, off[:-1], 1)[None], 0)
-    spread = np.asarray(solution.at.spread, np.float64).T
-    diagonal = spread[None] * basis.curvature[:, None, None] + 2 * penalty * basis.penalised[:, None, None]
-    added = np.sum(diagonal * off_A**2, axis=(0, 1)) / 2
-    gradient = np.tensordot(vectors, G[:-1], 1) * size + mean[:, None, None] * G[-1:]
-    largest = np.maximum(np.abs(gradient).max(axis=(0, 1)), np.abs(G[-1]).max(axis=0))
-    loss, evaluations = np.asarray(solution.at.loss), np.asarray(solution.evaluations)
-    return rounded, loss, solution.above + added, largest, evaluations
 
 
 def rows_in_a_block(num_examples: int, num_features: int, columns: int) -> int:
@@ -273,7 +177,7 @@ def solve(
     """Minimise L for one value of reg.
 
     Args:
-      examples: see `_prepare`.
+      examples: see `jaxcls.solver.eigenbasis`.
       last: coefficients of the last two values of reg, the nearest first.
       pairs: of the last value.
       reg: the value, and the last one.
