@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from run import HERE, slug, write
 
@@ -28,11 +29,11 @@ def main() -> int:
         cold = [default_run(Path(folder) / f"cold-{k}", Path(folder) / f"cache-{k}") for k in range(RUNS)]
         default_run(Path(folder) / "first", Path(folder) / "cache")
         warm = [default_run(Path(folder) / f"warm-{k}", Path(folder) / "cache") for k in range(RUNS)]
-    measured = {**record.machine(), "versions": record.versions()}
-    measured = {"import jaxcls.sweep": imports}
+    seconds = {"import jaxcls.sweep": imports}
     for name, runs in (("cache cold", cold), ("cache warm", warm)):
-        measured |= {f"{name}: {part}": [run[part] for run in runs] for part in runs[0]}
-    for name, runs in measured.items():
+        seconds |= {f"{name}: {part}": [run[part] for run in runs] for part in runs[0]}
+    measured: dict[str, Any] = {**record.machine(), "versions": record.versions()}
+    for name, runs in seconds.items():
         measured[name] = {"median_s": statistics.median(runs), "runs_s": runs}
         print(f"{name:23} {statistics.median(runs):6.2f} s   ({min(runs):.2f} to {max(runs):.2f})")
     write(measured, HERE / "results" / f"startup-{slug()}.json")

@@ -1,0 +1,190 @@
+"""Shapes that users bring, other than the courses': jaxcls against what they would run instead.
+
+python benchmarks/shapes.py                            # all of them
+python benchmarks/shapes.py --only "iris" "digits"     # those with a word in their name
+
+Every peer does the same work: the same values or cells, folds and steps, at its defaults. scikit-learn runs on one
+thread and on all, and the faster counts. For a path the program prints by which fraction the objective of jaxcls lies
+above that of the peer at worst, for a net its best mean accuracy over the folds less the peer's. The last line names
+the worst ratio.
+"""
+
+import functools
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+from probe import made_up, objective, timed
+from run import HERE, command, slug, write
+from sklearn import datasets
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.neural_network import MLPClassifier
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+
+from jaxcls import logistic
+from jaxcls.artifacts import record
+from jaxcls.estimators import SoftmaxClassifier, TwoLayerClassifierCV
+
+RUNS = 3
+TABLES = ("iris", "wine", "breast_cancer", "digits")
+CS = np.logspace(-4, 4, 96)  # scikit-learn's, for Cs=96
+FEW_CS = np.logspace(-2, 3, 6)
+LR, REG, STEPS, BATCH = (1e-3, 3e-3, 1e-2), (1e-5, 1e-4, 1e-3), 1000, 200
+
+
+class Work(NamedTuple):
+    """One piece of work: what jaxcls does, what the peer does, and how the results compare, computed from both."""
+
+    name: str
+    peer: str
+    ours: Callable[[], Any]
+    theirs: Callable[[], Any]
+    compare: Callable[[Any, Any], float]
+
+
+@dataclass(frozen=True)
+class Config:
+    """The shapes to run."""
+
+    only: tuple[str, ...] = ()
+    """Words, of which the name must have one."""
+
+
+def main(config: Config) -> int:
+    """Print one line per shape, and write all figures; return the exit code."""
+    for kind in (ConvergenceWarning, FutureWarning):
+        warnings.simplefilter("ignore", kind)
+    rows = []
+    print(f"{'':42} {'first s':>8} {'jaxcls s':>9} {'peer s':>9} {'ratio':>7} {'apart':>9}")
+    for work in works():
+        if config.only and not any(word in work.name for word in config.only):
+            continue
+        first_s, _ = timed(work.ours)
+        runs, ours = zip(*(timed(work.ours) for _ in range(RUNS)), strict=True)
+        peers = {threads: peer(work.theirs, threads) for threads in (1, None)}
+        peer_s, theirs = min(peers.values(), key=lambda timing: timing[0])
+        ours_s = float(np.median(runs))
+        row = {"name": work.name, "peer": work.peer, "first_s": first_s, "ours_s": ours_s, "peer_s": peer_s}
+        rows.append(row | {"ratio": peer_s / ours_s, "apart": work.compare(ours[0], theirs)})
+        print(f"{work.name:42} {first_s:8.2f} {ours_s:9.3f} {peer_s:9.3f} {peer_s / ours_s:7.1f} ", end="")
+        print(f"{rows[-1]['apart']:+9.0e}", flush=True)
+    if not rows:
+        raise ValueError(f"--only must hold a word of a name, got {' '.join(config.only)}")
+    worst = min(rows, key=lambda row: row["ratio"])
+    print(f"\nworst: {worst['name']}, {worst['ratio']:.1f} times {worst['peer']}")
+    if not config.only:
+        measured = {**record.machine(), "versions": record.versions(), "shapes": rows}
+        write(measured, HERE / "results" / f"shapes-{slug()}.json")
+    return 0
+
+
+def works() -> Iterator[Work]:
+    """All of them, the quick ones first."""
+    for name in TABLES:
+        X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
+        X = StandardScaler().fit_transform(X)
+        yield one_fit(f"fit {name}", X, y)
+        yield folds_of_path(f"path, 5 folds, {name}", X, y)
+        if name in ("iris", "digits"):
+            yield search_of_nets(f"net, 9 cells, 5 folds, {name}", X, y)
+    for examples, features, classes in ((2000, 2000, 2), (100_000, 20, 2), (20_000, 512, 10), (20_000, 512, 100)):
+        X, y = made_up(examples, features, classes)
+        yield path(f"path, {examples:,} x {features:,}, C {classes}", X.astype(np.float32), y)
+
+
+def one_fit(name: str, X: NDArray, y: NDArray) -> Work:
+    """A single model on a shape that was seen before."""
+    C = 1e3 / (2 if y.max() > 1 else 1) / len(y)
+    loss = functools.partial(loss_of, X, y, 1e-3)
+    return Work(
+        name,
+        "LogisticRegression",
+        lambda: SoftmaxClassifier(reg=1e-3).fit(X, y),
+        lambda: LogisticRegression(C=C, max_iter=1000).fit(X, y),
+        lambda ours, theirs: loss(ours.coef_, ours.intercept_) / loss(theirs.coef_, theirs.intercept_) - 1,
+    )
+
+
+def folds_of_path(name: str, X: NDArray, y: NDArray) -> Work:
+    """96 values on every fold."""
+    folds = list(StratifiedKFold(5).split(X, y))
+    weights = np.stack([np.bincount(rows, minlength=len(y)) for rows, _ in folds], axis=1)
+    rows, C = folds[0][0], int(y.max()) + 1
+    reg = (1 if C > 2 else 2) / (2 * len(rows) * CS)
+
+    def ours() -> Any:
+        with jax.enable_x64(True):
+            return logistic.path(X, y, reg, weights=weights).W[..., 0]
+
+    def above(W: NDArray, theirs: Any) -> float:
+        coefficients = np.asarray(theirs.coefs_paths_[0]).reshape(len(CS), -1, X.shape[1] + 1)
+        return worst_above(X[rows], y[rows], reg, W, np.moveaxis(coefficients, 0, -1).swapaxes(0, 1))
+
+    peer = LogisticRegressionCV(Cs=CS, cv=folds, max_iter=1000, use_legacy_attributes=False, scoring="accuracy")
+    return Work(name, "LogisticRegressionCV", ours, lambda: peer.fit(X, y), above)
+
+
+def path(name: str, X: NDArray, y: NDArray) -> Work:
+    """Six values, from the largest penalty."""
+    classes = int(y.max()) + 1
+    reg = (1 if classes > 2 else 2) / (2 * len(y) * FEW_CS)
+
+    def theirs() -> NDArray:
+        model = LogisticRegression(max_iter=1000, warm_start=True)
+        found = []
+        for C in FEW_CS:
+            model.set_params(C=C).fit(X, y)
+            found.append(np.vstack([model.coef_.T, model.intercept_]))
+        return np.stack(found, axis=-1)
+
+    above = functools.partial(worst_above, X.astype(np.float64), y, reg)
+    return Work(name, "LogisticRegression", lambda: logistic.path(X, y, reg).W, theirs, above)
+
+
+def search_of_nets(name: str, X: NDArray, y: NDArray) -> Work:
+    """A grid of nets on every fold, and the best on all."""
+    in_fold = 4 * len(y) // 5
+    batch = min(BATCH, in_fold)
+    epochs = STEPS // -(-in_fold // batch)
+    grid = {"learning_rate_init": LR, "alpha": REG}
+    net = MLPClassifier(batch_size=batch, max_iter=epochs, tol=0, n_iter_no_change=epochs)
+    return Work(
+        name,
+        "GridSearchCV(MLPClassifier)",
+        lambda: TwoLayerClassifierCV(lr=LR, reg=REG, steps=STEPS, batch_size=batch, random_state=0).fit(X, y),
+        lambda: GridSearchCV(net, grid, cv=5).fit(X, y),
+        lambda ours, theirs: ours.best_score_ - theirs.best_score_,
+    )
+
+
+def worst_above(X: NDArray, y: NDArray, reg: NDArray, ours: NDArray, theirs: NDArray) -> float:
+    """Largest fraction by which the first objective is above the second, for weights ``[D, C, K]``."""
+    pairs = [[loss_of(X, y, each, W[:-1, :, k].T, W[-1, :, k]) for k, each in enumerate(reg)] for W in (ours, theirs)]
+    return float((np.array(pairs[0]) / np.array(pairs[1]) - 1).max())
+
+
+def loss_of(X: NDArray, y: NDArray, reg: float, coefficients: NDArray, intercept: NDArray) -> float:
+    """The objective of scikit-learn's coefficients; one column for two classes is two of opposite sign."""
+    W = np.vstack([coefficients.T, intercept]).astype(np.float64)
+    return objective(X, y, reg, np.hstack([-W, W]) / 2 if W.shape[1] == 1 else W)
+
+
+def peer(work: Callable[[], Any], threads: int | None) -> tuple[float, Any]:
+    """Median time of a peer; once only where it is slow."""
+    with threadpool_limits(threads):
+        seconds, result = timed(work)
+        if seconds > 20:
+            return seconds, result
+        return float(np.median([seconds, *(timed(work)[0] for _ in range(RUNS - 1))])), result
+
+
+if __name__ == "__main__":
+    sys.exit(command(main, Config, __doc__))
