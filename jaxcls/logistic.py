@@ -167,14 +167,15 @@ def _of_some_classes(
         max_evaluations=max_iterations,
     )
     found = _joined([some(X, labels, w, reg) for w in np.split(weights, range(fitting, len(weights), fitting))])
-    prove = functools.partial(
-        newton.prove, X.astype(dtype), labels, penalise_bias=penalise_bias, tol=tol, budget=budget
-    )
-    for f, w in enumerate(weights if certify else ()):
-        proof = prove(w, reg, found.W[..., f])
-        for whole, part in zip(found[:-1], proof[:-1], strict=True):
-            whole[..., f] = part
-        found.evaluations[:, f] += proof.steps
+    if certify:
+        prove = functools.partial(
+            newton.prove, X.astype(dtype), labels, penalise_bias=penalise_bias, tol=tol, budget=budget
+        )
+        for f, w in enumerate(weights):
+            proof = prove(w, reg, found.W[..., f])
+            for whole, part in zip(found[:-1], proof[:-1], strict=True):
+                whole[..., f] = part
+            found.evaluations[:, f] += proof.steps
     if len(present) == num_classes:
         return found
     W = np.zeros((len(found.W), num_classes, *found.loss.shape), dtype)
