@@ -7,6 +7,7 @@ Both use float64, largest penalty first. scikit-learn warm-starts each value fro
 program prints how far its objective lies above the certified optimum, as a fraction.
 """
 
+import functools
 import sys
 import time
 from collections.abc import Callable
@@ -43,19 +44,16 @@ def main(examples: int = 20_000, features: int = 512, classes: int = 10, values:
         "versions": record.versions(),
         "problem": {"examples": examples, "features": features, "classes": classes, "values": values},
     }
-    paths = {
-        name: lambda certify=certify: logistic.path(X, y, reg, certify=certify)
-        for name, certify in (("jaxcls", False), ("jaxcls, certified", True))
-    }
     seconds, optima = {}, {}
-    for name, path in paths.items():
+    for name, certify in (("jaxcls", False), ("jaxcls, certified", True)):
+        path = functools.partial(logistic.path, X, y, reg, certify=certify)
         first_s, _ = timed(path)
         times, found = zip(*(timed(path) for _ in range(3)), strict=True)
         seconds[name], optima[name] = float(np.median(times)), found[0]
         compile_s, converged = first_s - seconds[name], int(found[0].converged.sum())
         gap = float((found[0].gap / found[0].loss).max())
-        measured[name] = {"seconds": seconds[name], "runs_s": times, "compile_s": compile_s, "gap": gap}
-        measured[name]["converged"] = converged
+        figures = {"seconds": seconds[name], "runs_s": times, "compile_s": compile_s}
+        measured[name] = figures | {"converged": converged, "gap": gap}
         print(f"{name:26} {seconds[name]:8.1f} s   {converged} of {values} converged, ", end="")
         print(f"gap {gap:.0e} of the loss; compiling {compile_s:.1f} s")
     ours_s, optimum = seconds["jaxcls"], optima["jaxcls, certified"]

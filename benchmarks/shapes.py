@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from numpy.typing import NDArray
-from probe import made_up, objective, timed
+from probe import TOLERANCES, made_up, objective, scikit_learn, timed
 from run import HERE, command, slug, write
 from sklearn import datasets
 from sklearn.exceptions import ConvergenceWarning
@@ -102,12 +102,13 @@ def works() -> Iterator[Work]:
 
 def one_fit(name: str, X: NDArray, y: NDArray) -> Work:
     """A single model on a shape that was seen before."""
-    C = 1e3 / (2 if y.max() > 1 else 1) / len(y)
-    loss = functools.partial(loss_of, X, y, 1e-3)
+    reg = 1e-3
+    C = counterpart(y, reg)
+    loss = functools.partial(loss_of, X, y, reg)
     return Work(
         name,
         "LogisticRegression",
-        lambda: SoftmaxClassifier(reg=1e-3).fit(X, y),
+        lambda: SoftmaxClassifier(reg).fit(X, y),
         lambda: LogisticRegression(C=C, max_iter=1000).fit(X, y),
         lambda ours, theirs: loss(ours.coef_, ours.intercept_) / loss(theirs.coef_, theirs.intercept_) - 1,
     )
@@ -117,8 +118,8 @@ def folds_of_path(name: str, X: NDArray, y: NDArray) -> Work:
     """96 values on every fold."""
     folds = list(StratifiedKFold(5).split(X, y))
     weights = np.stack([np.bincount(rows, minlength=len(y)) for rows, _ in folds], axis=1)
-    rows, C = folds[0][0], int(y.max()) + 1
-    reg = (1 if C > 2 else 2) / (2 * len(rows) * CS)
+    rows = folds[0][0]
+    reg = counterpart(y[rows], CS)
 
     def ours() -> Any:
         with jax.enable_x64(True):
@@ -126,27 +127,23 @@ def folds_of_path(name: str, X: NDArray, y: NDArray) -> Work:
 
     def above(W: NDArray, theirs: Any) -> float:
         coefficients = np.asarray(theirs.coefs_paths_[0]).reshape(len(CS), -1, X.shape[1] + 1)
-        return worst_above(X[rows], y[rows], reg, W, np.moveaxis(coefficients, 0, -1).swapaxes(0, 1))
+        return worst_above(X[rows], y[rows], reg, W, coefficients.transpose(2, 1, 0))
 
-    peer = LogisticRegressionCV(Cs=CS, cv=folds, max_iter=1000, use_legacy_attributes=False, scoring="accuracy")
-    return Work(name, "LogisticRegressionCV", ours, lambda: peer.fit(X, y), above)
+    model = LogisticRegressionCV(Cs=CS, cv=folds, max_iter=1000, use_legacy_attributes=False, scoring="accuracy")
+    return Work(name, "LogisticRegressionCV", ours, lambda: model.fit(X, y), above)
 
 
 def path(name: str, X: NDArray, y: NDArray) -> Work:
     """Six values, from the largest penalty."""
-    classes = int(y.max()) + 1
-    reg = (1 if classes > 2 else 2) / (2 * len(y) * FEW_CS)
-
-    def theirs() -> NDArray:
-        model = LogisticRegression(max_iter=1000, warm_start=True)
-        found = []
-        for C in FEW_CS:
-            model.set_params(C=C).fit(X, y)
-            found.append(np.vstack([model.coef_.T, model.intercept_]))
-        return np.stack(found, axis=-1)
-
+    reg = counterpart(y, FEW_CS)
     above = functools.partial(worst_above, X.astype(np.float64), y, reg)
-    return Work(name, "LogisticRegression", lambda: logistic.path(X, y, reg).W, theirs, above)
+    return Work(
+        name,
+        "LogisticRegression",
+        lambda: logistic.path(X, y, reg).W,
+        lambda: scikit_learn(X, y, FEW_CS, TOLERANCES[0]),
+        lambda ours, theirs: above(ours, np.stack(theirs, axis=-1)),
+    )
 
 
 def search_of_nets(name: str, X: NDArray, y: NDArray) -> Work:
@@ -163,6 +160,11 @@ def search_of_nets(name: str, X: NDArray, y: NDArray) -> Work:
         lambda: GridSearchCV(net, grid, cv=5).fit(X, y),
         lambda ours, theirs: ours.best_score_ - theirs.best_score_,
     )
+
+
+def counterpart(y: NDArray, value: Any) -> Any:
+    """Our ``reg`` for scikit-learn's ``C``, or its for ours; it has one column of weights for two classes."""
+    return (1 if y.max() > 1 else 2) / (2 * len(y) * value)
 
 
 def worst_above(X: NDArray, y: NDArray, reg: NDArray, ours: NDArray, theirs: NDArray) -> float:
