@@ -123,11 +123,10 @@ def compiled(workload: Workload, device: Any, alignment: int) -> str:
 
     state = program.shapes(on, problem, 1, workload.cells)
     hyper = Hyper(*[array((workload.cells,), BY_CELL)] * 2)
-    replicates = cells.Replicates(array((1,), dtype=jax.random.key(0).dtype), array((1,), dtype=jnp.int32))
     num_columns = jax.tree.leaves(state.params)[0].shape[1]
     examples = cells.Examples(array((workload.batch_size, num_columns)), array((workload.batch_size,), dtype=jnp.int32))
-    chunk = program.chunk(on, problem, steps=STEPS, batch_size=workload.batch_size)
-    return chunk.lower(state, hyper, replicates, array((), dtype=jnp.int32), examples).compile().as_text()
+    held_out, batches = (array(shape, dtype=jnp.int32) for shape in ((1,), (STEPS, 1, workload.batch_size)))
+    return program.train(on, problem).lower(state, hyper, held_out, examples, batches).compile().as_text()
 
 
 def kernels(hlo: str) -> list[Kernel]:

@@ -240,7 +240,7 @@ def jaxcls_wide(problem: Problem, cells: Sequence[int]) -> Trainer:
     state = train.init(optax.sgd, params, Hyper(jnp.float32(0), jnp.float32(0)))
     state = jax.tree.map(lambda a: np.stack([a] * len(filled), axis=-1)[None], state)
     state = jax.tree.map(program.place, state, program.shapes(on, common, 1, len(filled)))
-    scan = program.training(on, common, engine.cells.run)
+    scan = program.train(on, common)
 
     def run(batches: NDArray[np.integer]) -> None:
         nonlocal state

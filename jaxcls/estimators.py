@@ -224,8 +224,10 @@ class TwoLayerClassifier(_Trained):
         grid = self._grid([self.lr], [self.reg], [self.hidden])
         hyper = train.Hyper(*np.array([*grid.lr, *grid.reg], X.dtype))
         sizes = X.shape[1], *grid.hidden, len(self.classes_)
+        (seed,), net = grid.seed, self._model()
+        batches = train.minibatches(seed, range(self.steps), batch_size=self.batch_size, num_examples=len(X))
         with _precision(X), pinned_generator():
-            trained = _train(*self._model(), sizes, self.steps, self.batch_size, X, labels, hyper, *grid.seed)
+            trained = _train(*net, sizes, jax.random.key(np.uint32(seed)), hyper, X, labels, batches)
         self.params_, self.loss_curve_ = jax.device_get(trained)
         if not all(np.isfinite(leaf).all() for leaf in (*self.params_, self.loss_curve_)):
             raise ValueError(f"lr must be one at which the loss stays finite, got {self.lr}")
@@ -376,22 +378,19 @@ class TwoLayerClassifierCV(_Search, _Trained):
         return self
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _train(
     net: Classifier,
     optimizer: Optimizer,
     sizes: tuple[int, int, int],
-    steps: int,
-    batch_size: int,
+    key: Array,
+    hyper: train.Hyper,
     X: Array,
     y: Array,
-    hyper: train.Hyper,
-    seed: int | Array,
+    batches: Array,
 ) -> tuple[two_layer.Params, Array]:
-    """Params and losses of one net, trained as in `jaxcls.sweep`; compiled once for each shape of X."""
-    key, batch_key = jax.random.split(jax.random.key(seed))
+    """Params and losses of one net, trained as in `jaxcls.sweep`; compiled once for each shape of X and batches."""
     state = train.init(optimizer, net.init(*sizes, key=key, dtype=X.dtype), hyper)
-    batches = train.minibatches(batch_key, 0, steps, batch_size=batch_size, num_examples=len(X))
     state, losses = train.run(functools.partial(train.step, net, optimizer), state, hyper, X, y, batches)
     return state.params, losses
 
@@ -415,9 +414,7 @@ def _each_fold(
         len(rows) + len(out) == len(X) for rows, out in folds
     ):
         # Minibatches are those of `TwoLayerClassifier` on the fold's train, whose rows are in the order of X.
-        order, place = np.zeros((len(folds), max(len(rows) for rows, _ in folds)), int), np.argsort(by_part)
-        for k, (rows, _) in enumerate(folds):
-            order[k, : len(rows)] = place[rows]
+        place = np.argsort(by_part)
         data = Folds(
             train=Split(X[by_part], labels[by_part]),
             parts=tuple(map(len, parts)),
@@ -427,7 +424,7 @@ def _each_fold(
             fold_scale=np.tile(scale, (len(folds), 1)),
             class_names=class_names,
             name="",
-            order=order,
+            order=tuple(place[rows] for rows, _ in folds),
         )
         return [search(data, replace(grid, fold=range(len(folds))))]
     results = []

@@ -9,7 +9,7 @@ import optax
 from jaxcls import train
 from jaxcls.classifier import LINEAR, Classifier
 from jaxcls.data import Folds, Splits
-from jaxcls.engine import Callback, Figures, Plan, Progress, Save, Snapshot, cells, mesh, program
+from jaxcls.engine import Callback, Figures, Plan, Progress, Save, Snapshot, cells, mesh, minibatches, program
 from jaxcls.engine import plan_sweep as plan
 from jaxcls.grid import Grid
 from jaxcls.numerics import pinned_generator
@@ -128,11 +128,12 @@ def execute(
             state = compiled.restore(begin.state) if resumed else compiled.init(block)
         for chunk in chunks:
             with progress.timed("run_s"):
-                state, losses = compiled.train(state, block, chunk)
+                batches = minibatches(plan, splits, rows, chunk)
+                state, losses = compiled.train(state, block, batches)
                 progress.enter_losses(rows, chunk, losses)
             if plan.schedule.records(chunk[-1]):
                 with progress.timed("evaluate_s"):
-                    progress.enter_accuracies(rows, chunk[-1], *compiled.record(state, block, chunk[-1]))
+                    progress.enter_accuracies(rows, chunk[-1], *compiled.record(state, block, batches[-1]))
             progress.report(number, chunk.stop, functools.partial(compiled.leaves, state))
         with progress.timed("evaluate_s"):
             best = progress.enter_scores(rows, compiled.evaluate(state, block, rows))

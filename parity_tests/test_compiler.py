@@ -66,13 +66,11 @@ def compiled_chunk(classifier: Classifier, optimizer: engine.cells.Optimizer, re
     layers = (HIDDEN,) * classifier.num_hidden_layers
     problem = engine.Problem(classifier, optimizer, ((FEATURES, *layers, CLASSES),), jnp.dtype("float32"), (400, 100))
     hyper = Hyper(jnp.linspace(1e-7, 5e-7, cells), jnp.linspace(2.5e4, 5e4, cells))
-    keys = jax.vmap(jax.random.key)(jnp.arange(replicates, dtype=jnp.uint32))
-    of_all = engine.cells.Replicates(keys, jnp.ones(replicates, int))
-    state = jax.eval_shape(functools.partial(engine.cells.init, problem), hyper, jnp.zeros(cells, int), of_all)
+    state = program.shapes(mesh(jax.devices()[:1]), problem, replicates, cells)
     X, y = jax.ShapeDtypeStruct((500, FEATURES), jnp.float32), jax.ShapeDtypeStruct((500,), jnp.int32)
-    chunk = program.chunk(mesh(jax.devices()[:1]), problem, steps=20, batch_size=200)
-    compiled = chunk.lower(state, hyper, of_all, jnp.int32(0), engine.cells.Examples(X, y)).compile()
-    return compiled.as_text()
+    batches = jax.ShapeDtypeStruct((20, replicates, 200), jnp.int32)
+    args = state, hyper, jnp.ones(replicates, int), engine.cells.Examples(X, y), batches
+    return program.train(mesh(jax.devices()[:1]), problem).lower(*args).compile().as_text()
 
 
 OPTIMIZERS = {

@@ -50,11 +50,10 @@ def trained_alone(
     splits: Splits, optimizer: train.Optimizer, *, lr: float, reg: float, hidden: int, seed: int
 ) -> tuple[two_layer.Params, jax.Array]:
     """One cell, no wider than it is: its params and losses."""
-    initial, minibatch = jax.random.split(jax.random.key(seed))
     hyper = Hyper(jnp.float32(lr), jnp.float32(reg))
-    state = train.init(optimizer, two_layer.init(64, hidden, 10, key=initial, scale=0.1), hyper)
+    state = train.init(optimizer, two_layer.init(64, hidden, 10, key=jax.random.key(seed), scale=0.1), hyper)
     X, y = jnp.asarray(splits.train.X), jnp.asarray(splits.train.y)
-    batches = train.minibatches(minibatch, 0, STEPS, batch_size=BATCH, num_examples=len(y))
+    batches = train.minibatches(seed, range(STEPS), batch_size=BATCH, num_examples=len(y))
     state, losses = alone(optimizer)(state, hyper, X, y, batches)
     return state.params, losses
 
@@ -147,8 +146,9 @@ def test_padded_units_stay_exactly_zero(optimizer: train.Optimizer, digits: Spli
     X, y = (np.concatenate([getattr(split, name) for split in (digits.train, digits.val)]) for name in ("X", "y"))
     examples = cells.Examples(jnp.asarray(X), jnp.asarray(y))
     state = jax.jit(functools.partial(cells.init, problem))(hyper, which, replicates)
-    chunk = jax.jit(functools.partial(cells.chunk, problem, steps=STEPS, batch_size=BATCH))
-    state, losses = chunk(state, hyper, replicates, jnp.int32(0), examples)
+    batches = [train.minibatches(seed, range(STEPS), batch_size=BATCH, num_examples=1257) for seed in range(2)]
+    chunk = jax.jit(functools.partial(cells.run, problem))
+    state, losses = chunk(state, hyper, replicates.held_out, examples, np.stack(batches, axis=1))
     assert (losses[-1] < losses[0]).all()
 
     def live_units(params: two_layer.Params) -> None:
@@ -174,12 +174,11 @@ def test_histories_are_those_of_the_loop_of_the_course(digits: Splits) -> None:
     steps = 4 * epoch + 1  # chunks of two lengths alone: 1, and an epoch
     found = run(digits, grid, steps=steps, optimizer=optimizer, history=True)
     assert found.history.step.tolist() == [0, 25, 50, 75, 100]
-    initial, minibatch = jax.random.split(jax.random.key(0))
-    batches = train.minibatches(minibatch, 0, steps, batch_size=BATCH, num_examples=1257)
+    batches = train.minibatches(0, range(steps), batch_size=BATCH, num_examples=1257)
     tensors = [torch.tensor(array) for array in (digits.train.X, digits.train.y, digits.val.X, digits.val.y)]
     tensors[1], tensors[3] = tensors[1].long(), tensors[3].long()
     for row, cell in enumerate(grid.cells()):
-        params = two_layer.init(64, cell["hidden"], 10, key=initial, scale=0.1)
+        params = two_layer.init(64, cell["hidden"], 10, key=jax.random.key(0), scale=0.1)
         theirs = torchref.nn_train(
             {name: torch.tensor(np.asarray(array)) for name, array in params._asdict().items()},
             torchref.nn_forward_backward,
@@ -190,7 +189,7 @@ def test_histories_are_those_of_the_loop_of_the_course(digits: Splits) -> None:
             cell["reg"],
             steps,
             BATCH,
-            batches=torch.tensor(np.asarray(batches)),
+            batches=torch.tensor(batches),
         )
         np.testing.assert_allclose(found.losses[row], theirs["loss_history"], rtol=1e-3)
         np.testing.assert_allclose(found.history.train_accuracy[row], theirs["train_acc_history"], atol=1.1 / BATCH)

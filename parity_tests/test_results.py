@@ -359,11 +359,11 @@ def test_history_curves_are_those_of_the_best_cell_at_each_value(net: SweepResul
 
     axes = Figure().subplots(1, 3)
     plots.history_curves(axes, net, "hidden")
-    accuracy = np.nan_to_num(net.table["val_accuracy"], nan=-1)
+    rank = np.where(net.table["rank"] > 0, net.table["rank"], len(net.table) + 1)
     for line, size in zip(axes[2].get_lines(), (7, 20), strict=True):
         rows = np.flatnonzero(net.table["hidden"] == size)
         assert line.get_label() == str(size)
-        np.testing.assert_array_equal(line.get_ydata(), net.history.val_accuracy[rows[np.argmax(accuracy[rows])]])
+        np.testing.assert_array_equal(line.get_ydata(), net.history.val_accuracy[rows[np.argmin(rank[rows])]])
     axes = Figure().subplots(1, 3)
     plots.history_curves(axes, net, "lr")
     assert [line.get_label() for line in axes[0].get_lines()] == ["0.1", "1", "100, diverged"]

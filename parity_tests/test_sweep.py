@@ -32,11 +32,10 @@ def result(digits: Splits) -> SweepResult:
 
 def alone(splits: Splits, lr: float, reg: float, seed: int, optimizer: train.Optimizer, steps: int) -> tuple:
     """One cell, without the sweep: its weights and losses."""
-    initial, minibatch = jax.random.split(jax.random.key(seed))
     hyper = Hyper(jnp.float32(lr), jnp.float32(reg))
-    state = train.init(optimizer, softmax.init(65, 10, key=initial), hyper)
+    state = train.init(optimizer, softmax.init(65, 10, key=jax.random.key(seed)), hyper)
     X, y = softmax.append_ones(splits.train.X), jnp.asarray(splits.train.y)
-    batches = train.minibatches(minibatch, 0, steps, batch_size=50, num_examples=len(y))
+    batches = train.minibatches(seed, range(steps), batch_size=50, num_examples=len(y))
     step = functools.partial(train.step, linear(), optimizer)
     state, losses = jax.jit(functools.partial(train.run, step))(state, hyper, X, y, batches)
     return state.params, losses

@@ -18,8 +18,6 @@ from typing import Literal
 import jax
 import numpy as np
 import tyro
-from sklearn.metrics import recall_score
-from sklearn.model_selection import StratifiedKFold
 
 from jaxcls import classifier, crossval, data, probe, softmax, sweep, train
 from jaxcls.artifacts import checkpoint, plots, record
@@ -221,6 +219,8 @@ def choose(
 
     if not config.folds:
         return search(splits, grid)
+    from sklearn.model_selection import StratifiedKFold  # takes a second to import
+
     rows, parts = source.train, StratifiedKFold(config.folds, shuffle=True, random_state=config.seed)
     if (fewest := min(np.unique_counts(source.y[rows]).counts)) < config.folds:
         console.note(f"a class has {fewest} examples, so some of the folds have none of it")
@@ -265,7 +265,8 @@ def report(config: Config, result: SweepResult, splits: Splits, paths: list[Path
     row = table[result.best]
     assert splits.test
     predicted = np.asarray(softmax.predict(result.params, softmax.append_ones(splits.test.X)))
-    balanced = recall_score(splits.test.y, predicted, labels=np.unique(splits.test.y), average="macro")
+    correct = predicted == splits.test.y
+    balanced = np.mean([correct[splits.test.y == label].mean() for label in np.unique(splits.test.y)])
     by = f"the mean of {config.folds} folds" if config.folds else "val"
     print(f"best      {', '.join(f'{axis} {row[axis]:.4g}' for axis in axes)}: {row['val_accuracy']:.4f} on {by}")
     console.print_ties(table, len(splits.val.y))

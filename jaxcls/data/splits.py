@@ -162,8 +162,8 @@ class Folds(_Sizes):
       fold_mean, fold_scale: ``[K, D]``, the further standardisation of X by each fold's own train.
       class_names: a name for each of the C classes.
       name: source and protocol, for the record.
-      order: ``[K, M]``, the rows of train that each fold draws from, in the order that the draws count them, padded
-        to one length; None for the order in which they stand.
+      order: for each fold, the rows of train that it trains on, in the order that minibatches count them; None for
+        the order in which they stand.
 
     Raises:
       ValueError: there are fewer than two parts, one is empty, or they do not add up to train; a label is outside
@@ -178,7 +178,7 @@ class Folds(_Sizes):
     fold_scale: NDArray[np.floating]
     class_names: tuple[str, ...]
     name: str
-    order: NDArray[np.integer] | None = None
+    order: tuple[NDArray[np.integer], ...] | None = None
 
     def __post_init__(self) -> None:
         if len(self.parts) < 2 or min(self.parts) < 1 or sum(self.parts) != len(self.train.y):
@@ -195,13 +195,21 @@ class Folds(_Sizes):
     def fingerprint(self) -> str:
         """SHA-256 over every example and label, the parts, and each fold's standardisation."""
         arrays = [self.train.X, self.train.y, np.array(self.parts), self.fold_mean, self.fold_scale]
-        return sha256(("", array) for array in (*arrays, *(() if self.order is None else (self.order,)))).hex()
+        return sha256(("", array) for array in (*arrays, *(self.order or ()))).hex()
+
+    def rows(self, fold: int) -> NDArray[np.integer]:
+        """The rows of train that this fold trains on."""
+        return np.flatnonzero(self._part != fold) if self.order is None else self.order[fold]
+
+    @property
+    def _part(self) -> NDArray[np.integer]:
+        return np.repeat(np.arange(self.num_folds), self.parts)
 
     def split(self, fold: int) -> Splits:
         """This fold's examples, prepared: val is the part held out, and there is no test set."""
-        held_out = np.repeat(np.arange(self.num_folds), self.parts) == fold
+        rows, held_out = self.rows(fold), np.flatnonzero(self._part == fold)
         mean, scale = self.fold_mean[fold], self.fold_scale[fold]
-        train, val = (Split(prepare(self.train.X[r], mean, scale), self.train.y[r]) for r in (~held_out, held_out))
+        train, val = (Split(prepare(self.train.X[r], mean, scale), self.train.y[r]) for r in (rows, held_out))
         mean, scale = self.mean + self.scale * mean, self.scale * scale  # of raw features
         return Splits(train, val, None, self.class_names, mean, scale, None, self.name)
 

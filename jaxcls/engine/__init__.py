@@ -3,7 +3,7 @@
 from jaxcls.engine import cells, plan, program
 from jaxcls.engine.cells import Examples, Problem, Replicates
 from jaxcls.engine.devices import BY_CELL, CELLS, EVERYWHERE, alignment, mesh, put
-from jaxcls.engine.plan import Block, Group, Plan, plan_sweep
+from jaxcls.engine.plan import Block, Group, Plan, minibatches, plan_sweep
 from jaxcls.engine.program import Program
 from jaxcls.engine.progress import Callback, Figures, Progress, Save, Snapshot
 from jaxcls.engine.schedule import Schedule
@@ -28,6 +28,7 @@ __all__ = [
     "alignment",
     "cells",
     "mesh",
+    "minibatches",
     "plan",
     "plan_sweep",
     "program",

@@ -4,7 +4,7 @@ Every cell sees the same minibatch, so the logits of all G cells are one product
 parameters have a trailing cell axis, as in `jaxcls.numerics.stack`. Replicates (seeds) have their own minibatches,
 so they are a batch of S such products, with a leading axis: W is ``[S, D, C, G]``.
 
-Folds are replicates too. The examples lie on the device once, part by part, and a replicate draws from all parts but
+Folds are replicates too. The examples lie on the device once, part by part, and a replicate trains on all parts but
 the one held out. Data that are split once have two parts, train and val, and every replicate holds out val.
 
 Nets of several hidden sizes are padded to the widest, ``W1[D, H, G]``, with zeros for the missing units. A unit whose
@@ -62,7 +62,7 @@ class Replicates(NamedTuple):
     """The PRNG key and the held-out part of each replicate.
 
     Attributes:
-      key: draws the initial weights and the minibatches.
+      key: draws the initial weights.
       held_out: the part that the replicate is validated on.
     """
 
@@ -76,14 +76,12 @@ class Examples(NamedTuple):
     Attributes:
       X, y: the examples and their labels.
       mean, scale: standardisation of X while each part is held out; None for data that are split once.
-      order: the rows of X that a minibatch is drawn from while each part is held out, as in `jaxcls.data.Folds`.
     """
 
     X: Float[Array, "N D"]
     y: Integer[Array, "N"]
     mean: Float[Array, "P D"] | None = None
     scale: Float[Array, "P D"] | None = None
-    order: Int[Array, "P M"] | None = None
 
 
 def problem(
@@ -145,10 +143,9 @@ def cell(problem: Problem) -> State:
     Raises:
       ValueError: the optimizer branches on lr, which is traced.
     """
-    number = jnp.zeros((), problem.dtype)
-    params = _params(problem, _widest(problem))
+    number, params = jax.ShapeDtypeStruct((), problem.dtype), _params(problem, _widest(problem))
     try:
-        return jax.eval_shape(functools.partial(train.init, problem.optimizer), params, Hyper(number, number))
+        return jax.eval_shape(lambda *of: train.init(problem.optimizer, of[0], Hyper(*of[1:])), params, number, number)
     except jax.errors.ConcretizationTypeError:
         schedule = "optax.sgd(lambda count: lr * schedule(count))"
         raise ValueError(
@@ -162,10 +159,9 @@ def check_optimizer(problem: Problem) -> None:
     Raises:
       TypeError: it needs more, as `optax.lbfgs` needs the loss.
     """
-    transformation = problem.optimizer(jnp.zeros((), problem.dtype))
-    state = cell(problem)
+    lr, (params, opt_state) = jax.ShapeDtypeStruct((), problem.dtype), cell(problem)
     try:
-        jax.eval_shape(transformation.update, state.params, state.opt_state, state.params)
+        jax.eval_shape(lambda lr, *of: problem.optimizer(lr).update(*of), lr, params, opt_state, params)
     except TypeError as error:
         raise TypeError(f"optimizer must update from the gradient alone: {error}") from None
 
@@ -228,22 +224,6 @@ def init(problem: Problem, hyper: Hyper, size: Int[Array, "G"], replicates: Repl
     return jax.vmap(replicate)(replicates.key)
 
 
-def chunk(
-    problem: Problem,
-    state: State,
-    hyper: Hyper,
-    replicates: Replicates,
-    first_step: Int[Array, ""],
-    examples: Examples,
-    *,
-    steps: int,
-    batch_size: int,
-) -> tuple[State, Float[Array, "T S G"]]:
-    """Train all cells for ``steps`` more steps; the new state, and the minibatch loss before each step."""
-    batches = _minibatches(problem, replicates, examples.order, first_step, steps, batch_size)
-    return run(problem, state, hyper, replicates.held_out, examples, batches)
-
-
 def run(
     problem: Problem,
     state: State,
@@ -252,7 +232,7 @@ def run(
     examples: Examples,
     batches: Int[Array, "T S B"],
 ) -> tuple[State, Float[Array, "T S G"]]:
-    """`chunk` on the given minibatches."""
+    """Train all cells on these minibatches; the new state, and the minibatch loss before each step."""
     step = functools.partial(train.step, problem.classifier, problem.optimizer)
     cells = jax.vmap(step, in_axes=(-1, 0, None, None), out_axes=(-1, 0))
 
@@ -303,16 +283,13 @@ def evaluate_minibatch(
     problem: Problem,
     params: Params,
     reg: Float[Array, "G"],
-    replicates: Replicates,
-    step: Int[Array, ""],
+    held_out: Int[Array, "S"],
     examples: Examples,
-    *,
-    batch_size: int,
+    batch: Int[Array, "S B"],
 ) -> Score:
-    """Scores of all cells, ``[S, G]``, on the minibatch that each replicate trains on at ``step``."""
-    (batches,) = _minibatches(problem, replicates, examples.order, step, 1, batch_size)
+    """Scores of all cells, ``[S, G]``, each replicate on its minibatch."""
     score = jax.vmap(functools.partial(_score, problem, examples), in_axes=(0, 0, None, 0, 0))
-    return score(replicates.held_out, params, reg, examples.X[batches], examples.y[batches])
+    return score(held_out, params, reg, examples.X[batch], examples.y[batch])
 
 
 def take(problem: Problem, params: Params, replicate: int, index: int, size: int) -> Params:
@@ -341,31 +318,11 @@ def widen(leaf: Array, wide: Array | jax.ShapeDtypeStruct) -> Array:
 
 def _params(problem: Problem, sizes: tuple[int, ...]) -> Params:
     """Shapes and dtypes of the params of a model of these sizes."""
-    return jax.eval_shape(functools.partial(_draw, problem, sizes), jax.random.key(0))
+    return jax.eval_shape(lambda: _draw(problem, sizes, jax.random.key(0)))
 
 
 def _draw(problem: Problem, sizes: tuple[int, ...], key: Array) -> Params:
-    key, _ = jax.random.split(key)  # the other key draws the minibatches
     return problem.classifier.init(*sizes, key=key, dtype=problem.dtype)
-
-
-def _minibatches(
-    problem: Problem, replicates: Replicates, order: Array | None, first_step: Array, steps: int, batch_size: int
-) -> Int[Array, "T S B"]:
-    """Rows of each minibatch, drawn from all parts but the one held out."""
-    size = jnp.asarray(problem.parts)
-    first = jnp.cumsum(size) - size
-
-    def draw(replicate: Replicates) -> Array:
-        _, key = jax.random.split(replicate.key)
-        num_out = size[replicate.held_out]
-        num_examples = sum(problem.parts) - num_out
-        drawn = train.minibatches(key, first_step, steps, batch_size=batch_size, num_examples=num_examples)
-        if order is not None:
-            return order[replicate.held_out][drawn]
-        return drawn + jnp.where(drawn >= first[replicate.held_out], num_out, 0)
-
-    return jax.vmap(draw, out_axes=1)(replicates)
 
 
 def _features(problem: Problem, examples: Examples, held_out: Int[Array, ""], X: Float[Array, "B d"]) -> Array:

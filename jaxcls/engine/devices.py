@@ -57,7 +57,7 @@ def put(mesh: Mesh, array: ArrayLike, spec: PartitionSpec = EVERYWHERE) -> jax.A
 
 def fetch(mesh: Mesh, tree: PyTree) -> PyTree:
     """Whole numpy arrays, on every process, of a tree that is sharded over the devices."""
-    return jax.device_get(_gather(mesh)(tree))
+    return jax.device_get(_gather(mesh)(tree) if jax.process_count() > 1 else tree)
 
 
 def on_each(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import optax
+from jaxtyping import Int
 from numpy.typing import NDArray
 
 from jaxcls import train
@@ -150,6 +151,28 @@ def _padding(
     if padded and not cells.preserves_zero_padding(classifier, optimizer, splits.num_classes):
         return 1, [(size,) for size in grid.hidden] or [()]
     return columns, sizes
+
+
+def minibatches(plan: Plan, data: Splits | Folds, rows: NDArray[np.integer], steps: range) -> Int[NDArray, "T S B"]:
+    """The minibatches of a block with these rows: each replicate draws from the examples that it trains on.
+
+    Example:
+      >>> from jaxcls import data
+      >>> splits, grid = data.standard(data.load_digits()), Grid(lr=[0.1, 1.0], reg=[0.0], seed=[0, 1])
+      >>> planned = plan_sweep(splits, grid, steps=100)
+      >>> minibatches(planned, splits, planned.blocks[0].rows, range(10)).shape
+      (10, 2, 200)
+    """
+    columns, drawn = plan.grid.columns(), []
+    for first in rows[:, 0]:
+        seed = int(columns["seed"][first])
+        draw = functools.partial(train.minibatches, seed, steps, batch_size=plan.batch_size)
+        if isinstance(data, Folds):
+            examples = data.rows(int(columns["fold"][first]))
+            drawn.append(examples[draw(num_examples=len(examples))].astype(np.int32))
+        else:
+            drawn.append(draw(num_examples=len(data.train.y)))
+    return np.stack(drawn, axis=1)
 
 
 def groups(hidden: Sequence[int], work: float) -> list[tuple[int, ...]]:

@@ -1,7 +1,8 @@
 """Ahead-of-time compiled functions for the blocks of a group: initialise, train, record, evaluate."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -76,16 +77,16 @@ class Program:
             raise ValueError("the saved state must be of the model, optimizer and grid that resume from it")
         return jax.tree.unflatten(tree, map(place, leaves, shapes))
 
-    def train(self, state: State, block: Inputs, chunk: range) -> tuple[State, NDArray[np.floating]]:
-        """Train for a chunk of steps, in place; the new state, and the minibatch losses, ``[S, G, T]``."""
-        step = put(self.on, np.int32(chunk.start))
-        state, losses = self.compiled_chunks[len(chunk)](state, block.hyper, block.replicates, step, self.examples)
+    def train(self, state: State, block: Inputs, batches: NDArray[np.int32]) -> tuple[State, NDArray[np.floating]]:
+        """Train on minibatches, ``[T, S, B]``, in place; the new state, and their losses, ``[S, G, T]``."""
+        args = block.hyper, block.replicates.held_out, self.examples, put(self.on, batches)
+        state, losses = self.compiled_chunks[len(batches)](state, *args)
         return state, np.moveaxis(fetch(self.on, losses), 0, -1)
 
-    def record(self, state: State, block: Inputs, step: int) -> tuple[NDArray, NDArray]:
-        """Accuracies after ``step``, ``[S, G]``: on the minibatch of that step, and over val."""
+    def record(self, state: State, block: Inputs, batch: NDArray[np.int32]) -> tuple[NDArray, NDArray]:
+        """Accuracies, ``[S, G]``: on a minibatch of each replicate, ``[S, B]``, and over val."""
         assert self.compiled_record
-        args = state.params, block.hyper.reg, block.replicates, put(self.on, np.int32(step)), self.examples
+        args = state.params, block.hyper.reg, block.replicates.held_out, self.examples, put(self.on, batch)
         on_batch, on_val = fetch(self.on, self.compiled_record(*args))
         return on_batch / self.plan.batch_size, on_val / self.problem.parts[-1]
 
@@ -147,32 +148,39 @@ def _compiled(
 ) -> Functions:
     """Compile for arrays of these shapes; ``precision``, like the dtype, is a setting of JAX to compile again for."""
     hyper, _, replicates = block
-    of_state, step = cells.specs(problem), put(on, np.int32(0))
+    held_out, of_state = replicates.held_out, cells.specs(problem)
     state, scores = shapes(on, problem, len(replicates.key), len(hyper.lr)), PartitionSpec(None, CELLS)
+    everywhere = NamedSharding(on, EVERYWHERE)
 
-    def record(
-        params: Params, reg: Array, replicates: Replicates, step: Array, examples: Examples
-    ) -> tuple[Array, Array]:
+    def batches(*shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((*shape, len(replicates.key), batch_size), np.int32, sharding=everywhere)
+
+    def record(params: Params, reg: Array, held_out: Array, examples: Examples, batch: Array) -> tuple[Array, Array]:
         val = len(problem.parts) - 1
-        on_batch = cells.evaluate_minibatch(problem, params, reg, replicates, step, examples, batch_size=batch_size)
+        on_batch = cells.evaluate_minibatch(problem, params, reg, held_out, examples, batch)
         penalty = jnp.broadcast_to(reg, on_batch.loss.shape)
-        on_val = cells.evaluate_part(problem, params, penalty, replicates.held_out, examples, val)
+        on_val = cells.evaluate_part(problem, params, penalty, held_out, examples, val)
         return on_batch.num_correct, on_val.num_correct
 
     recording = on_each(on, record, (of_state.params, BY_CELL, EVERYWHERE, EVERYWHERE, EVERYWHERE), scores)
     evaluate = functools.partial(cells.evaluate, problem)
     evaluation = on_each(on, evaluate, (of_state.params, BY_CELL, EVERYWHERE, EVERYWHERE), scores)
     init = on_each(on, functools.partial(cells.init, problem), (BY_CELL, BY_CELL, EVERYWHERE), of_state)
+    training = train(on, problem)
+    with ThreadPoolExecutor() as pool:  # XLA compiles one function while Python traces the next
+
+        def compiling(function: Wrapped, *args: PyTree) -> Future[Compiled]:
+            return pool.submit(function.lower(*args).compile)
+
+        scoring = compiling(evaluation, state.params, hyper.reg, held_out, examples)
+        starting = compiling(init, *block)
+        chunks = {steps: compiling(training, state, hyper, held_out, examples, batches(steps)) for steps in lengths}
+        recorded = compiling(recording, state.params, hyper.reg, held_out, examples, batches()) if history else None
     return Functions(
-        init=init.lower(*block).compile(),
-        chunks={
-            steps: chunk(on, problem, steps=steps, batch_size=batch_size)
-            .lower(state, hyper, replicates, step, examples)
-            .compile()
-            for steps in lengths
-        },
-        record=recording.lower(state.params, hyper.reg, replicates, step, examples).compile() if history else None,
-        evaluate=evaluation.lower(state.params, hyper.reg, replicates.held_out, examples).compile(),
+        init=starting.result(),
+        chunks={steps: chunk.result() for steps, chunk in chunks.items()},
+        record=recorded.result() if recorded else None,
+        evaluate=scoring.result(),
     )
 
 
@@ -185,10 +193,9 @@ def examples(on: Mesh, problem: Problem, data: Splits | Folds) -> Examples:
     """All examples that cells train and validate on, on the devices."""
     if isinstance(data, Folds):
         mean, scale = (put(on, moment.astype(problem.dtype)) for moment in (data.fold_mean, data.fold_scale))
-        order = None if data.order is None else put(on, data.order.astype(np.int32))
-        return Examples(put(on, data.train.X), put(on, data.train.y), mean, scale, order)
+        return Examples(put(on, data.train.X), put(on, data.train.y), mean, scale)
     X, y = (np.concatenate([getattr(split, name) for split in (data.train, data.val)]) for name in ("X", "y"))
-    return Examples(cells.features(problem, put(on, X)), put(on, y))
+    return Examples(jax.jit(functools.partial(cells.features, problem))(put(on, X)), put(on, y))
 
 
 def inputs(on: Mesh, problem: Problem, grid: Grid, rows: NDArray[np.integer]) -> Inputs:
@@ -210,17 +217,12 @@ def shapes(on: Mesh, problem: Problem, num_replicates: int, num_cells: int) -> S
     return jax.tree.map(of_block, cells.cell(problem), cells.specs(problem))
 
 
-def chunk(on: Mesh, problem: Problem, *, steps: int, batch_size: int) -> Wrapped:
-    """`cells.chunk` under `jax.jit`, each device with its own cells; the new state replaces the old in place."""
-    return training(on, problem, functools.partial(cells.chunk, steps=steps, batch_size=batch_size))
-
-
-def training(on: Mesh, problem: Problem, function: Callable[..., tuple[State, Array]]) -> Wrapped:
-    """`cells.run`, or another function of its signature, under `jax.jit`, as `chunk` is."""
+def train(on: Mesh, problem: Problem) -> Wrapped:
+    """`cells.run` under `jax.jit`, each device with its own cells; the new state replaces the old in place."""
     of_state = cells.specs(problem)
     in_specs = (of_state, BY_CELL, EVERYWHERE, EVERYWHERE, EVERYWHERE)
     out_specs = (of_state, PartitionSpec(None, None, CELLS))
-    return on_each(on, functools.partial(function, problem), in_specs, out_specs, donate_argnums=0)
+    return on_each(on, functools.partial(cells.run, problem), in_specs, out_specs, donate_argnums=0)
 
 
 def without_keys(leaf: Array) -> Array:

@@ -77,7 +77,6 @@ MUTATIONS = [
     Mutation("grid", "check", "axis.count(value) > 1", "axis.count(value) > 2"),
     Mutation("grid", "index", "else values[-2]", "else values[0]"),
     Mutation("train", "rounding", "decay ** -(-count // steps_per_epoch)", "decay ** (count // steps_per_epoch)"),
-    Mutation("train", "draw", "jax.random.fold_in(key, t)", "jax.random.fold_in(key, t - first_step)"),
     Mutation("train", "factor", "batch.loss * (size / n)", "batch.loss * (1 / n)"),
     Mutation("train", "offset", "weighted(n - rest, rest)", "weighted(0, rest)"),
     Mutation("train", "check", "return jnp.where(jnp.isfinite(loss), lr, 0)", "return lr"),
@@ -88,7 +87,7 @@ MUTATIONS = [
     Mutation("numerics/stack", "check", "and not of_X and not of_y", "and not of_y"),
     Mutation("numerics/checks", "overflow", "host = np.clip(host, np.iinfo(narrow).min, np.iinfo(narrow).max)", "pass"),
     Mutation("numerics/checks", "bound", ">= num_folds > 0", "> num_folds > 0"),
-    Mutation("engine/cells", "comparison", "drawn >= first[", "drawn > first["),
+    Mutation("data/splits", "fold", "np.flatnonzero(self._part != fold)", "np.flatnonzero(self._part != 0)"),
     Mutation(
         "engine/cells", "penalty", "jnp.where(is_val, 0, reg[None, None])", "jnp.where(is_val, reg[None, None], 0)"
     ),
@@ -97,7 +96,7 @@ MUTATIONS = [
     ),
     Mutation("engine/cells", "scale", " / examples.scale[held_out][None]", ""),
     Mutation("engine/cells", "zeros", "for size in (1, 1000):", "for size in (1,):"),
-    Mutation("engine/cells", "draw", "key, _ = jax.random.split(key)", "_, key = jax.random.split(key)"),
+    Mutation("train", "stream", "steps.start * words // 4", "steps.start * words"),
     Mutation("engine/cells", "width", "num_features + -num_features %", "num_features + 0 * -num_features %"),
     Mutation("engine/plan", "cost", "len(group) * group[-1]", "sum(group)"),
     Mutation(
