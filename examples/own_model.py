@@ -6,21 +6,16 @@ import jax.numpy as jnp
 from jaxcls import data, softmax, sweep
 from jaxcls.classifier import Classifier
 from jaxcls.grid import Grid
-from jaxcls.losses import hinge, hinge_and_grad
-
-
-def loss(W: jax.Array, X: jax.Array, y: jax.Array, reg: jax.Array) -> jax.Array:
-    """``hinge(X W, y) + reg Σ W²``."""
-    return hinge(X @ W, y) + reg * jnp.sum(W * W)
+from jaxcls.losses import hinge_and_grad
 
 
 def loss_and_grad(W: jax.Array, X: jax.Array, y: jax.Array, reg: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`loss` and its gradient ``Xᵀ dL/ds + 2 reg W``."""
+    """``hinge(X W, y) + reg Σ W²`` and its gradient ``Xᵀ dL/ds + 2 reg W``."""
     data_loss, dlogits = hinge_and_grad(X @ W, y)
     return data_loss + reg * jnp.sum(W * W), X.T @ dlogits + 2 * reg * W
 
 
-SVM = Classifier(softmax.init, softmax.logits, loss, loss_and_grad, features=softmax.append_ones)
+SVM = Classifier(softmax.init, softmax.logits, loss_and_grad, features=softmax.append_ones)
 
 if __name__ == "__main__":
     splits = data.standard(data.load_digits())

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from jaxcls import softmax, two_layer
-from jaxcls.numerics import Logits, Loss, LossAndGrad, Params, checks, stacked
+from jaxcls.numerics import Logits, LossAndGrad, Params, checks, stacked
 
 
 class Classifier(NamedTuple):
@@ -21,14 +21,14 @@ class Classifier(NamedTuple):
 
     Attributes:
       init: draws params; called as ``init(num_features, *num_hidden, num_classes, key=key, dtype=dtype)``.
-      logits, loss, loss_and_grad: of the params and a batch of X and y.
+      logits: of the params and a batch of X.
+      loss_and_grad: of the params, a batch of X and y, and reg.
       features: X of prepared examples; appends a column of ones where the bias is a row of the weights.
       num_hidden_layers: how many hidden sizes ``init`` takes.
     """
 
     init: Callable[..., Params]
     logits: Logits
-    loss: Loss
     loss_and_grad: LossAndGrad
     features: Callable[[ArrayLike], Float[Array, "N D"]] = jnp.asarray
     num_hidden_layers: int = 0
@@ -50,8 +50,7 @@ def linear(*, init_scale: float = 1e-3, class_weights: Float[NDArray, "C"] | Non
       (65, 10)
     """
     init = _drawn(softmax.init, init_scale, class_weights)
-    losses = _weighted(softmax.loss, softmax.loss_and_grad, class_weights)
-    return Classifier(init, softmax.logits, *losses, softmax.append_ones)
+    return Classifier(init, softmax.logits, _weighted(softmax.loss_and_grad, class_weights), softmax.append_ones)
 
 
 def two_layer_net(*, init_scale: float = 1e-4, class_weights: Float[NDArray, "C"] | None = None) -> Classifier:
@@ -67,8 +66,8 @@ def two_layer_net(*, init_scale: float = 1e-4, class_weights: Float[NDArray, "C"
       (64, 20)
     """
     init = _drawn(two_layer.init, init_scale, class_weights)
-    losses = _weighted(two_layer.loss, two_layer.loss_and_grad, class_weights)
-    return Classifier(init, two_layer.logits, *losses, num_hidden_layers=1)
+    loss_and_grad = _weighted(two_layer.loss_and_grad, class_weights)
+    return Classifier(init, two_layer.logits, loss_and_grad, num_hidden_layers=1)
 
 
 def _drawn(init: Callable[..., Params], scale: float, class_weights: NDArray | None) -> Callable[..., Params]:
@@ -95,19 +94,17 @@ def _at_scale(init: Callable[..., Params], scale: float) -> Callable[..., Params
     return functools.partial(init, scale=scale)
 
 
-def _weighted(
-    loss: Loss, loss_and_grad: Callable[..., tuple[Array, Params]], class_weights: NDArray | None
-) -> tuple[Loss, LossAndGrad]:
-    """Both functions with class weights."""
+def _weighted(loss_and_grad: Callable[..., tuple[Array, Params]], class_weights: NDArray | None) -> LossAndGrad:
+    """``loss_and_grad`` with class weights, for one model and for a stack."""
     if class_weights is None:
-        return loss, _stacked(loss_and_grad)
+        return _stacked(loss_and_grad)
 
     def weighted(params: Params, X: ArrayLike, y: ArrayLike, reg: ArrayLike) -> tuple[Array, Params]:
         of_example = jnp.asarray(class_weights)[y]  # converted here, in the caller's precision
         # The weights of a minibatch sum to 1 only on average: normalising each one would underweight rare classes.
         return loss_and_grad(params, X, y, reg, weights=of_example / of_example.size)
 
-    return lambda *problem: weighted(*problem)[0], stacked(weighted)
+    return stacked(weighted)
 
 
 LINEAR = linear()

@@ -151,5 +151,5 @@ def _each_fold(one: Callable[[Splits, Grid], SweepResult], folds: Folds, grid: G
 @jax.jit  # at module level, with W an argument, so that all folds share one compiled function
 def _scores(W: Array, X: Array, y: Array) -> Score:
     """Loss without penalty and number of correct predictions of each cell of a stack."""
-    cells = jax.vmap(functools.partial(train.score, LINEAR), in_axes=(-1, None, None, None))
-    return train.evaluate(functools.partial(cells, W, jnp.zeros(())), softmax.append_ones(X), y)
+    cells = jax.vmap(functools.partial(train.score, LINEAR), in_axes=(-1, 0, None, None))
+    return train.evaluate(functools.partial(cells, W, jnp.zeros(W.shape[-1], W.dtype)), softmax.append_ones(X), y)

@@ -161,7 +161,7 @@ def run(
     hyper: Hyper,
     X: Float[Array, "N D"],
     y: Integer[Array, "N"],
-    batches: Int[ArrayLike, "T *batch"],
+    batches: Int[Array | NDArray, "T *batch"],
 ) -> tuple[State, PyTree]:
     """Scan ``step(state, hyper, X[batch], y[batch])`` over ``batches``.
 
@@ -217,12 +217,12 @@ class Score(NamedTuple):
 
 
 def score(
-    classifier: Classifier, params: Params, reg: Real[ArrayLike, ""], X: Float[Array, "N D"], y: Integer[Array, "N"]
+    classifier: Classifier, params: Params, reg: Real[Array, ""], X: Float[Array, "N D"], y: Integer[Array, "N"]
 ) -> Score:
     """Mean loss (penalty included) and number of correct predictions of one model."""
-    # Both lines compute the logits; XLA merges the two products into one.
-    correct = jnp.argmax(classifier.logits(params, X), axis=1) == y
-    return Score(classifier.loss(params, X, y, reg), jnp.sum(correct))
+    # Both lines compute the logits; XLA merges the two products into one, and drops the gradient.
+    loss, _ = classifier.loss_and_grad(params, X, y, reg)
+    return Score(loss, jnp.sum(jnp.argmax(classifier.logits(params, X), axis=1) == y))
 
 
 def evaluate(
@@ -244,7 +244,7 @@ def evaluate(
       >>> from jaxcls import classifier
       >>> X, y = jnp.array([[1.0, 1.0], [-1.0, 1.0], [2.0, 1.0]]), jnp.array([0, 1, 1])
       >>> W = jnp.array([[1.0, -1.0], [0.0, 0.0]])
-      >>> evaluate(functools.partial(score, classifier.linear(), W, 0.0), X, y).num_correct.item()
+      >>> evaluate(functools.partial(score, classifier.linear(), W, jnp.zeros(())), X, y).num_correct.item()
       2
     """
     n = X.shape[0] - first if count is None else count

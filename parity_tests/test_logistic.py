@@ -201,8 +201,8 @@ def hard_problems() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 HARD = hard_problems()
-# What float32 may not hold: a reg of 1e-9 is one of 1e-49 for features near 1; sums of 1 and 1e6 lose six digits. Whether
-# it proves an optimum there depends on the processor.
+# What float32 may not hold: a reg of 1e-9 is one of 1e-49 for features near 1; sums of 1 and 1e6 lose six digits. There
+# it depends on the processor whether an optimum is proven.
 EXTREME = {"scale 1e+20", "scale 100000000.0", "an outlier"}
 
 

@@ -205,7 +205,6 @@ def test_a_custom_model_is_written_and_reported(digits: Splits, tmp_path: Path) 
     mine = Classifier(
         init,
         with_bias(lambda W, X: softmax.logits(W, softmax.append_ones(X))),
-        loss,
         jax.value_and_grad(loss),
     )
     found = sweep.run(digits, Grid([0.1], [1e-3]), steps=100, classifier=mine)

@@ -16,7 +16,7 @@ def load_digits() -> Source:
 
     References:
       Alpaydin and Kaynak, `Optical recognition of handwritten digits <https://archive.ics.uci.edu/dataset/80>`_, 1998,
-      licensed under CC BY 4.0: its test set, as `sklearn.datasets.load_digits` has it.
+      licensed under CC BY 4.0: its test set, as ``sklearn.datasets.load_digits`` has it.
     """
     # A copy of our own: importing scikit-learn takes a second, a fifth of the whole default run.
     with resources.files("jaxcls.data").joinpath("digits.npz").open("rb") as file, np.load(file) as saved:

@@ -9,11 +9,10 @@ from jaxcls.numerics.generator import pinned_generator
 from jaxcls.numerics.precision import full_precision, matmul_precision
 from jaxcls.numerics.sharding import varying_alike
 from jaxcls.numerics.stack import einsum, stacked
-from jaxcls.numerics.types import Logits, Loss, LossAndGrad, Params
+from jaxcls.numerics.types import Logits, LossAndGrad, Params
 
 __all__ = [
     "Logits",
-    "Loss",
     "LossAndGrad",
     "Params",
     "checks",

@@ -17,14 +17,6 @@ class Logits(Protocol):
 
 
 @runtime_checkable
-class Loss(Protocol):
-    """Mean loss, penalty included."""
-
-    def __call__(self, params: Params, X: ArrayLike, y: ArrayLike, reg: ArrayLike, /) -> Float[Array, ""]:
-        """The loss."""
-
-
-@runtime_checkable
 class LossAndGrad(Protocol):
     """Mean loss, penalty included, and its gradient with respect to the params."""
 

@@ -83,7 +83,7 @@ MUTATIONS = [
     Mutation("train", "offset", "max(num_examples // batch_size, 1)", "num_examples // batch_size + 1"),
     Mutation("classifier", "mean", "of_example / of_example.size", "of_example / jnp.sum(of_example)"),
     Mutation("classifier", "check", "if not 0 <= scale < math.inf:", "if scale < 0:"),
-    Mutation("classifier", "vmap", "return loss, _stacked(loss_and_grad)", "return loss, loss_and_grad"),
+    Mutation("classifier", "vmap", "return _stacked(loss_and_grad)", "return loss_and_grad"),
     Mutation("numerics/stack", "check", "and not of_X and not of_y", "and not of_y"),
     Mutation("numerics/checks", "overflow", "host = np.clip(host, np.iinfo(narrow).min, np.iinfo(narrow).max)", "pass"),
     Mutation("numerics/checks", "bound", ">= num_folds > 0", "> num_folds > 0"),
