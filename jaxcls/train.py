@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Integer, PyTree, Real
 from numpy.typing import NDArray
 

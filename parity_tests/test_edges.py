@@ -56,7 +56,6 @@ SETTINGS: dict[str, Any] = {  # no arrays: nothing to vary
 }
 OTHERWISE = {
     "gradcheck.sparse_check": {"f": lambda x: jnp.sum(x * x)},
-    "train.score": {"X": jnp.asarray(ARGUMENTS["X"]), "y": jnp.asarray(ARGUMENTS["y"])},
     "logistic.path": {
         "reg": np.array([1.0, 2.0], np.float32),
         "weights": np.ones(N, np.float32),
