@@ -57,7 +57,7 @@ def run(search: Search, grid: Grid, folds: Folds, whole: Splits) -> CrossValidat
     """
     found = search(folds, replace(grid, fold=range(folds.num_folds)))
     table = over_folds(found.table.reshape(len(grid), -1))
-    rank_rows(table)
+    rank_rows(table, found.select)
     losses = found.losses.reshape(len(grid), folds.num_folds, found.losses.shape[1]).mean(axis=1)
     result = replace(found, grid=grid, table=table, losses=losses, history=None, params=None, test_accuracy=math.nan)
     if result.best is not None:

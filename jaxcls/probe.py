@@ -17,7 +17,7 @@ from jaxcls.classifier import LINEAR
 from jaxcls.data import Folds, Splits
 from jaxcls.grid import Grid
 from jaxcls.numerics import checks, compile_seconds
-from jaxcls.result import SCORES, SweepResult, Timings, empty_table, rank_rows, total
+from jaxcls.result import SCORES, SweepResult, Timings, check_select, empty_table, rank_rows, scores, total
 from jaxcls.train import Score
 
 # Columns beside those of a sweep.
@@ -34,6 +34,7 @@ def run(
     max_iterations: int = 1000,
     certify: bool = False,
     memory: int | None = None,
+    select: str = "accuracy",
 ) -> SweepResult:
     """Solve the linear softmax classifier for every regularisation value, and choose the best by validation.
 
@@ -42,6 +43,7 @@ def run(
       reg: regularisation values of the L2 penalty; 96 from 10 to 1e-9 when not given.
       class_weights: weight of the examples of each class, ``[C]``, see `jaxcls.data.balanced`.
       tol, max_iterations, certify, memory: as in `jaxcls.logistic.path`.
+      select: what ranks the values, as in `jaxcls.sweep.run`.
 
     Returns:
       A `SweepResult` whose table has four more columns, as in `jaxcls.logistic.Optimum`: ``gap``, ``gradient``,
@@ -51,7 +53,7 @@ def run(
     Raises:
       TypeError: the examples are not of JAX's default float.
       ValueError: a value is not above 0, or given twice; or a class weight is negative, or their number is not that
-        of the classes.
+        of the classes; or ``select`` is unknown.
 
     Example:
       >>> from jaxcls import data
@@ -68,6 +70,7 @@ def run(
         max_iterations=max_iterations,
         certify=certify,
         memory=memory,
+        select=select,
     )
 
 
@@ -80,6 +83,7 @@ def search(
     max_iterations: int = 1000,
     certify: bool = False,
     memory: int | None = None,
+    select: str = "accuracy",
 ) -> SweepResult:
     """`run` for the regularisation values and folds of a grid, as `jaxcls.crossval.run` calls it.
 
@@ -89,11 +93,18 @@ def search(
     started = time.perf_counter()
     checks.default_float(splits.train.X.dtype)
     checks.folds(grid.fold, splits.num_folds)
+    check_select(select)
     if class_weights is not None:
         checks.class_weights(class_weights, splits.num_classes)
     if isinstance(splits, Folds):
         one = functools.partial(
-            search, class_weights=class_weights, tol=tol, max_iterations=max_iterations, certify=certify, memory=memory
+            search,
+            class_weights=class_weights,
+            tol=tol,
+            max_iterations=max_iterations,
+            certify=certify,
+            memory=memory,
+            select=select,
         )
         return _each_fold(one, splits, grid)
     if list(grid.axes) != ["reg"]:
@@ -116,10 +127,9 @@ def search(
         table[name] = getattr(optimum, name)
     with compile_seconds() as in_scoring:
         on_train, on_val = (_scores(optimum.W, split.X, split.y) for split in (splits.train, splits.val))
-    table["train_loss"], table["val_loss"] = optimum.loss, on_val.loss
-    table["train_accuracy"] = np.asarray(on_train.num_correct) / len(splits.train.y)
-    table["val_accuracy"] = np.asarray(on_val.num_correct) / len(splits.val.y)
-    rank_rows(table)
+    for name, values in scores(*jax.device_get((on_train._replace(loss=optimum.loss), on_val)))._asdict().items():
+        table[name] = values
+    rank_rows(table, select)
     W = optimum.W[..., np.argmax(table["rank"] == 1)]
     test_accuracy = train.accuracy_on_test(LINEAR, W, splits)
     now = time.perf_counter()
@@ -131,7 +141,7 @@ def search(
     )
     losses = np.zeros((len(grid), 0), optimum.W.dtype)
     prepared = splits.mean, splits.scale, splits.class_names
-    return SweepResult(grid, table, losses, None, W, test_accuracy, timings, LINEAR, *prepared)
+    return SweepResult(grid, table, losses, None, W, test_accuracy, timings, LINEAR, *prepared, select)
 
 
 def _each_fold(one: Callable[[Splits, Grid], SweepResult], folds: Folds, grid: Grid) -> SweepResult:
@@ -141,11 +151,11 @@ def _each_fold(one: Callable[[Splits, Grid], SweepResult], folds: Folds, grid: G
     for column, each in zip(table.reshape(-1, len(found)).T, found, strict=True):  # fold is the last axis
         for name in (*SCORES, *MORE):
             column[name] = each.table[name]
-    rank_rows(table)
+    rank_rows(table, found[0].select)
     timings = total(each.timings for each in found)
     losses = np.zeros((len(grid), 0), found[0].losses.dtype)
     prepared = folds.mean, folds.scale, folds.class_names
-    return SweepResult(grid, table, losses, None, None, math.nan, timings, LINEAR, *prepared)
+    return SweepResult(grid, table, losses, None, None, math.nan, timings, LINEAR, *prepared, found[0].select)
 
 
 @jax.jit  # at module level, with W an argument, so that all folds share one compiled function

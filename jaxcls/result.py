@@ -13,6 +13,7 @@ from jaxcls.classifier import Classifier
 from jaxcls.data import prepare
 from jaxcls.grid import AXES, Grid
 from jaxcls.numerics import Params
+from jaxcls.train import Score
 
 if TYPE_CHECKING:
     import pandas
@@ -25,9 +26,11 @@ class Scores(NamedTuple):
     train_accuracy: NDArray[np.floating]
     val_loss: NDArray[np.floating]
     val_accuracy: NDArray[np.floating]
+    val_mean_per_class: NDArray[np.floating]
 
 
 SCORES = Scores._fields
+SELECT = {"accuracy": "val_accuracy", "mean-per-class": "val_mean_per_class"}  # the column that ranks the cells
 BLOCK = 10_000  # examples whose logits are computed at once
 
 
@@ -76,9 +79,10 @@ class SweepResult:
         - ``train_loss``: over all of train after the last step, penalty included;
         - ``val_loss``: the cross-entropy over val, without penalty; of a sweep with class weights, weighted by them;
         - ``train_accuracy``, ``val_accuracy``: fractions;
+        - ``val_mean_per_class``: the mean of the accuracies on each class of val;
         - ``diverged_at``: the first step whose loss was not finite, or -1; a diverged cell's scores are NaN;
-        - ``rank``: 1 for the highest validation accuracy, ties broken by lower validation loss, then by grid
-          order; 0 for a diverged cell.
+        - ``rank``: 1 for the highest validation accuracy, or mean per class if so selected, ties broken by lower
+          validation loss, then by grid order; 0 for a diverged cell.
       losses: the minibatch loss before each step, penalty included, ``[cells, steps]``.
       history: accuracies during training; None unless asked for.
       params: the best cell's, on the host; None if every cell diverged.
@@ -87,6 +91,7 @@ class SweepResult:
       classifier: the model.
       mean, scale: ``[d]``, the standardisation of raw features; of folds, that of all examples.
       class_names: the label of each class.
+      select: what ranks the cells, ``accuracy`` or ``mean-per-class``.
 
     Example:
       >>> from jaxcls import data, grid, sweep
@@ -109,6 +114,7 @@ class SweepResult:
     mean: NDArray[np.floating]
     scale: NDArray[np.floating]
     class_names: tuple[str, ...]
+    select: str = "accuracy"
 
     def __repr__(self) -> str:
         axes = " x ".join(f"{len(values)} {axis}" for axis, values in self.grid.axes.items())
@@ -118,7 +124,7 @@ class SweepResult:
         row = self.table[self.best]
         best = ", ".join(f"{axis} {row[axis]:.4g}" for axis in self.grid.axes)
         test = "" if math.isnan(self.test_accuracy) else f", {self.test_accuracy:.4f} on test"
-        return f"{text}, best {best}: {row['val_accuracy']:.4f} on val{test}"
+        return f"{text}, best {best}: {row[self.column]:.4f} on val{test}"
 
     def predict_proba(self, X: NDArray) -> NDArray[np.floating]:
         """Probability of each class by the best cell, ``[N, C]``, for raw features ``[N, d]``.
@@ -140,6 +146,16 @@ class SweepResult:
     def predict(self, X: NDArray) -> NDArray:
         """Label by the best cell, ``[N]``, for raw features ``[N, d]``; raises what `predict_proba` does."""
         return np.array(self.class_names)[self.predict_proba(X).argmax(axis=1)]
+
+    @property
+    def column(self) -> str:
+        """The column of the table that ranks the cells."""
+        return SELECT[self.select]
+
+    @property
+    def criterion(self) -> str:
+        """The selection rule in words."""
+        return "validation accuracy" + (", mean over classes" if self.select == "mean-per-class" else "")
 
     @property
     def best(self) -> int | None:
@@ -225,13 +241,46 @@ def ranks(accuracy: NDArray[np.floating], loss: NDArray[np.floating]) -> NDArray
     return found
 
 
-def rank_rows(table: NDArray) -> None:
-    """Enter the ranks of a table's rows, by accuracy and loss on val."""
-    table["rank"] = ranks(table["val_accuracy"], table["val_loss"])
+def rank_rows(table: NDArray, select: str = "accuracy") -> None:
+    """Enter the ranks of a table's rows, by a key of ``SELECT`` and the loss on val."""
+    table["rank"] = ranks(table[SELECT[select]], table["val_loss"])
 
 
-def tied(table: NDArray) -> NDArray[np.intp]:
-    """Rows that have the highest validation accuracy, so that their validation loss decides among them.
+def check_select(select: str) -> None:
+    """Raise unless it is a key of ``SELECT``.
+
+    Example:
+      >>> check_select("recall")
+      Traceback (most recent call last):
+      ...
+      ValueError: select must be accuracy or mean-per-class, got recall
+    """
+    if select not in SELECT:
+        raise ValueError(f"select must be {' or '.join(SELECT)}, got {select}")
+
+
+def scores(on_train: Score, on_val: Score) -> Scores:
+    """The scores in the table, from those over train and over val.
+
+    Example:
+      >>> from jaxcls.train import Score
+      >>> score = Score(np.float32(0.5), np.array([3, 1, 0]), np.array([3, 2, 0]))
+      >>> scores(score, score)._asdict()["val_accuracy"].item(), scores(score, score).val_mean_per_class.item()
+      (0.8, 0.75)
+    """
+    (train_loss, *train), (val_loss, *val) = (map(np.asarray, score) for score in (on_train, on_val))
+
+    def accuracy(num_correct: NDArray, num_examples: NDArray) -> NDArray[np.floating]:
+        return num_correct.sum(-1) / num_examples.sum(-1)
+
+    def mean_per_class(num_correct: NDArray, num_examples: NDArray) -> NDArray[np.floating]:
+        return np.mean(num_correct / np.maximum(num_examples, 1), axis=-1, where=num_examples > 0)
+
+    return Scores(train_loss, accuracy(*train), val_loss, accuracy(*val), mean_per_class(*val))
+
+
+def tied(table: NDArray, select: str = "accuracy") -> NDArray[np.intp]:
+    """Rows that share the highest value of a key of ``SELECT``, so that their validation loss decides among them.
 
     Example:
       >>> table = empty_table(Grid(lr=[0.1, 0.2, 0.3], reg=[0.0]))
@@ -239,11 +288,11 @@ def tied(table: NDArray) -> NDArray[np.intp]:
       >>> print(tied(table))
       [0 2]
     """
-    accuracy = np.round(table["val_accuracy"], 12)  # as `ranks` compares them
+    accuracy = np.round(table[SELECT[select]], 12)  # as `ranks` compares them
     return np.flatnonzero(accuracy == np.max(accuracy, initial=-1, where=~np.isnan(accuracy)))
 
 
-def edges(grid: Grid, table: NDArray) -> dict[str, tuple[int | float, ...]]:
+def edges(grid: Grid, table: NDArray, select: str = "accuracy") -> dict[str, tuple[int | float, ...]]:
     """Axes on whose boundary the best cell lies, each with values to try next, as `jaxcls.grid.Grid.beyond` has them.
 
     An axis along which the best cell ties with another is left out: more of its values would tell nothing.
@@ -258,7 +307,7 @@ def edges(grid: Grid, table: NDArray) -> dict[str, tuple[int | float, ...]]:
       >>> edges(grid, table)
       {}
     """
-    beyond, ties = grid.beyond(int(np.argmax(table["rank"] == 1))), table[tied(table)]
+    beyond, ties = grid.beyond(int(np.argmax(table["rank"] == 1))), table[tied(table, select)]
     return {axis: values for axis, values in beyond.items() if len(np.unique(ties[axis])) == 1}
 
 

@@ -34,6 +34,7 @@ def run(
     callback: Callback | None = None,
     save: Save | None = None,
     resume: Snapshot | None = None,
+    select: str = "accuracy",
 ) -> SweepResult:
     """Train every cell of ``grid`` on ``splits``.
 
@@ -57,6 +58,7 @@ def run(
         ``diverged``, the number of those that are not.
       save: called before each ``callback``, with a function that takes a `Snapshot`:
         `jaxcls.artifacts.checkpoint.Saver` writes it to disk. An exception that it raises ends the sweep.
+      select: what ranks the cells: ``accuracy`` on val, or ``mean-per-class``, the mean of those on each class.
       resume: a snapshot of this very sweep, to resume from, to the same result bit for bit.
 
     Returns:
@@ -67,7 +69,7 @@ def run(
       ValueError: ``steps``, ``batch_size`` or ``chunk_steps`` is below 1; the grid has no lr or no seed; the grid has
         hidden sizes and the model none, or the reverse; the grid has folds and the data none, or the reverse; a
         history is asked of folds; a single cell does not fit in memory; the optimizer branches on lr; the snapshot is
-        of another sweep; or JAX is tracing, a mesh is set, or `jax.disable_jit` is on.
+        of another sweep; ``select`` is unknown; or JAX is tracing, a mesh is set, or `jax.disable_jit` is on.
       TypeError: the examples are not of JAX's default float, or an argument has the wrong type.
 
     Example:
@@ -91,7 +93,7 @@ def run(
         chunk_steps=chunk_steps,
         memory=memory,
     )
-    return execute(planned, splits, callback=callback, save=save, resume=resume)
+    return execute(planned, splits, callback=callback, save=save, resume=resume, select=select)
 
 
 @pinned_generator()
@@ -102,6 +104,7 @@ def execute(
     callback: Callback | None = None,
     save: Save | None = None,
     resume: Snapshot | None = None,
+    select: str = "accuracy",
 ) -> SweepResult:
     """Train the cells of a plan on the data that it was made for; the other arguments are those of `run`.
 
@@ -112,7 +115,7 @@ def execute(
       >>> sweep.execute(planned, splits).losses.shape
       (1, 100)
     """
-    progress, on = Progress(plan, splits, callback, save, resume), mesh(plan.devices)
+    progress, on = Progress(plan, splits, callback, save, resume, select), mesh(plan.devices)
     begin, blocks, problem = progress.begin, progress.blocks, plan.groups[0].problem
     with progress.timed("compile_s"):
         examples = program.examples(on, problem, splits)
@@ -136,7 +139,7 @@ def execute(
                     progress.enter_accuracies(rows, chunk[-1], *compiled.record(state, block, batches[-1]))
             progress.report(number, chunk.stop, functools.partial(compiled.leaves, state))
         with progress.timed("evaluate_s"):
-            best = progress.enter_scores(rows, compiled.evaluate(state, block, rows))
+            best = progress.enter_scores(rows, compiled.evaluate(state, block))
             if best is not None:
                 progress.best = compiled.take(state, rows, best)
 

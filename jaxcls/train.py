@@ -209,19 +209,24 @@ def minibatches(seed: int, steps: range, *, batch_size: int, num_examples: int) 
 
 
 class Score(NamedTuple):
-    """Mean loss and number of correct predictions over a set of examples."""
+    """Mean loss over a set of examples, and of each class the number of correct predictions and of examples."""
 
     loss: Float[Array, "..."]
-    num_correct: Int[Array, "..."]
+    num_correct: Int[Array, "... C"]
+    num_examples: Int[Array, "... C"]
 
 
 def score(
     classifier: Classifier, params: Params, reg: Real[Array, ""], X: Float[Array, "N D"], y: Integer[Array, "N"]
 ) -> Score:
-    """Mean loss (penalty included) and number of correct predictions of one model."""
+    """The `Score` of one model, penalty included."""
     # Both lines compute the logits; XLA merges the two products into one, and drops the gradient.
     loss, _ = classifier.loss_and_grad(params, X, y, reg)
-    return Score(loss, jnp.sum(jnp.argmax(classifier.logits(params, X), axis=1) == y))
+    logits = classifier.logits(params, X)
+    correct = jnp.argmax(logits, axis=1) == y
+    is_label = y[:, None] == jnp.arange(logits.shape[1])[None]
+    num_correct = correct.astype(jnp.float32) @ is_label.astype(jnp.float32)  # exact, and faster than a sum of integers
+    return Score(loss, num_correct.astype(int), jnp.sum(is_label, axis=0))
 
 
 def evaluate(
@@ -243,8 +248,8 @@ def evaluate(
       >>> from jaxcls import classifier
       >>> X, y = jnp.array([[1.0, 1.0], [-1.0, 1.0], [2.0, 1.0]]), jnp.array([0, 1, 1])
       >>> W = jnp.array([[1.0, -1.0], [0.0, 0.0]])
-      >>> evaluate(functools.partial(score, classifier.linear(), W, jnp.zeros(())), X, y).num_correct.item()
-      2
+      >>> evaluate(functools.partial(score, classifier.linear(), W, jnp.zeros(())), X, y).num_correct
+      Array([1, 1], dtype=int32)
     """
     n = X.shape[0] - first if count is None else count
 
@@ -276,7 +281,7 @@ def accuracy(classifier: Classifier, params: Params, X: Float[NDArray, "N d"], y
         one = functools.partial(score, classifier, params, jnp.zeros(()))
         return evaluate(one, classifier.features(X), y).num_correct
 
-    return int(num_correct(X, y)) / len(y)
+    return int(num_correct(X, y).sum()) / len(y)
 
 
 def accuracy_on_test(classifier: Classifier, params: Params | None, data: Splits | Folds) -> float:

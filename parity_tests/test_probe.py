@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import recall_score
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -80,6 +81,27 @@ def test_balanced_weights_are_those_of_scikit_learn_and_help_the_rare_class(sour
     X, rare = softmax.append_ones(splits.train.X), splits.train.y == 2
     recall = [np.mean(np.asarray(softmax.predict(each.params, X))[rare] == 2) for each in (plain, balanced)]
     assert recall[1] > recall[0]
+
+
+@pytest.mark.parametrize("by", ["solver", "minibatches"])
+def test_cells_are_selected_by_the_mean_over_classes_where_asked(by: str, source: Source) -> None:
+    """Of a class that val lacks, no accuracy enters the mean."""
+    splits = data.standard(source)
+    few = splits.val.y != 1
+    splits = replace(splits, val=data.Split(splits.val.X[few], splits.val.y[few]))
+    if by == "solver":
+        found = probe.run(splits, PATH.reg, select="mean-per-class")
+    else:
+        grid = Grid(lr=[0.01, 0.1], reg=[0.1, 1e-3, 1e-5])
+        found = sweep.run(splits, grid, steps=60, batch_size=50, select="mean-per-class")
+    predicted = softmax.predict(found.params, softmax.append_ones(splits.val.X))
+    score = recall_score(splits.val.y, predicted, labels=[0, 2], average="macro")
+    best, mean = found.table[found.best], found.table["val_mean_per_class"]
+    assert best["val_mean_per_class"] == pytest.approx(score, abs=1e-12)
+    assert best["val_mean_per_class"] == mean.max()
+    assert best["val_loss"] == found.table["val_loss"][mean == mean.max()].min()
+    with pytest.raises(ValueError, match=r"^select must be accuracy or mean-per-class, got recall$"):
+        probe.run(splits, PATH.reg, select="recall")
 
 
 @pytest.mark.parametrize("model", [two_layer_net, *slow(linear)])
@@ -340,9 +362,13 @@ def test_folds_class_weights_and_splits_of_its_own(solver: str, files: Path) -> 
     done = run("--train", "train.npz", *options, "--out", "run", cwd=files)
     assert done.returncode == 0, done.stderr
     assert "510 train, 90 test examples" in done.stdout
-    assert "on the mean of 3 folds" in done.stdout
+    assert "on the mean of 3 folds, mean over classes" in done.stdout
     with (files / "run" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
+    (best,) = (row for row in rows if row["rank"] == "1")
+    assert float(best["val_mean_per_class"]) == max(float(row["val_mean_per_class"]) for row in rows)
+    page = (files / "run" / "report.html").read_text()
+    assert "Chosen by highest validation accuracy, mean over classes;" in page
     assert len(rows) == (2 if solver == "lbfgs" else 6)
 
 

@@ -50,13 +50,12 @@ def made_up(splits: Splits, grid: Grid, diverged: Collection[int] = ()) -> Sweep
     """A sweep's result, quicker than a sweep; these rows of it diverged."""
     rng = np.random.default_rng(0)
     kinds = [(axis, AXES[axis]) for axis in grid.axes] + [(name, "f8") for name in SCORES]
-    losses, accuracies = 10 ** rng.uniform(-3, 3, (2, len(grid))), rng.random((2, len(grid)))
-    scores = np.stack([losses, accuracies], axis=1).reshape(4, -1).T
-    rows = [(*cell.values(), *numbers, -1, 0) for cell, numbers in zip(grid.cells(), scores, strict=True)]
+    scores = [rng.random(len(grid)) if "loss" not in name else 10 ** rng.uniform(-3, 3, len(grid)) for name in SCORES]
+    rows = [(*cell.values(), *numbers, -1, 0) for cell, numbers in zip(grid.cells(), np.transpose(scores), strict=True)]
     table = np.array(rows, [*kinds, ("diverged_at", "i8"), ("rank", "i8")])
     order = np.argsort(-table["val_accuracy"], kind="stable")
     for row in diverged:
-        table[list(SCORES)][row] = (np.nan,) * 4
+        table[list(SCORES)][row] = (np.nan,) * len(SCORES)
         table["diverged_at"][row] = 8 + row
     ranked = [row for row in order if row not in diverged]
     table["rank"][ranked] = 1 + np.arange(len(ranked))
@@ -191,12 +190,12 @@ def test_the_table_has_a_row_per_cell_best_first_and_no_scores_of_diverged_cells
     for row, k in zip(rows, order, strict=True):
         assert [float(text) for text in row[:3]] == [table[axis][k] for axis in ("lr", "reg", "seed")]
         if table["rank"][k]:
-            for name, text in zip(SCORES, row[3:7], strict=True):
-                within = {"abs": 5.1e-5} if "accuracy" in name else {"rel": 1e-5}  # of what 4 decimals, 6 digits leave
+            for name, text in zip(SCORES, row[3 : 3 + len(SCORES)], strict=True):
+                within = {"rel": 1e-5} if "loss" in name else {"abs": 5.1e-5}  # of what 4 decimals, 6 digits leave
                 assert float(text) == pytest.approx(table[name][k], **within)
-            assert row[7:] == [str(table["rank"][k]), "ok"]
+            assert row[-2:] == [str(table["rank"][k]), "ok"]
         else:
-            assert row[3:] == [""] * 5 + [f"diverged at step {table['diverged_at'][k]}"]
+            assert row[3:] == [""] * (len(SCORES) + 1) + [f"diverged at step {table['diverged_at'][k]}"]
 
 
 def test_the_best_cell_stands_with_its_scores_and_the_boundary_it_lies_on(folder: Path, result: SweepResult) -> None:
@@ -243,7 +242,7 @@ def test_a_run_that_diverged_everywhere_has_a_report(digits: Splits, tmp_path: P
     page = Document(report.write(tmp_path))
     assert "Every cell diverged" in page.all("main")[0]
     assert page.all("pre") == []
-    assert [row[3:] for row in page.rows()] == [["", "", "", "", "", "diverged at step 8"]]
+    assert [row[3:] for row in page.rows()] == [[""] * (len(SCORES) + 1) + ["diverged at step 8"]]
 
 
 def test_the_same_run_makes_the_same_bytes(folder: Path) -> None:

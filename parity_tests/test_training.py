@@ -192,5 +192,6 @@ def test_evaluate_counts_every_example_once(batch_size: int, digits: Splits) -> 
     expected = train.score(linear(), W, jnp.float32(0.1), X, y)
     score = functools.partial(train.score, linear(), W, jnp.float32(0.1))
     found = train.evaluate(score, X, y, batch_size=batch_size)
-    assert found.num_correct == expected.num_correct
+    np.testing.assert_array_equal(found.num_correct, expected.num_correct)
+    np.testing.assert_array_equal(found.num_examples, np.bincount(y, minlength=10))
     np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-5)

@@ -88,7 +88,7 @@ def loss_curves(ax: Axes, result: SweepResult, *, points: int = 100) -> Axes:
     with np.errstate(over="ignore"):  # in a cell about to diverge
         curves = result.losses[:, :whole].reshape(len(result.losses), -1, width).mean(axis=2)
     middle = (np.arange(curves.shape[1]) + 0.5) * width
-    accuracy = result.table["val_accuracy"]
+    accuracy = result.table[result.column]
     low, clipped = _low_end(np.ma.masked_invalid(accuracy))
     colours = ScalarMappable(Normalize(low, np.nanmax(accuracy, initial=0.0)), cmap="viridis")
     for row in np.argsort(np.nan_to_num(accuracy, nan=-1)):  # better cells are drawn on top
@@ -100,7 +100,7 @@ def loss_curves(ax: Axes, result: SweepResult, *, points: int = 100) -> Axes:
         cell = result.grid.cells()[result.best]
         label = ", ".join(f"{axis} {cell[axis]:.3g}" for axis in cell if axis not in REPLICATES)
         ax.plot(middle, curves[result.best], color="red", linewidth=2, label=f"best: {label}")
-        ax.figure.colorbar(colours, ax=ax, label="validation accuracy", extend="min" if clipped else "neither")
+        ax.figure.colorbar(colours, ax=ax, label=result.criterion, extend="min" if clipped else "neither")
     fell = curves[curves[:, -1] < curves[:, 0]]
     if fell.size and fell.min() > 0:  # cells that learn nothing are cut off rather than flatten the others
         ax.set_yscale("log" if fell.max() > 10 * fell.min() else "linear")
@@ -116,7 +116,7 @@ def path_curves(ax: Axes, result: SweepResult) -> Axes:
     """Train and validation accuracy over the regularisation values of a grid without other axes."""
     order = np.argsort(result.table["reg"])
     table = result.table[order]
-    for name, label in (("train_accuracy", "train"), ("val_accuracy", "validation")):
+    for name, label in (("train_accuracy", "train"), (result.column, "validation")):
         ax.plot(table["reg"], table[name], ".-", label=label)
     if result.best is not None:
         best = result.table[result.best]
@@ -252,9 +252,10 @@ def _heat_maps(result: SweepResult) -> Figure:
             AXIS_LABELS[name] for name, values in result.grid.axes.items() if name not in pair and len(values) > 1
         ]
         over = f"\nat the best {', '.join(others)}" if others else ""
-        for ax, column, label in zip(row, ("train_accuracy", "val_accuracy"), ("train", "validation"), strict=True):
+        columns = {"train_accuracy": "train accuracy", result.column: result.criterion}
+        for ax, (column, label) in zip(row, columns.items(), strict=True):
             scores = np.where(shown, result.table[column], np.nan)  # the same cell for train and validation
-            heat_map(ax, result.grid, scores, axes=pair, best=result.best, label=f"{label} accuracy{over}")
+            heat_map(ax, result.grid, scores, axes=pair, best=result.best, label=f"{label}{over}")
     return figure
 
 

@@ -264,7 +264,8 @@ def _record(result: SweepResult, splits: Splits) -> dict[str, object]:
             for cell, step in zip(result.grid.cells(), result.table["diverged_at"].tolist(), strict=True)
             if step >= 0
         ],
-        "selection": "highest validation accuracy; ties by lower validation loss, then by grid order",
+        "select": result.select,
+        "selection": f"highest {result.criterion}; ties by lower validation loss, then by grid order",
         "best": _best(result),
         "timings": result.timings._asdict(),
     }
@@ -277,7 +278,8 @@ def _fingerprint(record: Mapping[str, object]) -> str:
 def _best(result: SweepResult) -> dict[str, float] | None:
     if result.best is None:
         return None
-    scores = {name: result.table[name][result.best].item() for name in ("train_accuracy", "val_accuracy")}
+    names = ("train_accuracy", "val_accuracy", "val_mean_per_class")
+    scores = {name: result.table[name][result.best].item() for name in names}
     return result.grid.cells()[result.best] | scores | {"test_accuracy": result.test_accuracy}
 
 

@@ -27,7 +27,9 @@ PICTURES = {
     "loss.png": "Minibatch loss of every cell over the steps",
     "weights.png": "Weights of the best cell",
 }
-FORMATS = dict.fromkeys(("train_loss", "val_loss"), "#.6g") | dict.fromkeys(("train_accuracy", "val_accuracy"), ".4f")
+FORMATS = dict.fromkeys(("train_loss", "val_loss"), "#.6g") | dict.fromkeys(
+    ("train_accuracy", "val_accuracy", "val_mean_per_class"), ".4f"
+)
 FORMATS |= dict.fromkeys(("gap", "gradient"), ".1e")
 
 PRINTED = 100  # rows of the table on paper, as in the page's style
@@ -110,7 +112,8 @@ def _summary(run: Run) -> str:
 def _best(run: Run) -> str:
     if run.record["best"] is None:
         return "<p>Every cell diverged: try lower learning rates.</p>"
-    beyond, ties = edges(_grid(run.table), run.table), len(tied(run.table))
+    select = run.record.get("select", "accuracy")
+    beyond, ties = edges(_grid(run.table), run.table, select), len(tied(run.table, select))
     count = run.record["data"]["examples"]["val"]
     equal = f"<p>{ties} cells tie at this validation accuracy: {count} examples cannot tell them apart.</p>"
     return "\n".join(
@@ -213,7 +216,7 @@ def _facts(facts: Mapping[str, object]) -> str:
 
 
 def _fact(name: str, value: object) -> str:
-    text = f"{value:.4f}" if name.endswith("accuracy") else _text(value)
+    text = f"{value:.4f}" if name.endswith(("accuracy", "per_class")) else _text(value)
     return f"<dt>{_words(name)}</dt><dd>{escape(text)}</dd>"
 
 

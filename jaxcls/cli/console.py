@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
-from numpy.typing import NDArray
 
 import jaxcls
 from jaxcls.artifacts import record
@@ -138,16 +137,16 @@ def print_data(splits: Splits, roles: Sequence[str], more: str = "") -> None:
     print(f"          {splits.num_features:,} features, {splits.num_classes} classes{more}")
 
 
-def print_ties(table: NDArray, examples: int) -> None:
+def print_ties(result: SweepResult, examples: int) -> None:
     """Print how many cells have the best accuracy on this number of examples, if there are several."""
-    if (count := len(tied(table))) > 1:
+    if (count := len(tied(result.table, result.select))) > 1:
         print(f"          {count} cells tie at this accuracy: {examples:,} examples cannot tell them")
         print("          apart, so the lowest validation loss decides")
 
 
 def print_edges(result: SweepResult) -> None:
     """Print the axes on whose boundary the best cell lies, each with values to try next."""
-    for axis, values in edges(result.grid, result.table).items():
+    for axis, values in edges(result.grid, result.table, result.select).items():
         print(f"edge      {edge(axis, values)}")
         print(f"          --{axis} {' '.join(f'{value:g}' for value in values)}")
 

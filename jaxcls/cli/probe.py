@@ -108,7 +108,9 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     def execute(plan: sweep.Plan, data: Splits | Folds) -> SweepResult:
         try:
             with running.Progress(hidden=config.quiet or config.json) as progress, saver.signals():
-                return sweep.execute(plan, data, callback=progress, save=saver, resume=snapshot)
+                return sweep.execute(
+                    plan, data, callback=progress, save=saver, resume=snapshot, select=selection(config)
+                )
         except checkpoint.Stopped as stopped:
             resume = f"{program} --resume {shlex.quote(str(out))}"
             running.print_stopped(stopped, len(plan.blocks) * config.steps, resume)
@@ -200,11 +202,11 @@ def choose(
     """Train all cells, minibatches by ``execute``, and choose the best: on val, or by cross-validation on train."""
     weights = data.balanced(splits.train.y, splits.num_classes) if config.class_weight == "balanced" else None
     memory = console.number_of_bytes(config.memory)
-    model = classifier.linear(class_weights=weights)
+    model, select = classifier.linear(class_weights=weights), selection(config)
 
     def search(data: Splits | Folds, grid: Grid, /) -> SweepResult:
         if config.solver == "lbfgs":
-            return probe.search(data, grid, class_weights=weights, certify=config.certify, memory=memory)
+            return probe.search(data, grid, class_weights=weights, certify=config.certify, memory=memory, select=select)
         plan = sweep.plan(
             data,
             grid,
@@ -215,7 +217,7 @@ def choose(
             memory=memory,
         )
         alone = config.folds and isinstance(data, Splits)  # the best cell, on all of train: not worth a checkpoint
-        return sweep.execute(plan, data) if alone else execute(plan, data)
+        return sweep.execute(plan, data, select=select) if alone else execute(plan, data)
 
     if not config.folds:
         return search(splits, grid)
@@ -227,6 +229,11 @@ def choose(
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # said above
         folds = data.standard_folds(source, [rows[out] for _, out in parts.split(rows, source.y[rows])])
     return crossval.run(search, grid, folds, splits).result
+
+
+def selection(config: Config) -> str:
+    """What ranks the cells: where all classes weigh the same in training, they do so in selection."""
+    return "mean-per-class" if config.class_weight == "balanced" else "accuracy"
 
 
 def announce(config: Config, splits: Splits, grid: Grid, out: Path) -> None:
@@ -244,10 +251,12 @@ def report(config: Config, result: SweepResult, splits: Splits, paths: list[Path
     """Print the best cells, the scores of the best one, and the files written."""
     table, axes = result.table, list(result.grid.axes)
     shown = best_first(table["rank"])[:MOST_ROWS]
-    print("\n" + " ".join(f"{axis:>10}" for axis in axes), f"{'train acc':>10} {'val acc':>9} {'rank':>5}")
+    heads = f"{'train acc':>10} {'val acc':>9} {'per class':>10} {'rank':>5}"
+    print("\n" + " ".join(f"{axis:>10}" for axis in axes), heads)
     for row in table[np.sort(shown)]:
         cell = " ".join(f"{row[axis]:10.4g}" for axis in axes)
-        print(f"{cell} {row['train_accuracy']:10.4f} {row['val_accuracy']:9.4f} {row['rank']:5d}")
+        scores = f"{row['train_accuracy']:10.4f} {row['val_accuracy']:9.4f} {row['val_mean_per_class']:10.4f}"
+        print(f"{cell} {scores} {row['rank']:5d}")
     if len(table) > MOST_ROWS:
         print(f"... the best {MOST_ROWS} of {len(table)} cells; all are in {paths[0]}")
     if config.solver == "lbfgs":
@@ -268,9 +277,10 @@ def report(config: Config, result: SweepResult, splits: Splits, paths: list[Path
     correct = predicted == splits.test.y
     balanced = np.mean([correct[splits.test.y == label].mean() for label in np.unique(splits.test.y)])
     by = f"the mean of {config.folds} folds" if config.folds else "val"
-    print(f"best      {', '.join(f'{axis} {row[axis]:.4g}' for axis in axes)}: {row['val_accuracy']:.4f} on {by}")
-    console.print_ties(table, len(splits.val.y))
-    if len(tied(table)) > 1 and not config.folds:
+    print(f"best      {', '.join(f'{axis} {row[axis]:.4g}' for axis in axes)}: ", end="")
+    print(f"{result.criterion.replace('validation accuracy', f'{row[result.column]:.4f} on {by}')}")
+    console.print_ties(result, len(splits.val.y))
+    if len(tied(table, result.select)) > 1 and not config.folds:
         print(f"          --folds 5 scores them on all of the {len(splits.train.y) + len(splits.val.y):,}")
     console.print_edges(result)
     print(f"test      {result.test_accuracy:.4f}, mean over classes {balanced:.4f}")

@@ -272,7 +272,7 @@ def report(result: SweepResult, examples: int, paths: list[Path], seconds: dict[
         row = table[best]
         print(f"\nbest      {', '.join(f'{axis} {row[axis]:g}' for axis in axes)}")
         print(f"          {row['val_accuracy']:.4f} on val, {result.test_accuracy:.4f} on test, which was scored once")
-        console.print_ties(table, examples)
+        console.print_ties(result, examples)
         console.print_edges(result)
     t = result.timings
     print(

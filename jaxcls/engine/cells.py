@@ -251,17 +251,20 @@ def run(
 def evaluate(
     problem: Problem, params: Params, reg: Float[Array, "G"], held_out: Int[Array, "S"], examples: Examples
 ) -> tuple[Score, Score]:
-    """Scores of all cells, ``[S, G]``: over train, penalty included, and over val, without."""
+    """Scores of all cells, ``[S, G]`` and ``[S, G, C]``: over train, penalty included, and over val, without."""
     size = jnp.asarray(problem.parts)[:, None, None]
     is_val = (jnp.arange(len(problem.parts))[:, None] == held_out[None])[..., None]
     penalty = jnp.where(is_val, 0, reg[None, None])
     scores = [
         evaluate_part(problem, params, penalty[part], held_out, examples, part) for part in range(len(problem.parts))
     ]
-    loss, num_correct = jax.tree.map(lambda *parts: jnp.stack(parts), *scores)
+    loss, *counts = jax.tree.map(lambda *parts: jnp.stack(parts), *scores)
     share = size / jnp.sum(size, 0, where=~is_val, keepdims=True)
-    on_train = Score(jnp.sum(share.astype(loss.dtype) * loss, 0, where=~is_val), jnp.sum(num_correct, 0, where=~is_val))
-    return on_train, Score(jnp.sum(loss, 0, where=is_val), jnp.sum(num_correct, 0, where=is_val))
+
+    def over(parts: Array, loss: Array) -> Score:
+        return Score(jnp.sum(loss, 0, where=parts), *(jnp.sum(each, 0, where=parts[..., None]) for each in counts))
+
+    return over(~is_val, share.astype(loss.dtype) * loss), over(is_val, loss)
 
 
 def evaluate_part(

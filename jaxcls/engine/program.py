@@ -21,7 +21,7 @@ from jaxcls.engine.devices import BY_CELL, CELLS, EVERYWHERE, fetch, on_each, pu
 from jaxcls.engine.plan import Plan
 from jaxcls.grid import Grid
 from jaxcls.numerics import Params, matmul_precision
-from jaxcls.result import Scores
+from jaxcls.result import Scores, scores
 from jaxcls.train import Hyper, State
 
 
@@ -90,13 +90,10 @@ class Program:
         on_batch, on_val = fetch(self.on, self.compiled_record(*args))
         return on_batch / self.plan.batch_size, on_val / self.problem.parts[-1]
 
-    def evaluate(self, state: State, block: Inputs, rows: NDArray[np.integer]) -> Scores:
-        """Scores over train and val, ``[S, G]`` each, of the block with these rows."""
+    def evaluate(self, state: State, block: Inputs) -> Scores:
+        """Scores over train and val, ``[S, G]`` each."""
         args = state.params, block.hyper.reg, block.replicates.held_out, self.examples
-        train, val = fetch(self.on, self.compiled_evaluate(*args))
-        num_val = np.array(self.problem.parts)[_held_out(self.problem, self.plan.grid, rows), None]
-        num_train = sum(self.problem.parts) - num_val
-        return Scores(train.loss, train.num_correct / num_train, val.loss, val.num_correct / num_val)
+        return scores(*fetch(self.on, self.compiled_evaluate(*args)))
 
     def take(self, state: State, rows: NDArray[np.integer], row: int) -> list[NDArray]:
         """The leaves of one cell's params, of the block with these rows."""
@@ -149,8 +146,8 @@ def _compiled(
     """Compile for arrays of these shapes; ``precision``, like the dtype, is a setting of JAX to compile again for."""
     hyper, _, replicates = block
     held_out, of_state = replicates.held_out, cells.specs(problem)
-    state, scores = shapes(on, problem, len(replicates.key), len(hyper.lr)), PartitionSpec(None, CELLS)
-    everywhere = NamedSharding(on, EVERYWHERE)
+    state = shapes(on, problem, len(replicates.key), len(hyper.lr))
+    by_replicate, everywhere = PartitionSpec(None, CELLS), NamedSharding(on, EVERYWHERE)
 
     def batches(*shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((*shape, len(replicates.key), batch_size), np.int32, sharding=everywhere)
@@ -160,11 +157,11 @@ def _compiled(
         on_batch = cells.evaluate_minibatch(problem, params, reg, held_out, examples, batch)
         penalty = jnp.broadcast_to(reg, on_batch.loss.shape)
         on_val = cells.evaluate_part(problem, params, penalty, held_out, examples, val)
-        return on_batch.num_correct, on_val.num_correct
+        return jnp.sum(on_batch.num_correct, -1), jnp.sum(on_val.num_correct, -1)
 
-    recording = on_each(on, record, (of_state.params, BY_CELL, EVERYWHERE, EVERYWHERE, EVERYWHERE), scores)
+    recording = on_each(on, record, (of_state.params, BY_CELL, EVERYWHERE, EVERYWHERE, EVERYWHERE), by_replicate)
     evaluate = functools.partial(cells.evaluate, problem)
-    evaluation = on_each(on, evaluate, (of_state.params, BY_CELL, EVERYWHERE, EVERYWHERE), scores)
+    evaluation = on_each(on, evaluate, (of_state.params, BY_CELL, EVERYWHERE, EVERYWHERE), by_replicate)
     init = on_each(on, functools.partial(cells.init, problem), (BY_CELL, BY_CELL, EVERYWHERE), of_state)
     training = train(on, problem)
     with ThreadPoolExecutor() as pool:  # XLA compiles one function while Python traces the next

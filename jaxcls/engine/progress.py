@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from jaxcls.data import Folds, Splits
 from jaxcls.engine.plan import Plan
 from jaxcls.numerics import Params
-from jaxcls.result import History, Scores, SweepResult, Timings, empty_table, rank_rows
+from jaxcls.result import History, Scores, SweepResult, Timings, check_select, empty_table, rank_rows
 
 Figures = dict[str, int | float]
 
@@ -57,7 +57,7 @@ class Progress:
     Args:
       plan: the sweep's.
       data: what it trains on.
-      callback, save, resume: as `jaxcls.sweep.run` takes them.
+      callback, save, resume, select: as `jaxcls.sweep.run` takes them.
 
     Raises:
       ValueError: the snapshot to resume from is another sweep's.
@@ -70,8 +70,11 @@ class Progress:
         callback: Callback | None = None,
         save: Save | None = None,
         resume: Snapshot | None = None,
+        select: str = "accuracy",
     ) -> None:
         self.plan, self.blocks, self.data, self.callback, self.save = plan, plan.blocks, data, callback, save
+        check_select(select)
+        self.select = select
         self.fingerprint = functools.cache(functools.partial(_fingerprint, data, plan.batch_size))
         self.begin = initial_snapshot(plan)
         if resume is not None:
@@ -134,7 +137,7 @@ class Progress:
         self.table["diverged_at"][rows] = diverged_at
         for name in Scores._fields:
             self.table[name][rows[diverged_at >= 0]] = np.nan
-        rank_rows(self.table)
+        rank_rows(self.table, self.select)
         best = rows[self.table["rank"][rows] == 1].tolist()
         return best[0] if best else None
 
@@ -162,6 +165,7 @@ class Progress:
             mean=self.data.mean,
             scale=self.data.scale,
             class_names=self.data.class_names,
+            select=self.select,
         )
 
 

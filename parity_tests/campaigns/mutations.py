@@ -106,7 +106,7 @@ MUTATIONS = [
     Mutation("engine/schedule", "comparison", "chunk.start >= step", "chunk.start > step"),
     Mutation("engine/progress", "offset", "schedule.recorded >= diverged_at - 1", "schedule.recorded >= diverged_at"),
     Mutation("engine/progress", "check", "same = same and resume.fingerprint == begin.fingerprint", "pass"),
-    Mutation("engine/program", "count", "sum(self.problem.parts) - num_val", "sum(self.problem.parts)"),
+    Mutation("result", "present", "axis=-1, where=num_examples > 0)", "axis=-1)"),
     Mutation("engine/program", "index", "np.searchsorted([sizes[1]", "np.searchsorted([sizes[1] + 1"),
     Mutation("sweep", "block", "remaining = {block.group for block in blocks[begin.block :]}", "remaining = {0}"),
     Mutation("data/source", "share", "round(fraction * len(y))", "round(2 * fraction * len(y))"),
