@@ -369,6 +369,7 @@ def test_folds_class_weights_and_splits_of_its_own(solver: str, files: Path) -> 
     assert float(best["val_mean_per_class"]) == max(float(row["val_mean_per_class"]) for row in rows)
     page = (files / "run" / "report.html").read_text()
     assert "Chosen by highest validation accuracy, mean over classes;" in page
+    assert "<title>Probe of " in page
     assert len(rows) == (2 if solver == "lbfgs" else 6)
 
 

@@ -84,7 +84,7 @@ def _page(run: Run, pictures: str) -> str:
     template = resources.files("jaxcls.artifacts").joinpath("report.html").read_text("utf-8")
     return Template(template).substitute(
         policy=_policy(template),
-        title=escape(f"{'Sweep' if _grid(run.table).lr else 'Probe'} of {record['data']['name']}"),
+        title=escape(f"{record.get('kind', 'sweep').capitalize()} of {record['data']['name']}"),
         summary=escape(_summary(run)),
         sections="\n".join(
             f"<section>\n<h2>{heading}</h2>\n{body}\n</section>" for heading, body in sections.items() if body

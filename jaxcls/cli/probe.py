@@ -98,7 +98,7 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     kept = {name: getattr(config, name) for name in ("out", "quiet", "json", "resume")}
     command = record.command(program, config, {field.name: field.default for field in fields(Config)} | kept)
     flags = running.asked(config, FOR_MINIBATCHES if config.solver == "lbfgs" else ())
-    asked_for: dict[str, object] = {"command": command, "config": flags}
+    asked_for: dict[str, object] = {"kind": "probe", "command": command, "config": flags}
     snapshot = None
     if saved or config.solver != "lbfgs":  # a solver is not resumed, and need not wait for a fingerprint
         asked_for["depends_on"] = depends_on = running.dependencies(flags, {"train", "val", "test"}, splits)

@@ -173,7 +173,7 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     command = record.command(program, config, vars(PRESETS[config.preset]) | kept)
     flags, blocks = running.asked(config), [list(block.rows.shape) for block in plan.blocks]
     depends_on = running.dependencies(flags, {"data", "data_dir"}, splits) | {"blocks": blocks}
-    asked_for = {"command": command, "config": flags, "depends_on": depends_on}
+    asked_for = {"kind": "sweep", "command": command, "config": flags, "depends_on": depends_on}
     snapshot = running.resumed(saved, depends_on, out)
     saver = checkpoint.Saver(out, asked_for)
     if jax.process_index() > 0:  # only process 0 prints and writes files
