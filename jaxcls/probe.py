@@ -140,8 +140,8 @@ def search(
         total_s=now - started,
     )
     losses = np.zeros((len(grid), 0), optimum.W.dtype)
-    prepared = splits.mean, splits.scale, splits.class_names
-    return SweepResult(grid, table, losses, None, W, test_accuracy, timings, LINEAR, *prepared, select)
+    about = splits.mean, splits.scale, splits.class_names, len(splits.train.y), select
+    return SweepResult(grid, table, losses, None, W, test_accuracy, timings, LINEAR, *about)
 
 
 def _each_fold(one: Callable[[Splits, Grid], SweepResult], folds: Folds, grid: Grid) -> SweepResult:
@@ -154,8 +154,8 @@ def _each_fold(one: Callable[[Splits, Grid], SweepResult], folds: Folds, grid: G
     rank_rows(table, found[0].select)
     timings = total(each.timings for each in found)
     losses = np.zeros((len(grid), 0), found[0].losses.dtype)
-    prepared = folds.mean, folds.scale, folds.class_names
-    return SweepResult(grid, table, losses, None, None, math.nan, timings, LINEAR, *prepared, found[0].select)
+    about = folds.mean, folds.scale, folds.class_names, len(folds.train.y), found[0].select
+    return SweepResult(grid, table, losses, None, None, math.nan, timings, LINEAR, *about)
 
 
 @jax.jit  # at module level, with W an argument, so that all folds share one compiled function

@@ -76,7 +76,7 @@ class SweepResult:
       table: a structured array, one row per cell in grid order, with the columns
 
         - ``lr``, ``reg``, ``hidden``, ``seed``, ``fold``: the cell, one column per axis of the grid;
-        - ``train_loss``: over all of train after the last step, penalty included;
+        - ``train_loss``: over train after the last step, penalty included;
         - ``val_loss``: the cross-entropy over val, without penalty; of a sweep with class weights, weighted by them;
         - ``train_accuracy``, ``val_accuracy``: fractions;
         - ``val_mean_per_class``: the mean of the accuracies on each class of val;
@@ -91,6 +91,8 @@ class SweepResult:
       classifier: the model.
       mean, scale: ``[d]``, the standardisation of raw features; of folds, that of all examples.
       class_names: the label of each class.
+      num_scored: the number of examples behind train's loss and accuracy: all of train, or a random part of it, always
+        the same, where scoring all would take more than a tenth of the training.
       select: what ranks the cells, ``accuracy`` or ``mean-per-class``.
 
     Example:
@@ -114,6 +116,7 @@ class SweepResult:
     mean: NDArray[np.floating]
     scale: NDArray[np.floating]
     class_names: tuple[str, ...]
+    num_scored: int
     select: str = "accuracy"
 
     def __repr__(self) -> str:

@@ -118,7 +118,7 @@ def execute(
     progress, on = Progress(plan, splits, callback, save, resume, select), mesh(plan.devices)
     begin, blocks, problem = progress.begin, progress.blocks, plan.groups[0].problem
     with progress.timed("compile_s"):
-        examples = program.examples(on, problem, splits)
+        examples = program.examples(on, plan, splits)
         remaining = {block.group for block in blocks[begin.block :]}
         programs = {group: program.build(on, plan, group, examples) for group in remaining}
     progress.report(begin.block, begin.step, lambda: begin.state)

@@ -73,6 +73,7 @@ def made_up(splits: Splits, grid: Grid, diverged: Collection[int] = ()) -> Sweep
         classifier=LINEAR,
         mean=splits.mean,
         scale=splits.scale,
+        num_scored=len(splits.train.y),
         class_names=splits.class_names,
     )
 

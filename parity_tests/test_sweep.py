@@ -370,6 +370,18 @@ def test_without_a_test_set_there_is_no_test_accuracy(digits: Splits, result: Sw
     assert np.isnan(found.test_accuracy)
 
 
+def test_a_short_training_scores_a_part_of_train(digits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine.plan, "LEAST_SCORED", 300)
+    planned = sweep.plan(digits, TWO_CELLS, steps=10, batch_size=200)
+    assert planned.num_scored == len(planned.scored_rows) == 10 * 200 // 6
+    found = sweep.execute(planned, digits)
+    assert found.num_scored == 333
+    part = Split(*(array[planned.scored_rows] for array in (digits.train.X, digits.train.y)))
+    whole = sweep.run(dataclasses.replace(digits, val=part), TWO_CELLS, steps=10, batch_size=200)
+    assert found.table["train_accuracy"][0] == pytest.approx(whole.table["val_accuracy"][0])
+    assert sweep.plan(digits, TWO_CELLS, steps=100, batch_size=200).scored_rows is None
+
+
 def test_a_second_sweep_of_the_same_shapes_compiles_nothing(digits: Splits) -> None:
     """Whatever the values: they are arguments of the compiled functions."""
     first, second = Grid(lr=[0.03, 0.3], reg=[0.0, 1e-2]), Grid(lr=[0.1, 0.2], reg=[0.1, 0.2], seed=[3])

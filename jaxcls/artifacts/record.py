@@ -259,6 +259,7 @@ def _record(result: SweepResult, splits: Splits) -> dict[str, object]:
         "matmul_precision": matmul_precision(),
         "versions": versions(),
         "cells": len(result.table),
+        "train_scored": result.num_scored,
         "diverged": [
             cell | {"step": step}
             for cell, step in zip(result.grid.cells(), result.table["diverged_at"].tolist(), strict=True)

@@ -115,6 +115,8 @@ def _best(run: Run) -> str:
     select = run.record.get("select", "accuracy")
     beyond, ties = edges(_grid(run.table), run.table, select), len(tied(run.table, select))
     count = run.record["data"]["examples"]["val"]
+    scored, train = run.record.get("train_scored"), run.record["data"]["examples"]["train"]
+    part = f" Train is scored on {scored:,} of its {train:,} examples, at random." if scored and scored < train else ""
     equal = f"<p>{ties} cells tie at this validation accuracy: {count} examples cannot tell them apart.</p>"
     return "\n".join(
         [
@@ -123,7 +125,7 @@ def _best(run: Run) -> str:
             "</dl>",
             *([equal] if ties > 1 else []),
             *(f"<p>{_edge(axis, values)}</p>" for axis, values in beyond.items()),
-            f'<p class="note">Chosen by {escape(run.record["selection"])}. The test set was scored once.</p>',
+            f'<p class="note">Chosen by {escape(run.record["selection"])}. The test set was scored once.{part}</p>',
         ]
     )
 

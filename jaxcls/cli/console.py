@@ -137,6 +137,12 @@ def print_data(splits: Splits, roles: Sequence[str], more: str = "") -> None:
     print(f"          {splits.num_features:,} features, {splits.num_classes} classes{more}")
 
 
+def print_scored(result: SweepResult, splits: Splits) -> None:
+    """Print on how much of train the cells were scored, if not on all."""
+    if result.num_scored < len(splits.train.y):
+        print(f"train acc is over {result.num_scored:,} of {len(splits.train.y):,} examples, at random")
+
+
 def print_ties(result: SweepResult, examples: int) -> None:
     """Print how many cells have the best accuracy on this number of examples, if there are several."""
     if (count := len(tied(result.table, result.select))) > 1:

@@ -259,6 +259,7 @@ def report(config: Config, result: SweepResult, splits: Splits, paths: list[Path
         print(f"{cell} {scores} {row['rank']:5d}")
     if len(table) > MOST_ROWS:
         print(f"... the best {MOST_ROWS} of {len(table)} cells; all are in {paths[0]}")
+    console.print_scored(result, splits)
     if config.solver == "lbfgs":
         gap, converged = table["gap"] / table["train_loss"], table["converged"]
         print(f"\nsolved    {converged.sum()} of {len(table)} converged", end="")

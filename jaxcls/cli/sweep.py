@@ -193,7 +193,7 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
         saver.path.unlink()
     seconds = {"data": loaded_s, "write": time.perf_counter() - written}
     seconds["all"] = sum(seconds.values()) + result.timings.total_s  # what came before it was resumed is in that
-    report(result, len(splits.val.y), paths, seconds)
+    report(result, splits, paths, seconds)
     return int(result.best is None), out
 
 
@@ -255,8 +255,8 @@ def announce(config: Config, splits: Splits, plan: sweep.Plan, out: Path) -> Non
     print(f"folder    {out}/")
 
 
-def report(result: SweepResult, examples: int, paths: list[Path], seconds: dict[str, float]) -> None:
-    """Print the table, the best cell on so many examples, where the time went and what was written."""
+def report(result: SweepResult, splits: Splits, paths: list[Path], seconds: dict[str, float]) -> None:
+    """Print the table, the best cell, where the time went and what was written."""
     table, best = result.table, result.best
     axes = list(result.grid.axes)
     shown = np.argsort(table, order=axes)
@@ -266,13 +266,14 @@ def report(result: SweepResult, examples: int, paths: list[Path], seconds: dict[
     if len(table) > MOST_ROWS:
         print(f"... the best {MOST_ROWS} of {len(table):,} cells; all are in {paths[0]}")
 
+    console.print_scored(result, splits)
     if best is None:
         print("\nevery cell diverged: try lower learning rates")
     else:
         row = table[best]
         print(f"\nbest      {', '.join(f'{axis} {row[axis]:g}' for axis in axes)}")
         print(f"          {row['val_accuracy']:.4f} on val, {result.test_accuracy:.4f} on test, which was scored once")
-        console.print_ties(result, examples)
+        console.print_ties(result, len(splits.val.y))
         console.print_edges(result)
     t = result.timings
     print(

@@ -76,12 +76,14 @@ class Examples(NamedTuple):
     Attributes:
       X, y: the examples and their labels.
       mean, scale: standardisation of X while each part is held out; None for data that are split once.
+      scored: rows of train that are scored; None for all.
     """
 
     X: Float[Array, "N D"]
     y: Integer[Array, "N"]
     mean: Float[Array, "P D"] | None = None
     scale: Float[Array, "P D"] | None = None
+    scored: Int[Array, "M"] | None = None
 
 
 def problem(
@@ -275,10 +277,12 @@ def evaluate_part(
     examples: Examples,
     part: int,
 ) -> Score:
-    """Scores of all cells over one part, ``[S, G]``."""
+    """Scores of all cells over one part, ``[S, G]``; over train, those of its rows that are scored."""
     replicates = jax.vmap(functools.partial(_score, problem, examples), in_axes=(0, 0, 0, None, None))
-    first, count = sum(problem.parts[:part]), problem.parts[part]
     score = functools.partial(replicates, held_out, params, reg)
+    if part == 0 and examples.scored is not None:
+        return train.evaluate(score, examples.X[examples.scored], examples.y[examples.scored])
+    first, count = sum(problem.parts[:part]), problem.parts[part]
     return train.evaluate(score, examples.X, examples.y, first=first, count=count)
 
 

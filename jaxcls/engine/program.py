@@ -186,13 +186,15 @@ def _abstract(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding), tree)
 
 
-def examples(on: Mesh, problem: Problem, data: Splits | Folds) -> Examples:
+def examples(on: Mesh, plan: Plan, data: Splits | Folds) -> Examples:
     """All examples that cells train and validate on, on the devices."""
+    problem, rows = plan.groups[0].problem, plan.scored_rows
     if isinstance(data, Folds):
         mean, scale = (put(on, moment.astype(problem.dtype)) for moment in (data.fold_mean, data.fold_scale))
         return Examples(put(on, data.train.X), put(on, data.train.y), mean, scale)
+    scored = None if rows is None else put(on, rows)
     X, y = (np.concatenate([getattr(split, name) for split in (data.train, data.val)]) for name in ("X", "y"))
-    return Examples(jax.jit(functools.partial(cells.features, problem))(put(on, X)), put(on, y))
+    return Examples(jax.jit(functools.partial(cells.features, problem))(put(on, X)), put(on, y), scored=scored)
 
 
 def inputs(on: Mesh, problem: Problem, grid: Grid, rows: NDArray[np.integer]) -> Inputs:

@@ -165,6 +165,7 @@ class Progress:
             mean=self.data.mean,
             scale=self.data.scale,
             class_names=self.data.class_names,
+            num_scored=self.plan.num_scored,
             select=self.select,
         )
 
