@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from jaxcls.numerics import sha256
 
-BLOCK = 1024  # examples prepared at once, in float64
+BLOCK = 2**18  # numbers prepared at once, in float64: what stays in cache
 
 _TO_INTEGERS = dict.fromkeys("US", ": np.unique(y, return_inverse=True)[1] makes them, of the y of all files at once")
 _TO_INTEGERS |= {"f": ": y.astype(int) makes them of whole numbers", "b": ": y.astype(int) makes them"}
@@ -244,8 +244,9 @@ def prepare(X: NDArray, mean: NDArray, scale: NDArray) -> NDArray[np.floating]:
     """
     prepared = np.empty(X.shape, jnp.result_type(float))
     with np.errstate(over="ignore", invalid="ignore"):  # `Split` says where a feature is too large for the dtype
-        for first in range(0, len(X), BLOCK):
-            rows = slice(first, first + BLOCK)
+        step = max(1, BLOCK // max(1, X.shape[1]))
+        for first in range(0, len(X), step):
+            rows = slice(first, first + step)
             prepared[rows] = np.subtract(X[rows], mean, dtype=np.float64, casting="unsafe") / scale
     return prepared
 

@@ -193,8 +193,9 @@ def examples(on: Mesh, plan: Plan, data: Splits | Folds) -> Examples:
         mean, scale = (put(on, moment.astype(problem.dtype)) for moment in (data.fold_mean, data.fold_scale))
         return Examples(put(on, data.train.X), put(on, data.train.y), mean, scale)
     scored = None if rows is None else put(on, rows)
-    X, y = (np.concatenate([getattr(split, name) for split in (data.train, data.val)]) for name in ("X", "y"))
-    return Examples(jax.jit(functools.partial(cells.features, problem))(put(on, X)), put(on, y), scored=scored)
+    X, y = ([put(on, getattr(split, name)) for split in (data.train, data.val)] for name in ("X", "y"))
+    features = jax.jit(lambda *parts: cells.features(problem, jnp.concatenate(parts)))
+    return Examples(features(*X), jnp.concatenate(y), scored=scored)
 
 
 def inputs(on: Mesh, problem: Problem, grid: Grid, rows: NDArray[np.integer]) -> Inputs:
