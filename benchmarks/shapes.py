@@ -4,9 +4,10 @@ python benchmarks/shapes.py                            # all of them
 python benchmarks/shapes.py --only "iris" "digits"     # those with a word in their name
 
 Every peer does the same work: the same values or cells, folds and steps, at its defaults. scikit-learn runs on one
-thread and on all, and the faster counts. For a path the program prints by which fraction the objective of jaxcls lies
-above that of the peer at worst, for a net its best mean accuracy over the folds less the peer's. The last line names
-the worst ratio.
+thread and on all, and the faster counts. The last column compares the results: for a path, by which fraction the
+objective of jaxcls lies above that of the peer at worst; for a search over nets, its best mean accuracy over the folds
+less the peer's; for steps of training, the largest difference of weights, relative to the largest weight. The last line
+names the worst ratio.
 """
 
 import functools
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from numpy.typing import NDArray
+from peers import PEERS, jaxcls_wide
 from probe import TOLERANCES, made_up, objective, scikit_learn, timed
 from run import HERE, command, slug, write
 from sklearn import datasets
@@ -28,6 +30,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
+from workloads import Workload, make
 
 from jaxcls import logistic
 from jaxcls.artifacts import record
@@ -37,6 +40,16 @@ RUNS = 3
 TABLES = ("iris", "wine", "breast_cancer", "digits")
 CS = np.logspace(-4, 4, 96)  # scikit-learn's, for Cs=96
 FEW_CS = np.logspace(-2, 3, 6)
+WORKLOADS = {  # cells, features, classes, batch size, examples, steps that are timed, hidden units
+    "1 cell, D 769, C 10": Workload(1, 769, 10, 256, 4096, 200),
+    "100 cells, D 129, C 2": Workload(100, 129, 2, 100, 4096, 400),
+    "1,000 cells, D 65, C 10": Workload(1000, 65, 10, 100, 4096, 40),
+    "100 cells, D 3,073, C 10": Workload(100, 3073, 10, 200, 4096, 20),
+    "32 cells, D 769, C 1,000": Workload(32, 769, 1000, 512, 4096, 4),
+    "100 nets, D 64, H 16, C 10": Workload(100, 64, 10, 200, 4096, 100, num_hidden=16),
+    "4 nets, D 768, H 1,024, C 100": Workload(4, 768, 100, 256, 4096, 20, num_hidden=1024),
+}
+TRAINERS = {"torch loop": "torch by hand", "torch wide": "torch wide, in place", "vmap": "jax.jit(vmap), cells first"}
 LR, REG, STEPS, BATCH = (1e-3, 3e-3, 1e-2), (1e-5, 1e-4, 1e-3), 1000, 200
 
 
@@ -98,6 +111,26 @@ def works() -> Iterator[Work]:
     for examples, features, classes in ((2000, 2000, 2), (100_000, 20, 2), (20_000, 512, 10), (20_000, 512, 100)):
         X, y = made_up(examples, features, classes)
         yield path(f"path, {examples:,} x {features:,}, C {classes}", X.astype(np.float32), y)
+    for name, workload in WORKLOADS.items():
+        for short, peer in TRAINERS.items():
+            yield steps(f"{name}, {short}", workload, peer)
+
+
+def steps(name: str, workload: Workload, peer: str) -> Work:
+    """Steps of SGD on the same minibatches, from the same weights."""
+    problem, cells = make(workload), range(workload.cells)
+    rows = np.random.default_rng(1).integers(0, workload.num_examples, (workload.steps, workload.batch_size))
+    trainers = [jaxcls_wide(problem, cells), PEERS[peer](problem, cells)]
+
+    def apart(*_: object) -> float:
+        few, found = rows[:3], []
+        for trainer in (jaxcls_wide(problem, cells), PEERS[peer](problem, cells)):
+            trainer.run(few)
+            found.append([array for cell in trainer.params() for array in cell])
+        size = max(np.abs(array).max() for array in found[0])
+        return float(max(np.abs(a - b).max() for a, b in zip(*found, strict=True)) / size)
+
+    return Work(name, peer, *(functools.partial(trainer.run, rows) for trainer in trainers), apart)
 
 
 def one_fit(name: str, X: NDArray, y: NDArray) -> Work:
