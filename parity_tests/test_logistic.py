@@ -201,9 +201,10 @@ def hard_problems() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 HARD = hard_problems()
-# What float32 may not hold: a reg of 1e-9 is one of 1e-49 for features near 1; sums of 1 and 1e6 lose six digits. There
-# it depends on the processor whether an optimum is proven.
-EXTREME = {"scale 1e+20", "scale 100000000.0", "an outlier"}
+# What may not be proven, depending on the processor. At a scale of 1e20, a reg of 10 is one of 1e-40 for features near
+# 1, and its part of the gradient below rounding. Elsewhere only float32 falls short: of a reg of 1e-25, of six digits.
+FAR_BELOW_ROUNDING = "scale 1e+20"
+BEYOND_FLOAT32 = {"scale 100000000.0", "an outlier"}
 
 
 def dense_minimum(X: np.ndarray, y: np.ndarray, reg: float) -> float:
@@ -265,8 +266,9 @@ def test_a_value_that_is_called_converged_is(problem: str, dtype: np.dtype) -> N
     assert (above <= found.gap + 1e-12 * minimum).all()
     assert (above <= 1.001 * tol * minimum)[found.converged].all()
     np.testing.assert_array_equal(found.converged, found.gap <= tol * found.loss)
-    # Nor is it all too careful: all can be solved in float64, and nearly all in float32.
-    assert found.converged.all() or (dtype == np.float32 and problem in EXTREME)
+    # Nor is it all too careful: nearly all can be solved.
+    excused = problem == FAR_BELOW_ROUNDING or (dtype == np.float32 and problem in BEYOND_FLOAT32)
+    assert found.converged.all() or excused
 
 
 def test_what_float32_cannot_hold_is_not_called_converged() -> None:

@@ -8,10 +8,12 @@ while the block is in cache, so no array has the size of all scores, and X may b
 
 W is held in the basis of the eigenvectors of XᵀX. If every example had the same p, the Hessian would be nearly
 diagonal there, ``s_c λ_d + 2 reg`` with ``s_c = Σ_i w_i p_ic (1 - p_ic)``. L-BFGS starts from the inverse of this
-diagonal, which every evaluation renews, and corrects it by the last `PAIRS` pairs of steps and gradient differences.
+diagonal, which every evaluation renews, scales it to the curvature along the last step, and corrects it by the last
+pairs of steps and gradient differences.
 
 Along a path of reg, largest first, each solution starts at the linear extrapolation of the last two in log reg, and
-keeps the pairs of the last: only the penalty's part of a gradient difference depends on reg, and is known.
+keeps the pairs of the last: only the penalty's part of a gradient difference depends on reg, and is known. A path that
+begins with a small reg is led up to by larger ones, solved roughly.
 
 References:
   J. Nocedal and S. Wright, *Numerical Optimization*, 2006, algorithm 7.4.
@@ -32,7 +34,11 @@ from jaxcls.numerics import full_precision
 from jaxcls.solver import eigenbasis
 from jaxcls.solver.eigenbasis import Examples
 
-PAIRS = 20
+PAIRS, FEW_PAIRS = 40, 20  # few where they would not stay in cache
+MANY_PARAMS = 2**15
+LEADING_UP = np.logspace(-2, -9, 8)  # values of reg before a path, as shares of the largest eigenvalue
+ROUGHLY = 1e-2  # their tolerance
+CAUTION = 4  # L − min L is rarely below -slope / 2, half of a Newton decrement: the pairs do not see all of the Hessian
 SMALLEST_STEP = 1e-8  # of the line search, below which a value has stalled
 BLOCK = {"cpu": 2**19}  # numbers in a block of rows and its scores: on a CPU, what stays in cache
 BLOCK_ELSEWHERE = 2**26
@@ -115,9 +121,13 @@ def path(
     constant = np.full(len(weights), np.log(num_classes)) if penalise_bias else -np.sum(frequencies * logs, axis=1)
     start = np.zeros((num_weightings, num_classes, len(examples.penalised)), dtype)
     start[..., -1] = 0 if penalise_bias else logs - logs.mean(axis=1, keepdims=True)
-    last, pairs = [start, start], Pairs(*np.zeros((2, PAIRS, num_weightings, num_params), dtype))
+    last = [start, start]
+    pairs = Pairs(*np.zeros((2, _num_pairs(num_weightings * num_params), num_weightings, num_params), dtype))
     smallest, largest = np.finfo(dtype).tiny, np.finfo(dtype).max
     penalties, found = np.clip(reg / basis.size**2, smallest, largest * np.finfo(dtype).eps), []
+    larger = LEADING_UP * basis.curvature[:-1].max()
+    larger = larger[larger > 3 * penalties[0]]
+    before, penalties = len(larger), np.concatenate([larger, penalties])
     for k, penalty in enumerate(penalties):
         solution, pairs = solve(
             examples,
@@ -126,11 +136,13 @@ def path(
             np.array([penalty, penalties[max(k - 1, 0)]], dtype),
             np.asarray(_reach(penalties[: k + 1]), dtype),
             constant.astype(dtype),
-            tol=tol,
+            np.asarray(tol if k >= before else max(tol, ROUGHLY), dtype),
             max_evaluations=max_evaluations,
             rows=rows,
         )
         last = [solution.A, last[0]]
+        if k < before:
+            continue
         A, at, above, evaluations = jax.device_get(solution)
         W, added, largest = eigenbasis.restored(basis, A, at.gradient, at.spread, penalty)
         found.append((W, at.loss, above + added, largest, evaluations))
@@ -142,8 +154,13 @@ def estimate(num_examples: int, num_features: int, num_classes: int, dtype: jnp.
     few = min(num_examples, eigenbasis.SAMPLE * num_features)
     data = num_examples * num_features * dtype.itemsize + 8 * num_features * (3 * few + 4 * num_features)
     rows = rows_in_a_block(num_examples, num_features, num_classes)
-    cell = num_classes * ((2 * PAIRS + 20) * (num_features + 1) + 6 * rows) * dtype.itemsize
+    num_pairs = _num_pairs(num_classes * num_features)
+    cell = num_classes * ((2 * num_pairs + 20) * (num_features + 1) + 6 * rows) * dtype.itemsize
     return Memory(data, cell)
+
+
+def _num_pairs(num_params: int) -> int:
+    return PAIRS if num_params <= MANY_PARAMS else FEW_PAIRS
 
 
 def _reach(penalties: Float[NDArray, "K"]) -> float:
@@ -160,7 +177,7 @@ def rows_in_a_block(num_examples: int, num_features: int, columns: int) -> int:
     return min(num_examples, max(256, numbers // (num_features + 2 * columns) // 64 * 64))
 
 
-@functools.partial(jax.jit, static_argnames=("tol", "max_evaluations", "rows"))
+@functools.partial(jax.jit, static_argnames=("max_evaluations", "rows"))
 @full_precision
 def solve(
     examples: Examples,
@@ -169,8 +186,8 @@ def solve(
     reg: Float[Array, "2"],
     reach: Float[Array, ""],
     constant: Float[Array, "F"],
+    tol: Float[Array, ""],
     *,
-    tol: float,
     max_evaluations: int,
     rows: int,
 ) -> tuple[Solution, Pairs]:
@@ -209,7 +226,10 @@ def solve(
 
         A, now = chosen(trial, A), jax.tree.map(chosen, at, before)
         diagonal = jnp.maximum(now.spread, jnp.finfo(dtype).tiny)[..., None] * curvature + penalty
-        d_new = whole(_direction(flat(now.gradient), pairs, flat(1 / diagonal)))
+        inverse = flat(1 / diagonal)
+        curvature_of_last = jnp.sum(pairs.Y[-1] * inverse * pairs.Y[-1], 1, keepdims=True)  # 1 if the inverse is right
+        inverse /= jnp.where(curvature_of_last > 0, curvature_of_last, 1)
+        d_new = whole(_direction(flat(now.gradient), pairs, inverse))
         d_new -= jnp.mean(d_new, 1, keepdims=True)  # a constant over the classes does not change p
         slope_new = along(now.gradient, d_new)
         # A rejected step is shortened to the minimum of the parabola through L, its slope and L at the trial.
@@ -219,7 +239,7 @@ def solve(
         d, slope = chosen(d_new, d), chosen(slope_new, slope)
         allowed = jnp.maximum(tol * jnp.minimum(now.loss, constant - now.loss), rounding * now.loss)
         evaluations = evaluations + active
-        active &= (-slope / 2 > allowed) & (size > SMALLEST_STEP) & (evaluations < max_evaluations)
+        active &= (_above(slope) > allowed) & (size > SMALLEST_STEP) & (evaluations < max_evaluations)
         return Descent(A, now, d, slope, size, pairs, evaluations, active)
 
     zeros = jnp.zeros(shape[0], dtype)
@@ -228,7 +248,12 @@ def solve(
     pairs = _for_another_penalty(pairs, flat(more))
     first = Descent(A, nowhere, jnp.zeros_like(A), zeros, zeros + 1, pairs, zeros.astype(int), zeros == 0)
     end = jax.lax.while_loop(lambda state: jnp.any(state.active), step, first)
-    return Solution(end.A, end.at, -end.slope / 2, end.evaluations), end.pairs
+    return Solution(end.A, end.at, _above(end.slope), end.evaluations), end.pairs
+
+
+def _above(slope: Array) -> Float[Array, "F"]:
+    """An estimate of L − min L from the slope along the direction of descent."""
+    return -CAUTION * slope / 2
 
 
 def _evaluate(examples: Examples, A: Array, penalty: Array, rows: int) -> Evaluation:

@@ -336,8 +336,9 @@ def _direction(problem: Problem, at: Expansion, reg: Array, active: Array, *, to
     def enough(r: Array, reduction: Array) -> Array:
         return jnp.where(above <= tol * at.loss, _dot(residual * r, residual * r) <= 1, reduction <= forcing)
 
-    d = _conjugate_gradients(hessian, precondition, b, enough, active)
-    return (row * d).astype(unit.dtype) * (height / unit)
+    d = row * _conjugate_gradients(hessian, precondition, b, enough, active)
+    d -= jnp.mean(d, 1, keepdims=True)  # what rounding has put there, over a tiny penalty
+    return d.astype(unit.dtype) * (height / unit)
 
 
 def _residual_allowed(problem: Problem, at: Expansion, reg: Array, gap: Array) -> Float[Array, "R 1 K"]:
