@@ -407,6 +407,10 @@ MISTAKES = {
         ["--train", "train.npz", "--reg", 0],
         "error: --reg must be above 0 for --solver lbfgs, got 0",
     ),
+    "more folds than examples": (
+        ["--train", "train.npz", "--test", "test.npz", "--folds", 500],
+        "error: --folds must be at most 361, the examples of the largest class, got 500",
+    ),
     "one fold": (["--train", "train.npz", "--folds", 1], "error: --folds must be at least 2, got 1"),
     "val and folds": (
         ["--train", "train.npz", "--val", "val.npz", "--folds", 3],

@@ -224,7 +224,10 @@ def choose(
     from sklearn.model_selection import StratifiedKFold  # takes a second to import
 
     rows, parts = source.train, StratifiedKFold(config.folds, shuffle=True, random_state=config.seed)
-    if (fewest := min(np.unique_counts(source.y[rows]).counts)) < config.folds:
+    counts = np.unique_counts(source.y[rows]).counts
+    if (most := counts.max()) < config.folds:
+        raise ValueError(f"--folds must be at most {most}, the examples of the largest class, got {config.folds}")
+    if (fewest := counts.min()) < config.folds:
         console.note(f"a class has {fewest} examples, so some of the folds have none of it")
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # said above
         folds = data.standard_folds(source, [rows[out] for _, out in parts.split(rows, source.y[rows])])
