@@ -275,13 +275,13 @@ def accuracy(classifier: Classifier, params: Params, X: Float[NDArray, "N d"], y
       >>> accuracy(classifier.linear(), W, X, np.array([0, 1, 0]))
       1.0
     """
+    return int(_num_correct(classifier, params, X, y)) / len(y)
 
-    @jax.jit
-    def num_correct(X: Array, y: Array) -> Array:
-        one = functools.partial(score, classifier, params, jnp.zeros(()))
-        return evaluate(one, classifier.features(X), y).num_correct
 
-    return int(num_correct(X, y).sum()) / len(y)
+@functools.partial(jax.jit, static_argnums=0)  # at module level, so that a second call compiles nothing
+def _num_correct(classifier: Classifier, params: Params, X: Array, y: Array) -> Array:
+    one = functools.partial(score, classifier, params, jnp.zeros(()))
+    return jnp.sum(evaluate(one, classifier.features(X), y).num_correct)
 
 
 def accuracy_on_test(classifier: Classifier, params: Params | None, data: Splits | Folds) -> float:

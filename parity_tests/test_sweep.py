@@ -387,7 +387,18 @@ def test_a_second_sweep_of_the_same_shapes_compiles_nothing(digits: Splits) -> N
     first, second = Grid(lr=[0.03, 0.3], reg=[0.0, 1e-2]), Grid(lr=[0.1, 0.2], reg=[0.1, 0.2], seed=[3])
     sweep.run(digits, first, steps=20, batch_size=50, classifier=linear())
     before = engine.program._compiled.cache_info().misses
-    found = sweep.run(digits, second, steps=20, batch_size=50, classifier=linear())
+    compiled: list[str] = []
+
+    def listen(event: str, _: float, **about: str | int) -> None:
+        if "backend_compile" in event:
+            compiled.append(str(about["fun_name"]))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        found = sweep.run(digits, second, steps=20, batch_size=50, classifier=linear())
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
     assert engine.program._compiled.cache_info().misses == before
+    assert compiled == []
     _, losses = alone(digits, lr=0.1, reg=0.1, seed=3, optimizer=optax.sgd, steps=20)
     np.testing.assert_allclose(found.losses[0], losses, rtol=1e-4)

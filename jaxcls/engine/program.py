@@ -194,8 +194,13 @@ def examples(on: Mesh, plan: Plan, data: Splits | Folds) -> Examples:
         return Examples(put(on, data.train.X), put(on, data.train.y), mean, scale)
     scored = None if rows is None else put(on, rows)
     X, y = ([put(on, getattr(split, name)) for split in (data.train, data.val)] for name in ("X", "y"))
-    features = jax.jit(lambda *parts: cells.features(problem, jnp.concatenate(parts)))
-    return Examples(features(*X), jnp.concatenate(y), scored=scored)
+    return Examples(_features(problem, *X), jnp.concatenate(y), scored=scored)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _features(problem: Problem, *parts: Array) -> Array:
+    """The classifier's inputs for all parts, in one copy."""
+    return cells.features(problem, jnp.concatenate(parts))
 
 
 def inputs(on: Mesh, problem: Problem, grid: Grid, rows: NDArray[np.integer]) -> Inputs:
