@@ -197,17 +197,20 @@ class Folds(_Sizes):
         arrays = [self.train.X, self.train.y, np.array(self.parts), self.fold_mean, self.fold_scale]
         return sha256(("", array) for array in (*arrays, *(self.order or ()))).hex()
 
-    def rows(self, fold: int) -> NDArray[np.integer]:
-        """The rows of train that this fold trains on."""
-        return np.flatnonzero(self._part != fold) if self.order is None else self.order[fold]
+    def num_train(self, fold: int) -> int:
+        """The number of examples that this fold trains on."""
+        return len(self.train.y) - self.parts[fold]
 
-    @property
-    def _part(self) -> NDArray[np.integer]:
-        return np.repeat(np.arange(self.num_folds), self.parts)
+    def rows(self, fold: int, numbers: NDArray[np.integer]) -> NDArray[np.integer]:
+        """The rows of train of these among the examples that this fold trains on, which count from 0."""
+        if self.order is not None:
+            return self.order[fold][numbers]
+        return numbers + np.where(numbers >= sum(self.parts[:fold]), self.parts[fold], 0)
 
     def split(self, fold: int) -> Splits:
         """This fold's examples, prepared: val is the part held out, and there is no test set."""
-        rows, held_out = self.rows(fold), np.flatnonzero(self._part == fold)
+        rows = self.rows(fold, np.arange(self.num_train(fold)))
+        held_out = sum(self.parts[:fold]) + np.arange(self.parts[fold])
         mean, scale = self.fold_mean[fold], self.fold_scale[fold]
         train, val = (Split(prepare(self.train.X[r], mean, scale), self.train.y[r]) for r in (rows, held_out))
         mean, scale = self.mean + self.scale * mean, self.scale * scale  # of raw features

@@ -56,7 +56,7 @@ class Plan(NamedTuple):
       schedule: the steps of every block.
       batch_size: examples in a minibatch.
       devices: the cells of a block are split over these.
-      num_train, num_scored: examples of train, and how many of them are scored after training.
+      num_scored: how many examples of train are scored after training.
     """
 
     grid: Grid
@@ -64,15 +64,15 @@ class Plan(NamedTuple):
     schedule: Schedule
     batch_size: int
     devices: Sequence[jax.Device]
-    num_train: int
     num_scored: int
 
     @property
     def scored_rows(self) -> NDArray[np.int32] | None:
         """The rows of train that are scored, always the same; None for all."""
-        if self.num_scored == self.num_train:
+        num_train = self.groups[0].problem.parts[0]  # of folds, which are scored whole, the first part alone
+        if self.num_scored >= num_train:
             return None
-        rows = np.random.default_rng(0).choice(self.num_train, self.num_scored, replace=False)
+        rows = np.random.default_rng(0).choice(num_train, self.num_scored, replace=False)
         return np.sort(rows).astype(np.int32)
 
     @property
@@ -143,12 +143,11 @@ def plan_sweep(
         estimate = need(problem(hidden))
         rows = blocks(grid, hidden, estimate.fits(budget), num_devices=len(devices))
         groups.append(Group(problem(hidden), estimate, rows))
-    num_train = num_scored = len(splits.train.y)
-    epoch = train.steps_per_epoch(num_train, batch_size) if history else None
+    num_scored = len(splits.train.y)
+    schedule = Schedule(steps, chunk_steps, train.steps_per_epoch(num_scored, batch_size) if history else None)
     if isinstance(splits, Splits):  # scoring takes 0.6 of the time of training on as many, and may take a tenth of it
-        num_scored = min(num_train, max(steps * batch_size // 6, LEAST_SCORED))
-    schedule = Schedule(steps, chunk_steps, epoch)
-    return Plan(grid, groups, schedule, batch_size, devices, num_train=num_train, num_scored=num_scored)
+        num_scored = min(num_scored, max(steps * batch_size // 6, LEAST_SCORED))
+    return Plan(grid, groups, schedule, batch_size, devices, num_scored)
 
 
 def _padding(
@@ -184,11 +183,11 @@ def minibatches(plan: Plan, data: Splits | Folds, rows: NDArray[np.integer], ste
         seed = int(columns["seed"][first])
         draw = functools.partial(train.minibatches, seed, steps, batch_size=plan.batch_size)
         if isinstance(data, Folds):
-            examples = data.rows(int(columns["fold"][first]))
-            drawn.append(examples[draw(num_examples=len(examples))].astype(np.int32))
+            fold = int(columns["fold"][first])
+            drawn.append(data.rows(fold, draw(num_examples=data.num_train(fold))))
         else:
             drawn.append(draw(num_examples=len(data.train.y)))
-    return np.stack(drawn, axis=1)
+    return np.stack(drawn, axis=1).astype(np.int32)
 
 
 def groups(hidden: Sequence[int], work: float) -> list[tuple[int, ...]]:

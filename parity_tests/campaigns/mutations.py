@@ -87,7 +87,7 @@ MUTATIONS = [
     Mutation("numerics/stack", "check", "and not of_X and not of_y", "and not of_y"),
     Mutation("numerics/checks", "overflow", "host = np.clip(host, np.iinfo(narrow).min, np.iinfo(narrow).max)", "pass"),
     Mutation("numerics/checks", "bound", ">= num_folds > 0", "> num_folds > 0"),
-    Mutation("data/splits", "fold", "np.flatnonzero(self._part != fold)", "np.flatnonzero(self._part != 0)"),
+    Mutation("data/splits", "comparison", "numbers >= sum(self.parts[:fold])", "numbers > sum(self.parts[:fold])"),
     Mutation(
         "engine/cells", "penalty", "jnp.where(is_val, 0, reg[None, None])", "jnp.where(is_val, reg[None, None], 0)"
     ),
