@@ -268,11 +268,11 @@ def test_a_full_disk_ends_in_one_line_and_leaves_the_checkpoint(killed: Path, tm
 def test_a_folder_deleted_mid_run_ends_in_one_line(tmp_path: Path) -> None:
     process = sweeping(*LONG, "--out", "run", cwd=tmp_path)
     once_it_trains(process, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "run").rename(tmp_path / "gone")  # at once, where rmtree would meet a checkpoint being written
     _, stderr = process.communicate()
     assert process.returncode == 2
     assert stderr == "error: run/checkpoint.safetensors cannot be written: No such file or directory\n"
-    assert not os.listdir(tmp_path)
+    assert os.listdir(tmp_path) == ["gone"]
 
 
 def test_permission_lost_mid_run_leaves_the_checkpoint(digits: Splits, tmp_path: Path) -> None:
