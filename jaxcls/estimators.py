@@ -224,10 +224,10 @@ class TwoLayerClassifier(_Trained):
         grid = self._grid([self.lr], [self.reg], [self.hidden])
         hyper = train.Hyper(*np.array([*grid.lr, *grid.reg], X.dtype))
         sizes = X.shape[1], *grid.hidden, len(self.classes_)
-        (seed,), net = grid.seed, self._model()
+        (seed,), (net, optimizer) = grid.seed, self._model()
         batches = train.minibatches(seed, range(self.steps), batch_size=self.batch_size, num_examples=len(X))
         with _precision(X), pinned_generator():
-            trained = _train(*net, sizes, jax.random.key(np.uint32(seed)), hyper, X, labels, batches)
+            trained = _train(net, optimizer, sizes, jax.random.key(np.uint32(seed)), hyper, X, labels, batches)
         self.params_, self.loss_curve_ = jax.device_get(trained)
         if not all(np.isfinite(leaf).all() for leaf in (*self.params_, self.loss_curve_)):
             raise ValueError(f"lr must be one at which the loss stays finite, got {self.lr}")

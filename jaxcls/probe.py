@@ -90,37 +90,35 @@ def search(
     Raises:
       ValueError: the grid has other axes than ``reg``, and ``fold`` for folds.
     """
-    started = time.perf_counter()
     checks.default_float(splits.train.X.dtype)
     checks.folds(grid.fold, splits.num_folds)
     check_select(select)
     if class_weights is not None:
         checks.class_weights(class_weights, splits.num_classes)
-    if isinstance(splits, Folds):
-        one = functools.partial(
-            search,
-            class_weights=class_weights,
+    if (axes := [axis for axis in grid.axes if axis != "fold"]) != ["reg"]:
+        raise ValueError(f"grid must have the axis reg alone for a solver, got {', '.join(axes)}")
+
+    def solve(data: Splits) -> SweepResult:
+        path = functools.partial(
+            logistic.path,
+            reg=grid.reg,
+            num_classes=data.num_classes,
+            weights=None if class_weights is None else class_weights[data.train.y],
             tol=tol,
             max_iterations=max_iterations,
             certify=certify,
             memory=memory,
-            select=select,
         )
-        return _each_fold(one, splits, grid)
-    if list(grid.axes) != ["reg"]:
-        raise ValueError(f"grid must have the axis reg alone for a solver, got {', '.join(grid.axes)}")
+        return _solve(path, data, replace(grid, fold=()), select)
+
+    return _folds(solve, splits, grid) if isinstance(splits, Folds) else solve(splits)
+
+
+def _solve(path: Callable[..., logistic.Optimum], splits: Splits, grid: Grid, select: str) -> SweepResult:
+    """The values of a grid solved by ``path`` on train, and scored."""
+    started = time.perf_counter()
     with compile_seconds() as in_solving:
-        optimum = logistic.path(
-            splits.train.X,
-            splits.train.y,
-            grid.reg,
-            num_classes=splits.num_classes,
-            weights=None if class_weights is None else class_weights[splits.train.y],
-            tol=tol,
-            max_iterations=max_iterations,
-            certify=certify,
-            memory=memory,
-        )
+        optimum = path(splits.train.X, splits.train.y)
     solved = time.perf_counter()
     table = empty_table(grid, **MORE)
     for name in MORE:
@@ -144,9 +142,9 @@ def search(
     return SweepResult(grid, table, losses, None, W, test_accuracy, timings, LINEAR, *about)
 
 
-def _each_fold(one: Callable[[Splits, Grid], SweepResult], folds: Folds, grid: Grid) -> SweepResult:
-    """The results of the folds of a grid as one."""
-    found = [one(folds.split(fold), replace(grid, fold=())) for fold in grid.fold]
+def _folds(solve: Callable[[Splits], SweepResult], folds: Folds, grid: Grid) -> SweepResult:
+    """The folds of a grid solved one after another, as one result."""
+    found = [solve(folds.split(fold)) for fold in grid.fold]
     table = empty_table(grid, **MORE)
     for column, each in zip(table.reshape(-1, len(found)).T, found, strict=True):  # fold is the last axis
         for name in (*SCORES, *MORE):

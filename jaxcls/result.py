@@ -156,9 +156,14 @@ class SweepResult:
         return SELECT[self.select]
 
     @property
+    def averaging(self) -> str:
+        """The averaging of the accuracy that ranks the cells, as words to be put after it."""
+        return ", mean over classes" if self.select == "mean-per-class" else ""
+
+    @property
     def criterion(self) -> str:
         """The selection rule in words."""
-        return "validation accuracy" + (", mean over classes" if self.select == "mean-per-class" else "")
+        return f"validation accuracy{self.averaging}"
 
     @property
     def best(self) -> int | None:
@@ -276,10 +281,17 @@ def scores(on_train: Score, on_val: Score) -> Scores:
     def accuracy(num_correct: NDArray, num_examples: NDArray) -> NDArray[np.floating]:
         return num_correct.sum(-1) / num_examples.sum(-1)
 
-    def mean_per_class(num_correct: NDArray, num_examples: NDArray) -> NDArray[np.floating]:
-        return np.mean(num_correct / np.maximum(num_examples, 1), axis=-1, where=num_examples > 0)
-
     return Scores(train_loss, accuracy(*train), val_loss, accuracy(*val), mean_per_class(*val))
+
+
+def mean_per_class(num_correct: NDArray, num_examples: NDArray) -> NDArray[np.floating]:
+    """The mean of the accuracies on each class that has examples, from counts ``[..., C]``.
+
+    Example:
+      >>> print(mean_per_class(np.array([3, 1, 0]), np.array([3, 2, 0])))
+      0.75
+    """
+    return np.mean(num_correct / np.maximum(num_examples, 1), axis=-1, where=num_examples > 0)
 
 
 def tied(table: NDArray, select: str = "accuracy") -> NDArray[np.intp]:

@@ -58,8 +58,8 @@ def run(
         ``diverged``, the number of those that are not.
       save: called before each ``callback``, with a function that takes a `Snapshot`:
         `jaxcls.artifacts.checkpoint.Saver` writes it to disk. An exception that it raises ends the sweep.
-      select: what ranks the cells: ``accuracy`` on val, or ``mean-per-class``, the mean of those on each class.
       resume: a snapshot of this very sweep, to resume from, to the same result bit for bit.
+      select: what ranks the cells: ``accuracy`` on val, or ``mean-per-class``, the mean of those on each class.
 
     Returns:
       A `SweepResult`. A cell that diverges is a result, not an error. Without a test set, as for folds, the test

@@ -27,11 +27,8 @@ PICTURES = {
     "loss.png": "Minibatch loss of every cell over the steps",
     "weights.png": "Weights of the best cell",
 }
-FORMATS = dict.fromkeys(("train_loss", "val_loss"), "#.6g") | dict.fromkeys(
-    ("train_accuracy", "val_accuracy", "val_mean_per_class"), ".4f"
-)
-FORMATS |= dict.fromkeys(("gap", "gradient"), ".1e")
-
+FORMATS = {"train_loss": "#.6g", "val_loss": "#.6g", "gap": ".1e", "gradient": ".1e"}
+FORMATS |= dict.fromkeys(("train_accuracy", "val_accuracy", "val_mean_per_class", "test_accuracy"), ".4f")
 PRINTED = 100  # rows of the table on paper, as in the page's style
 
 
@@ -69,6 +66,7 @@ def write(folder: str | Path) -> Path:
 
 def _page(run: Run, pictures: str) -> str:
     record = run.record
+    kind = record.get("kind") or ("sweep" if _grid(run.table).lr else "probe")
     ran_on = {name: record[name] for name in ("device", "matmul_precision", "versions")}
     seconds = {name.removesuffix("_s"): f"{spent:.1f} s" for name, spent in record["timings"].items()}
     sections = {
@@ -84,7 +82,7 @@ def _page(run: Run, pictures: str) -> str:
     template = resources.files("jaxcls.artifacts").joinpath("report.html").read_text("utf-8")
     return Template(template).substitute(
         policy=_policy(template),
-        title=escape(f"{record.get('kind', 'sweep').capitalize()} of {record['data']['name']}"),
+        title=escape(f"{kind.capitalize()} of {record['data']['name']}"),
         summary=escape(_summary(run)),
         sections="\n".join(
             f"<section>\n<h2>{heading}</h2>\n{body}\n</section>" for heading, body in sections.items() if body
@@ -182,9 +180,8 @@ def _columns(run: Run) -> dict[str, list[str]]:
 
 
 def _cell(name: str, value: float | str) -> str:
-    if value != value or (name == "rank" and value == 0):
-        return ""
-    return format(value, FORMATS[name]) if name in FORMATS else _text(value)
+    missing = value != value or (name == "rank" and value == 0)
+    return "" if missing else _rounded(name, value)
 
 
 def _row(rank: str, texts: Iterable[str]) -> str:
@@ -218,8 +215,12 @@ def _facts(facts: Mapping[str, object]) -> str:
 
 
 def _fact(name: str, value: object) -> str:
-    text = f"{value:.4f}" if name.endswith(("accuracy", "per_class")) else _text(value)
-    return f"<dt>{_words(name)}</dt><dd>{escape(text)}</dd>"
+    return f"<dt>{_words(name)}</dt><dd>{escape(_rounded(name, value))}</dd>"
+
+
+def _rounded(name: str, value: object) -> str:
+    """A value of this name in the table or the record, as text."""
+    return format(value, FORMATS[name]) if name in FORMATS else _text(value)
 
 
 def _words(name: str) -> str:

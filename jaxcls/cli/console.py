@@ -143,10 +143,10 @@ def print_scored(result: SweepResult, splits: Splits) -> None:
         print(f"train acc is over {result.num_scored:,} of {len(splits.train.y):,} examples, at random")
 
 
-def print_ties(result: SweepResult, examples: int) -> None:
-    """Print how many cells have the best accuracy on this number of examples, if there are several."""
+def print_ties(result: SweepResult, splits: Splits) -> None:
+    """Print how many cells have the best accuracy on val, if there are several."""
     if (count := len(tied(result.table, result.select))) > 1:
-        print(f"          {count} cells tie at this accuracy: {examples:,} examples cannot tell them")
+        print(f"          {count} cells tie at this accuracy: {len(splits.val.y):,} examples cannot tell them")
         print("          apart, so the lowest validation loss decides")
 
 

@@ -27,7 +27,7 @@ from jaxcls.cli import console, running
 from jaxcls.data import Folds, Source, Splits
 from jaxcls.grid import Grid
 from jaxcls.numerics import checks
-from jaxcls.result import SweepResult, best_first, tied
+from jaxcls.result import SweepResult, best_first, mean_per_class, tied
 
 HELD_OUT = 0.15  # of the examples, for each of val and test, where no file is given
 LEARNING_RATES = (0.01, 0.1, 1.0)
@@ -147,12 +147,8 @@ def read(config: Config) -> Source:
             raise ValueError(f"{files[role]} is split by itself: give it alone, as --train")
         if source.note:
             console.note(source.note)
-    if not len(first.val):  # no ready splits
-        return held_out(config, given)
-    if config.folds:
-        rows = np.sort(np.concatenate([first.train, first.val]))
-        return replace(first, train=rows, val=rows)
-    return first
+    source = first if len(first.val) else held_out(config, given)
+    return for_folds(source, config.folds) if config.folds else source
 
 
 def held_out(config: Config, given: dict[str, Source]) -> Source:
@@ -174,6 +170,17 @@ def held_out(config: Config, given: dict[str, Source]) -> Source:
     rows.setdefault("val", rows["train"])  # folds choose by train alone
     X = np.concatenate([source.X for source in given.values()])
     return replace(train, X=X, y=y, train=rows["train"], val=rows["val"], test=rows["test"])
+
+
+def for_folds(source: Source, folds: int) -> Source:
+    """The source with train and val as one, which this many folds are made of, class by class."""
+    rows = np.union1d(source.train, source.val)
+    counts = np.unique_counts(source.y[rows]).counts
+    if (most := counts.max()) < folds:
+        raise ValueError(f"--folds must be at most {most}, the examples of the largest class, got {folds}")
+    if (fewest := counts.min()) < folds:
+        console.note(f"a class has {fewest} examples, so some of the folds have none of it")
+    return replace(source, train=rows, val=rows)
 
 
 def hyperparameters(config: Config) -> Grid:
@@ -224,12 +231,7 @@ def choose(
     from sklearn.model_selection import StratifiedKFold  # takes a second to import
 
     rows, parts = source.train, StratifiedKFold(config.folds, shuffle=True, random_state=config.seed)
-    counts = np.unique_counts(source.y[rows]).counts
-    if (most := counts.max()) < config.folds:
-        raise ValueError(f"--folds must be at most {most}, the examples of the largest class, got {config.folds}")
-    if (fewest := counts.min()) < config.folds:
-        console.note(f"a class has {fewest} examples, so some of the folds have none of it")
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # said above
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # `for_folds` has said it
         folds = data.standard_folds(source, [rows[out] for _, out in parts.split(rows, source.y[rows])])
     return crossval.run(search, grid, folds, splits).result
 
@@ -277,17 +279,17 @@ def report(config: Config, result: SweepResult, splits: Splits, paths: list[Path
         return
     row = table[result.best]
     assert splits.test
+    y = splits.test.y
     predicted = np.asarray(softmax.predict(result.params, softmax.append_ones(splits.test.X)))
-    correct = predicted == splits.test.y
-    balanced = np.mean([correct[splits.test.y == label].mean() for label in np.unique(splits.test.y)])
+    correct, of_class = (np.bincount(y, minlength=splits.num_classes) for y in (y[predicted == y], y))
     by = f"the mean of {config.folds} folds" if config.folds else "val"
     print(f"best      {', '.join(f'{axis} {row[axis]:.4g}' for axis in axes)}: ", end="")
-    print(f"{result.criterion.replace('validation accuracy', f'{row[result.column]:.4f} on {by}')}")
-    console.print_ties(result, len(splits.val.y))
+    print(f"{row[result.column]:.4f} on {by}{result.averaging}")
+    console.print_ties(result, splits)
     if len(tied(table, result.select)) > 1 and not config.folds:
         print(f"          --folds 5 scores them on all of the {len(splits.train.y) + len(splits.val.y):,}")
     console.print_edges(result)
-    print(f"test      {result.test_accuracy:.4f}, mean over classes {balanced:.4f}")
+    print(f"test      {result.test_accuracy:.4f}, mean over classes {mean_per_class(correct, of_class):.4f}")
     t = result.timings
     print(f"time      {seconds:.1f} s: compile {t.compile_s:.1f}, train {t.run_s:.1f}, evaluate {t.evaluate_s:.1f}")
     console.print_wrote(paths)

@@ -273,7 +273,7 @@ def report(result: SweepResult, splits: Splits, paths: list[Path], seconds: dict
         row = table[best]
         print(f"\nbest      {', '.join(f'{axis} {row[axis]:g}' for axis in axes)}")
         print(f"          {row['val_accuracy']:.4f} on val, {result.test_accuracy:.4f} on test, which was scored once")
-        console.print_ties(result, len(splits.val.y))
+        console.print_ties(result, splits)
         console.print_edges(result)
     t = result.timings
     print(
