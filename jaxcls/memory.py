@@ -1,6 +1,7 @@
 """Available memory of the host and the devices, and the number of cells that fit."""
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,7 @@ def available() -> int:
     return host() // (2 * jax.local_device_count())
 
 
+@functools.cache  # to read the limits takes as long as to solve a small table
 def host() -> int:
     """Memory of the host in bytes: the machine's, or the limit set by SLURM, Kubernetes or a container.
 

@@ -25,11 +25,12 @@ def test_memory_is_what_the_control_groups_allow(
 ) -> None:
     monkeypatch.setattr(memory, "GROUPS", tmp_path / "groups")
     monkeypatch.setattr(memory, "LIMITS", tmp_path)
-    whole = memory.host()
+    host = memory.host.__wrapped__  # without its cache
+    whole = host()
     assert whole > 2**20
     (tmp_path / "groups").write_text(groups)
-    assert memory.host() == whole
+    assert host() == whole
     for name, limit in limits.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(limit)
-    assert memory.host() == expected
+    assert host() == expected

@@ -1,50 +1,68 @@
-"""Examples for the linear solver, with the eigenvectors of XᵀX, and the way back from coefficients to weights.
+"""Examples for the linear solver, with eigenvectors of XᵀX, and the way back from coefficients to weights.
 
-    XᵀX / N ≈ V diag(λ) Vᵀ           of centred features, of a sample of the rows where there are many
-    W       = V A / size             A: coefficients in the eigenbasis
-    b       = b' - mean · W          b': the bias of centred features
+    XᵀX / N ≈ V diag(λ) Vᵀ + ρ (I - V Vᵀ)     of centred features, of a sample of the rows where there are many
+    W       = V A / size, or A / size         A: coefficients, in the eigenbasis or along the features
+    b       = b' - mean · W                   b': the bias of centred features
 
-Where the bias is penalised, features are not centred.
+V holds all eigenvectors where these cost little beside the evaluations to come; else the leading ones, and ρ is the
+mean of the other eigenvalues. Where the bias is penalised, features are not centred.
+
+Reference:
+  N. Halko, P.-G. Martinsson and J. A. Tropp, *Finding Structure with Randomness*, SIAM Review, 2011, section 5.1.
 """
 
+import functools
 from typing import NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
+import scipy.linalg
 from jaxtyping import Array, Float, Integer, Real
 from numpy.typing import NDArray
 
+_qr = functools.partial(scipy.linalg.qr, mode="economic", check_finite=False)  # faster than NumPy's
+
 SAMPLE = 4  # rows per feature that the eigenvectors are taken from; with fewer, the examples themselves are rotated
+COPY = 2**30  # bytes of examples, up to which they are centred beforehand
+ALL = 512  # eigenvectors, up to which all are computed; or where the examples are 1/64 of their number squared
+LEADING = 128  # eigenvectors elsewhere
 BUCKETS = 2**14  # examples, below which their number is rounded up, so that similar numbers share a compiled program
 
 
-class Rotation(NamedTuple):
-    """The map into the eigenbasis: ``(X - mean) / size @ vectors``."""
+class Centring(NamedTuple):
+    """The map ``(X - mean) / size``."""
 
     mean: Float[Array, "D"]
     size: Float[Array, ""]
-    vectors: Float[Array, "D D"]
 
 
 class Examples(NamedTuple):
-    """Examples on the device; features as they came, with their rotation, or rotated beforehand."""
+    """Examples on the device; rotated, or centred, or features as they came, with their centring.
 
-    X: Real[Array, "N D"]
+    The Hessian is nearly diagonal in the eigenbasis: of the coefficients, or where those are along the features, of
+    ``vectors``.
+    """
+
+    X: Real[Array, "N P"]
     y: Integer[Array, "N"]
     weights: Float[Array, "F N"]
-    rotation: Rotation | None
-    curvature: Float[Array, "R"]  # eigenvalues of XᵀX; 1 for the bias, which is last
-    penalised: Float[Array, "R"]  # 0 for an unpenalised bias, else 1
+    centring: Centring | None
+    penalised: Float[Array, "P+1"]  # 0 for an unpenalised bias, which is last, else 1
+    curvature: Float[Array, "R+1"]  # eigenvalues of XᵀX; 1 for the bias
+    rest: Float[Array, ""]  # the mean of the other eigenvalues; infinite if there are none
+    vectors: Float[Array, "P R"] | None
 
 
 class Basis(NamedTuple):
-    """The eigenbasis on the host, float64: ``W = vectors @ A / size``, for features centred at ``mean``."""
+    """The eigenvectors on the host, of features centred at ``mean``; and whether coefficients are in their basis."""
 
     vectors: Float[NDArray, "D R"]
+    rotated: bool
     mean: Float[NDArray, "D"]
     size: float
     curvature: Float[NDArray, "R+1"]
-    penalised: Float[NDArray, "R+1"]
+    rest: float
+    penalised: float
 
 
 def prepare(
@@ -55,65 +73,105 @@ def prepare(
     penalise_bias: bool,
     dtype: np.dtype,
 ) -> tuple[Examples, Basis]:
-    """Put the examples on the device, with the eigenvectors of XᵀX.
-
-    Few rows per feature are rotated on the host, many are left as they came: a copy would cost more than it saves.
-    """
+    """Put the examples on the device, with eigenvectors of XᵀX."""
     num_examples, num_features = X.shape
-    few = num_examples <= SAMPLE * num_features
+    few, every = num_examples <= SAMPLE * num_features, all_eigenvectors(num_examples, num_features)
     rows = np.arange(num_examples) if few else np.linspace(0, num_examples - 1, SAMPLE * num_features).astype(int)
-    sample = np.asarray(X)[rows].astype(np.float64)
+    sample = np.asarray(X)[rows].astype(np.float64 if every else dtype)
     shares = weights.mean(axis=0)[rows]
     shares = shares / shares.sum() if shares.any() else np.full(len(rows), 1 / len(rows))
     mean = np.zeros(num_features) if penalise_bias else shares @ sample
     mean = mean.astype(dtype).astype(np.float64)  # as it is subtracted from rows that were left as they came
-    sample -= mean
+    sample -= mean.astype(sample.dtype)
     size = float(np.asarray(np.abs(sample).max(), dtype)) or 1.0  # squares must not over- or underflow
-    sample /= size
-    if num_examples < num_features:  # the optimum has no component outside of the span of the examples
-        span, R = np.linalg.qr(sample.T)
-        eigenvalues, vectors = np.linalg.eigh(R @ (shares[:, None] * R.T))
-        vectors = span @ vectors
-    else:
-        eigenvalues, vectors = np.linalg.eigh(sample.T @ (shares[:, None] * sample))
-    padding = (0, _bucket(num_examples) - num_examples)
-    rotated = (sample @ vectors).astype(dtype) if few else X
+    sample /= sample.dtype.type(size)
+    eigenvalues, vectors, rest = (_all if every else _leading)(sample, shares.astype(sample.dtype))
+    rotated, centring = few and every, None
+    prepared = _padded((sample @ vectors).astype(dtype) if rotated else X)
+    if not rotated:
+        centring = Centring(*jax.device_put((mean.astype(dtype), np.asarray(size, dtype))))
+        if X.size * dtype.itemsize <= COPY:
+            prepared, centring = _centred(prepared, centring), None
     curvature = np.append(np.maximum(eigenvalues, 0), 1).astype(dtype)
-    penalised = np.append(np.ones(len(eigenvalues)), float(penalise_bias)).astype(dtype)
-    examples = Examples(
-        X=jnp.asarray(np.pad(rotated, (padding, (0, 0))) if any(padding) else rotated),
-        y=jnp.asarray(np.pad(y, padding)),
-        weights=jnp.asarray(np.pad(weights, ((0, 0), padding)), dtype),
-        rotation=None if few else Rotation(*(jnp.asarray(each, dtype) for each in (mean, size, vectors))),
-        curvature=jnp.asarray(curvature),
-        penalised=jnp.asarray(penalised),
-    )
-    return examples, Basis(vectors, mean, size, curvature, penalised)
+    examples = {
+        "X": prepared,
+        "y": _padded(y),
+        "weights": _padded(weights.T).T.astype(dtype),
+        "centring": centring,
+        "penalised": np.append(np.ones(prepared.shape[1]), penalise_bias).astype(dtype),
+        "curvature": curvature,
+        "rest": np.asarray(rest, dtype),
+        "vectors": None if rotated else vectors.astype(dtype, copy=False),
+    }
+    basis = Basis(vectors, rotated, mean, size, curvature, rest, float(penalise_bias))
+    return Examples(**jax.device_put(examples)), basis
 
 
-def _bucket(num_examples: int) -> int:
-    """Examples with those of weight 0 that make up a common number: eight to each power of two."""
-    step = max(32, 2 ** (num_examples.bit_length() - 4))
-    return -(-num_examples // step) * step if num_examples <= BUCKETS else num_examples
+@jax.jit
+def _centred(X: Array, centring: Centring) -> Array:
+    return centred(X, centring)
+
+
+def centred(X: Real[Array, "N D"], centring: Centring) -> Float[Array, "N D"]:
+    """Examples as they came, centred."""
+    return (X.astype(centring.mean.dtype) - centring.mean[None]) / centring.size
+
+
+def all_eigenvectors(num_examples: int, num_features: int) -> bool:
+    """Decide whether to compute all eigenvectors, or the leading ones."""
+    return min(num_examples, num_features) <= ALL or num_features**2 <= 64 * num_examples
+
+
+def _all(X: NDArray, shares: NDArray) -> tuple[NDArray, NDArray, float]:
+    if len(X) >= X.shape[1]:
+        return *np.linalg.eigh(X.T @ (shares[:, None] * X)), np.inf
+    span, R = _qr(X.T)  # the optimum has no component outside of the span of the examples
+    eigenvalues, vectors = np.linalg.eigh(R @ (shares[:, None] * R.T))
+    return eigenvalues, span @ vectors, np.inf
+
+
+def _leading(X: NDArray, shares: NDArray) -> tuple[NDArray, NDArray, float]:
+    """The leading eigenvectors, by one step of subspace iteration from a random start, and the mean of the rest."""
+    start = np.random.default_rng(0).standard_normal((len(X), LEADING), X.dtype)
+    for _ in range(2):
+        span, _ = _qr(X.T @ start)
+        along = X @ span
+        start = shares[:, None] * along
+    eigenvalues, vectors = np.linalg.eigh(along.T @ start)
+    total = shares @ np.einsum("nd,nd->n", X, X)
+    return eigenvalues, span @ vectors, max(float(total - eigenvalues.sum()), 0) / (min(X.shape) - LEADING)
+
+
+def _padded(rows: NDArray | Array) -> NDArray | Array:
+    """Examples with zeros to a common number of them: eight to each power of two."""
+    step = max(32, 2 ** (len(rows).bit_length() - 4))
+    missing = -len(rows) % step if len(rows) <= BUCKETS else 0
+    return np.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1)) if missing else rows
 
 
 def restored(
     basis: Basis,
-    A: Float[NDArray, "F C R"],
-    gradient: Float[NDArray, "F C R"],
+    A: Float[NDArray, "F C P"],
+    gradient: Float[NDArray, "F C P"],
     spread: Float[NDArray, "F C"],
     penalty: float,
 ) -> tuple[Float[NDArray, "D C F"], Float[NDArray, "F"], Float[NDArray, "F"]]:
     """Weights, the bias in the last row, what their rounding adds to L, and the largest magnitude in dL/dW."""
-    dtype, (vectors, mean, size, *_) = A.dtype, basis
-    A, G, spread = (a.astype(np.float64).T for a in (A, gradient, spread))  # [R, C, F]
-    W = np.tensordot(vectors, A[:-1], 1) / size
+    dtype, (vectors, rotated, mean, size, *_) = A.dtype, basis
+    A, G, spread = (a.astype(np.float64).T for a in (A, gradient, spread))  # [P, C, F]
+    W, dW = (np.tensordot(vectors, a[:-1], 1) if rotated else a[:-1] for a in (A, G))
+    W = W / size
     W = np.append(W, A[-1:] - np.tensordot(mean, W, 1)[None], 0)
     rounded = W.astype(dtype)
     # The rounding of W as a step from the optimum: half its product with the Hessian's approximate diagonal.
-    off = rounded - W
-    off_A = np.append(np.tensordot(vectors.T, off[:-1], 1) * size, off[-1:] + np.tensordot(mean, off[:-1], 1)[None], 0)
-    diagonal = spread[None] * basis.curvature[:, None, None] + 2 * penalty * basis.penalised[:, None, None]
+    off = (rounded - W)[:-1] * size
+    along = np.tensordot(vectors.T, off, 1)
+    off_A = np.append(along, (rounded - W)[-1:] + np.tensordot(mean, off, 1)[None] / size, 0)
+    penalised = np.append(np.ones(len(along)), basis.penalised)
+    diagonal = spread[None] * basis.curvature[:, None, None] + 2 * penalty * penalised[:, None, None]
     added = np.sum(diagonal * off_A**2, axis=(0, 1)) / 2
-    dW = np.append(np.tensordot(vectors, G[:-1], 1) * size + mean[:, None, None] * G[-1:], G[-1:], 0)
+    if np.isfinite(basis.rest):
+        beyond = np.maximum(np.sum(off**2, axis=0) - np.sum(along**2, axis=0), 0)
+        added += np.sum((spread * basis.rest + 2 * penalty) * beyond, axis=0) / 2
+    dW = np.append(dW * size + mean[:, None, None] * G[-1:], G[-1:], 0)
     return rounded, added, np.abs(dW).max(axis=(0, 1))

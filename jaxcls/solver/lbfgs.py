@@ -6,10 +6,10 @@
 Each evaluation reads X once, in blocks of rows: a block's scores, its loss and its part of the gradient are computed
 while the block is in cache, so no array has the size of all scores, and X may be of a narrow dtype.
 
-W is held in the basis of the eigenvectors of XᵀX. If every example had the same p, the Hessian would be nearly
-diagonal there, ``s_c λ_d + 2 reg`` with ``s_c = Σ_i w_i p_ic (1 - p_ic)``. L-BFGS starts from the inverse of this
-diagonal, which every evaluation renews, scales it to the curvature along the last step, and corrects it by the last
-pairs of steps and gradient differences.
+If every example had the same p, the Hessian would be nearly diagonal in the basis of the eigenvectors of XᵀX,
+``s_c λ_d + 2 reg`` with ``s_c = Σ_i w_i p_ic (1 - p_ic)``. L-BFGS starts from the inverse of this diagonal, which every
+evaluation renews, scales it to the curvature along the last step, and corrects it by the last pairs of steps and
+gradient differences.
 
 Along a path of reg, largest first, each solution starts at the linear extrapolation of the last two in log reg, and
 keeps the pairs of the last: only the penalty's part of a gradient difference depends on reg, and is known. A path that
@@ -20,11 +20,13 @@ References:
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float, Int, Integer, Real
 from numpy.typing import NDArray
 
@@ -40,31 +42,33 @@ LEADING_UP = np.logspace(-2, -9, 8)  # values of reg before a path, as shares of
 ROUGHLY = 1e-2  # their tolerance
 CAUTION = 4  # L − min L is rarely below -slope / 2, half of a Newton decrement: the pairs do not see all of the Hessian
 SMALLEST_STEP = 1e-8  # of the line search, below which a value has stalled
-BLOCK = {"cpu": 2**19}  # numbers in a block of rows and its scores: on a CPU, what stays in cache
-BLOCK_ELSEWHERE = 2**26
+ROWS = {"cpu": 2**11}  # in a block, so that its scores stay in cache
+BLOCK = 2**25  # numbers in a block and its scores, at most
+NARROW = 64  # times as many features as scores, from where on one block is best: the scores are little beside X
 
 
 class Pairs(NamedTuple):
-    """Last steps and gradient differences, oldest first, scaled to a product of 1; zeros where there is none yet."""
+    """Last steps and gradient differences, oldest first, scaled to ``s · y = 1``; zeros where there is none yet."""
 
-    S: Float[Array, "M F P"]
-    Y: Float[Array, "M F P"]
+    S: Float[Array, "F M Q"]
+    Y: Float[Array, "F M Q"]
+    SY: Float[Array, "F M M"]  # the products ``s_i · y_j``; for i >= j not those in use
 
 
 class Evaluation(NamedTuple):
     """L at given coefficients, its gradient, and ``s_c``."""
 
     loss: Float[Array, "F"]
-    gradient: Float[Array, "F C R"]
+    gradient: Float[Array, "F C P"]
     spread: Float[Array, "F C"]
 
 
 class Descent(NamedTuple):
     """The loop of `solve`: coefficients, L there, the direction, its slope and step size, and which are unfinished."""
 
-    A: Float[Array, "F C R"]
+    A: Float[Array, "F C P"]
     at: Evaluation
-    direction: Float[Array, "F C R"]
+    direction: Float[Array, "F C P"]
     slope: Float[Array, "F"]
     size: Float[Array, "F"]
     pairs: Pairs
@@ -75,7 +79,7 @@ class Descent(NamedTuple):
 class Solution(NamedTuple):
     """Coefficients, L, its gradient and ``s_c`` there, the estimate of L − min L, and the evaluations it took."""
 
-    A: Float[Array, "F C R"]
+    A: Float[Array, "F C P"]
     at: Evaluation
     above: Float[Array, "F"]
     evaluations: Int[Array, "F"]
@@ -115,17 +119,20 @@ def path(
     dtype = np.dtype(jnp.result_type(float))
     examples, basis = eigenbasis.prepare(X, y, weights, penalise_bias=penalise_bias, dtype=dtype)
     num_weightings, num_params = len(weights), num_classes * len(examples.penalised)
-    rows = rows_in_a_block(len(examples.y), X.shape[1], num_weightings * num_classes)
+    one_block = examples.centring is None and examples.X.dtype == dtype
+    rows = rows_in_a_block(len(examples.y), X.shape[1], num_weightings * num_classes, one_block=one_block)
     frequencies = np.stack([np.bincount(y, weights=w, minlength=num_classes) for w in weights])
     logs = np.log(np.maximum(frequencies, np.finfo(dtype).eps))
     constant = np.full(len(weights), np.log(num_classes)) if penalise_bias else -np.sum(frequencies * logs, axis=1)
     start = np.zeros((num_weightings, num_classes, len(examples.penalised)), dtype)
     start[..., -1] = 0 if penalise_bias else logs - logs.mean(axis=1, keepdims=True)
     last = [start, start]
-    pairs = Pairs(*np.zeros((2, _num_pairs(num_weightings * num_params), num_weightings, num_params), dtype))
+    num_pairs = _num_pairs(num_weightings * num_params)
+    shapes = (num_pairs, num_params), (num_pairs, num_params), (num_pairs, num_pairs)
+    pairs = Pairs(*jax.device_put([np.zeros((num_weightings, *shape), dtype) for shape in shapes]))
     smallest, largest = np.finfo(dtype).tiny, np.finfo(dtype).max
     penalties, found = np.clip(reg / basis.size**2, smallest, largest * np.finfo(dtype).eps), []
-    larger = LEADING_UP * basis.curvature[:-1].max()
+    larger = LEADING_UP * basis.curvature[:-1].max(initial=0)
     larger = larger[larger > 3 * penalties[0]]
     before, penalties = len(larger), np.concatenate([larger, penalties])
     for k, penalty in enumerate(penalties):
@@ -152,8 +159,14 @@ def path(
 def estimate(num_examples: int, num_features: int, num_classes: int, dtype: jnp.dtype) -> Memory:
     """Memory of `path` in bytes: for the examples, and for each weighting."""
     few = min(num_examples, eigenbasis.SAMPLE * num_features)
-    data = num_examples * num_features * dtype.itemsize + 8 * num_features * (3 * few + 4 * num_features)
-    rows = rows_in_a_block(num_examples, num_features, num_classes)
+    every = eigenbasis.all_eigenvectors(num_examples, num_features)
+    vectors = (
+        8 * (3 * few + 4 * min(num_examples, num_features))
+        if every
+        else dtype.itemsize * (few + 4 * eigenbasis.LEADING)
+    )
+    data = num_features * (num_examples * dtype.itemsize + vectors)
+    rows = rows_in_a_block(num_examples, num_features, num_classes, one_block=True)
     num_pairs = _num_pairs(num_classes * num_features)
     cell = num_classes * ((2 * num_pairs + 20) * (num_features + 1) + 6 * rows) * dtype.itemsize
     return Memory(data, cell)
@@ -171,17 +184,20 @@ def _reach(penalties: Float[NDArray, "K"]) -> float:
     return float(np.clip((x[2] - x[1]) / (x[1] - x[0]), 0, 2))
 
 
-def rows_in_a_block(num_examples: int, num_features: int, columns: int) -> int:
-    """Rows that are evaluated together, for so many columns of scores."""
-    numbers = BLOCK.get(jax.default_backend(), BLOCK_ELSEWHERE)
-    return min(num_examples, max(256, numbers // (num_features + 2 * columns) // 64 * 64))
+def rows_in_a_block(num_examples: int, num_features: int, columns: int, *, one_block: bool) -> int:
+    """Rows that are evaluated together, for so many columns of scores; all, if allowed, where scores are few."""
+    if one_block and NARROW * columns <= num_features:
+        return num_examples
+    most = max(256, BLOCK // (num_features + 2 * columns))
+    num_blocks = -(-num_examples // min(most, ROWS.get(jax.default_backend(), most)))
+    return -(-num_examples // num_blocks)
 
 
 @functools.partial(jax.jit, static_argnames=("max_evaluations", "rows"))
 @full_precision
 def solve(
     examples: Examples,
-    last: tuple[Float[Array, "F C R"], Float[Array, "F C R"]],
+    last: tuple[Float[Array, "F C P"], Float[Array, "F C P"]],
     pairs: Pairs,
     reg: Float[Array, "2"],
     reach: Float[Array, ""],
@@ -206,13 +222,10 @@ def solve(
     """
     A = last[0] + reach * (last[0] - last[1])
     shape, dtype = A.shape, A.dtype
-    penalised, curvature = (each[None, None] for each in (examples.penalised, examples.curvature))
+    penalised = examples.penalised[None, None]
     penalty = 2 * reg[0] * penalised
     rounding = 4 * jnp.finfo(dtype).eps
     flat, whole = functools.partial(jnp.reshape, shape=(shape[0], -1)), functools.partial(jnp.reshape, shape=shape)
-
-    def along(a: Array, b: Array) -> Array:
-        return jnp.sum(a * b, (1, 2))
 
     def step(state: Descent) -> Descent:
         A, before, d, slope, size, pairs, evaluations, active = state
@@ -225,13 +238,13 @@ def solve(
             return jnp.where(jnp.expand_dims(accepted, range(1, new.ndim)), new, old)
 
         A, now = chosen(trial, A), jax.tree.map(chosen, at, before)
-        diagonal = jnp.maximum(now.spread, jnp.finfo(dtype).tiny)[..., None] * curvature + penalty
-        inverse = flat(1 / diagonal)
-        curvature_of_last = jnp.sum(pairs.Y[-1] * inverse * pairs.Y[-1], 1, keepdims=True)  # 1 if the inverse is right
-        inverse /= jnp.where(curvature_of_last > 0, curvature_of_last, 1)
+
+        def inverse(q: Array) -> Array:
+            return flat(_diagonal_inverse(examples, now.spread, reg[0], whole(q)))
+
         d_new = whole(_direction(flat(now.gradient), pairs, inverse))
         d_new -= jnp.mean(d_new, 1, keepdims=True)  # a constant over the classes does not change p
-        slope_new = along(now.gradient, d_new)
+        slope_new = _dot(flat(now.gradient), flat(d_new))
         # A rejected step is shortened to the minimum of the parabola through L, its slope and L at the trial.
         excess = (at.loss - before.loss) / size - slope
         shorter = jnp.where(jnp.isfinite(excess) & (excess > 0), -slope / (2 * excess), 0)
@@ -258,68 +271,88 @@ def _above(slope: Array) -> Float[Array, "F"]:
 
 def _evaluate(examples: Examples, A: Array, penalty: Array, rows: int) -> Evaluation:
     """L of every weighting at its own coefficients, ``[F, C, R]``, block by block of rows."""
-    X, y, weights, rotation, *_ = examples
+    X, y, weights, centring, *_ = examples
     num_weightings, num_classes, _ = A.shape
     W, b = A[..., :-1], A[..., -1:]
-    W = W if rotation is None else jnp.einsum("fcr,dr->fcd", W, rotation.vectors)
 
     def block(sums: Evaluation, start: Array) -> tuple[Evaluation, None]:
         first = jnp.minimum(start, len(y) - rows)  # the last block overlaps the one before, at a weight of 0
-        X_b = jax.lax.dynamic_slice_in_dim(X, first, rows).astype(A.dtype)
-        X_b = X_b if rotation is None else (X_b - rotation.mean[None]) / rotation.size
+        X_b = jax.lax.dynamic_slice_in_dim(X, first, rows)
+        X_b = X_b if centring is None else eigenbasis.centred(X_b, centring)
         y_b = jax.lax.dynamic_slice_in_dim(y, first, rows)
         w_b = jax.lax.dynamic_slice_in_dim(weights, first, rows, axis=1)
-        w_b = jnp.where(first + jnp.arange(rows) >= start, w_b, 0)[:, None]
+        w_b = jnp.where(first + jnp.arange(rows) >= start, w_b, 0)
         s = (W.reshape(-1, W.shape[-1]) @ X_b.T).reshape(num_weightings, num_classes, rows) + b
         losses, numerator, total = cross_entropy_terms(s, y_b[None, None])
         ds = numerator / total
-        loss = jnp.sum(jnp.where(w_b > 0, w_b * losses, 0), (1, 2))  # an overflow at weight 0 counts as 0, not NaN
-        spread = jnp.sum(w_b * jnp.abs(ds) * (1 - jnp.abs(ds)), 2)
-        ds = w_b * ds
+        # Sums over rows are products, which the CPU computes in parallel, where it adds one number after another.
+        loss = jnp.einsum("fn,fn->f", jnp.where(w_b > 0, losses[:, 0], 0), w_b)  # an overflow at weight 0 counts as 0
+        spread = jnp.einsum("fcn,fn->fc", jnp.abs(ds) * (1 - jnp.abs(ds)), w_b)
+        ds = w_b[:, None] * ds
         dW = (ds.reshape(-1, rows) @ X_b).reshape(W.shape)
-        here = Evaluation(loss, jnp.append(dW, jnp.sum(ds, 2, keepdims=True), 2), spread)
+        db = ds @ jnp.ones((rows, 1), ds.dtype)
+        here = Evaluation(loss, jnp.append(dW, db, 2), spread)
         return jax.tree.map(jnp.add, sums, here), None
 
     shapes = (num_weightings,), (num_weightings, num_classes, X.shape[1] + 1), (num_weightings, num_classes)
     nothing = Evaluation(*(jnp.zeros(shape, A.dtype) for shape in shapes))
     sums, _ = jax.lax.scan(block, nothing, jnp.arange(0, len(y), rows))
     G = sums.gradient
-    if rotation is not None:
-        G = jnp.append(jnp.einsum("fcd,dr->fcr", G[..., :-1], rotation.vectors), G[..., -1:], 2)
-    return Evaluation(sums.loss + jnp.sum(penalty / 2 * A * A, (1, 2)), G + penalty * A, sums.spread)
+    of_penalty = jnp.einsum("fcp,fcp->f", penalty * A, A) / 2
+    return Evaluation(sums.loss + of_penalty, G + penalty * A, sums.spread)
 
 
-def _direction(g: Array, pairs: Pairs, diagonal: Array) -> Float[Array, "F P"]:
-    """``-H g``, H the L-BFGS approximation of the inverse Hessian that starts from ``diagonal``: the two loops."""
+def _diagonal_inverse(examples: Examples, spread: Array, reg: Array, q: Array) -> Float[Array, "F C P"]:
+    """The product of q with the inverse of a Hessian that is diagonal in the eigenbasis."""
+    vectors, curvature = examples.vectors, examples.curvature[None, None]
+    penalised = examples.penalised[None, None, -curvature.size :]
+    spread = jnp.maximum(spread, jnp.finfo(q.dtype).tiny)[..., None]
+    inverse = 1 / (spread * curvature + 2 * reg * penalised)
+    if vectors is None:
+        return inverse * q
+    rest = 1 / (spread * examples.rest + 2 * reg)
+    along = jnp.einsum("fcp,pr->fcr", q[..., :-1], vectors)
+    product = rest * q[..., :-1] + jnp.einsum("fcr,pr->fcp", (inverse[..., :-1] - rest) * along, vectors)
+    return jnp.append(product, inverse[..., -1:] * q[..., -1:], 2)
 
-    def backward(q: Array, pair: Pairs) -> tuple[Array, Array]:
-        share = jnp.sum(pair.S * q, 1, keepdims=True)
-        return q - share * pair.Y, share
 
-    def forward(d: Array, pair_and_share: tuple[Pairs, Array]) -> tuple[Array, None]:
-        pair, share = pair_and_share
-        return d + (share - jnp.sum(pair.Y * d, 1, keepdims=True)) * pair.S, None
+def _direction(g: Array, pairs: Pairs, inverse: Callable[[Array], Array]) -> Float[Array, "F Q"]:
+    """``-H g``, H the L-BFGS approximation of the inverse Hessian that starts from ``inverse``.
 
-    q, shares = jax.lax.scan(backward, g, pairs, reverse=True)
-    d, _ = jax.lax.scan(forward, diagonal * q, (pairs, shares))
-    return -d
+    It is scaled to the curvature along the last step. The two loops over the pairs are two triangular systems, with R
+    the products ``s_i · y_j`` for i < j, and 1 for i = j:
+
+        R a = S g,    d = inverse(g - Yᵀ a),    Rᵀ b = a - Y d,    H g = d + Sᵀ b
+    """
+    S, Y, SY = pairs
+    R = jnp.triu(SY, 1) + jnp.eye(SY.shape[1], dtype=SY.dtype)[None]
+    curvature = _dot(Y[:, -1], inverse(Y[:, -1]))[:, None]  # 1 if the inverse is right
+    a = solve_triangular(R, jnp.einsum("fmq,fq->fm", S, g)[..., None])[..., 0]
+    d = inverse(g - jnp.einsum("fmq,fm->fq", Y, a)) / jnp.where(curvature > 0, curvature, 1)
+    b = solve_triangular(R, (a - jnp.einsum("fmq,fq->fm", Y, d))[..., None], trans=1)[..., 0]
+    return -d - jnp.einsum("fmq,fm->fq", S, b)
 
 
 def _append(pairs: Pairs, s: Array, y: Array, where: Array) -> Pairs:
     """The pairs with one more for those ``where`` it is to be kept, and has positive curvature."""
-    product = jnp.sum(s * y, 1)
-    where &= product > jnp.finfo(s.dtype).eps * jnp.sqrt(jnp.sum(s * s, 1) * jnp.sum(y * y, 1))
-    scale = jax.lax.rsqrt(jnp.where(where, product, 1))[:, None]
-
-    def appended(old: Array, new: Array) -> Array:
-        return jnp.where(where[None, :, None], jnp.append(old[1:], (scale * new)[None], 0), old)
-
-    return Pairs(appended(pairs.S, s), appended(pairs.Y, y))
+    product = _dot(s, y)
+    where &= product > jnp.finfo(s.dtype).eps * jnp.sqrt(_dot(s, s) * _dot(y, y))
+    scale = jax.lax.rsqrt(jnp.where(where, product, 1))[:, None, None]
+    S, Y = (jnp.append(old[:, 1:], scale * new[:, None], 1) for old, new in ((pairs.S, s), (pairs.Y, y)))
+    with_last = jnp.einsum("fmq,fq->fm", S, Y[:, -1])
+    SY = jnp.pad(pairs.SY[:, 1:, 1:], ((0, 0), (0, 1), (0, 1))).at[:, :, -1].set(with_last)
+    return jax.tree.map(lambda new, old: jnp.where(where[:, None, None], new, old), Pairs(S, Y, SY), pairs)
 
 
 def _for_another_penalty(pairs: Pairs, more: Array) -> Pairs:
-    """The pairs where the penalty's second derivative is larger by ``more``, ``[F, P]``, without those it undoes."""
-    Y = pairs.Y + more[None] * pairs.S
-    product = jnp.sum(pairs.S * Y, 2, keepdims=True)
+    """The pairs where the penalty's second derivative is larger by ``more``, ``[F, Q]``, without those it undoes."""
+    Y = pairs.Y + more[:, None] * pairs.S
+    product = jnp.einsum("fmq,fmq->fm", pairs.S, Y)[..., None]
     scale = jnp.where(product > 1e-3, jax.lax.rsqrt(jnp.where(product > 1e-3, product, 1)), 0)
-    return Pairs(scale * pairs.S, scale * Y)
+    S, Y = scale * pairs.S, scale * Y
+    return Pairs(S, Y, jnp.einsum("fmq,fnq->fmn", S, Y))
+
+
+def _dot(a: Array, b: Array) -> Float[Array, "F"]:
+    """The inner product of each weighting's vectors; as a product, which the CPU computes in parallel."""
+    return jnp.einsum("fq,fq->f", a, b)

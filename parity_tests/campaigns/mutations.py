@@ -63,6 +63,9 @@ MUTATIONS = [
     Mutation(
         "solver/newton", "factor", "_dot(_curvature(problem, reg) / 2 * A, A)", "_dot(_curvature(problem, reg) * A, A)"
     ),
+    Mutation("solver/lbfgs", "factor", "penalty * A, A) / 2", "penalty * A, A)"),
+    Mutation("solver/lbfgs", "sign", "where &= product > jnp", "where &= product < jnp"),
+    Mutation("solver/eigenbasis", "factor", "W = W / size", "W = W * size"),
     Mutation("solver/newton", "check", "W, loss, gap + added, gradient", "W, loss, gap, gradient"),
     Mutation("logistic", "overflow", "shares = shares / shares.max(axis=0)", "shares = np.float32(shares)"),
     Mutation("solver/newton", "power", "reg[some] / float(basis.size) ** 2", "reg[some] / float(basis.size)"),
@@ -133,7 +136,7 @@ MUTATIONS = [
     Mutation("data/npz", "check", "if size > memory.host():", "if size < 0:"),
     Mutation("crossval", "first", "np.where(first < never, first, -1)", "first"),
     Mutation("crossval", "mean", "dict.fromkeys(SCORES, np.mean)", "dict.fromkeys(SCORES, np.max)"),
-    Mutation("probe", "weights", "None if class_weights is None else class_weights[splits.train.y]", "None"),
+    Mutation("probe", "weights", "None if class_weights is None else class_weights[data.train.y]", "None"),
 ]
 # Files of tests to begin with: those of the file itself, then any that use it.
 LIKELY = {
@@ -142,6 +145,8 @@ LIKELY = {
     "two_layer": ("two_layer",),
     "logistic": ("logistic",),
     "solver/newton": ("logistic",),
+    "solver/lbfgs": ("logistic",),
+    "solver/eigenbasis": ("logistic",),
     "grid": ("sweep", "nets"),
     "train": ("training", "sweep"),
     "classifier": ("probe", "nets", "compiler", "results"),
