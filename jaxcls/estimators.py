@@ -30,7 +30,7 @@ from jaxcls.classifier import Classifier, two_layer_net
 from jaxcls.crossval import Search, over_folds
 from jaxcls.data import Folds, Split, Splits
 from jaxcls.grid import Grid
-from jaxcls.numerics import pinned_generator
+from jaxcls.numerics import padded, pinned_generator
 from jaxcls.result import SweepResult, cv_results, rank_rows, total
 from jaxcls.train import Optimizer
 
@@ -227,7 +227,9 @@ class TwoLayerClassifier(_Trained):
         (seed,), (net, optimizer) = grid.seed, self._model()
         batches = train.minibatches(seed, range(self.steps), batch_size=self.batch_size, num_examples=len(X))
         with _precision(X), pinned_generator():
-            trained = _train(net, optimizer, sizes, jax.random.key(np.uint32(seed)), hyper, X, labels, batches)
+            trained = _train(
+                net, optimizer, sizes, jax.random.key(np.uint32(seed)), hyper, padded(X), padded(labels), batches
+            )
         self.params_, self.loss_curve_ = jax.device_get(trained)
         if not all(np.isfinite(leaf).all() for leaf in (*self.params_, self.loss_curve_)):
             raise ValueError(f"lr must be one at which the loss stays finite, got {self.lr}")

@@ -1,6 +1,7 @@
-"""Shared numerics: argument checks, matmul precision, stacks of models, sharding, PRNG, SHA-256, compilation time."""
+"""Shared numerics: argument checks, precision, stacks, sharding, buckets of rows, PRNG, SHA-256, compilation time."""
 
 from jaxcls.numerics import checks
+from jaxcls.numerics.buckets import padded
 from jaxcls.numerics.checks import one_line
 from jaxcls.numerics.compiling import compile_seconds
 from jaxcls.numerics.digest import sha256
@@ -21,6 +22,7 @@ __all__ = [
     "full_precision",
     "matmul_precision",
     "one_line",
+    "padded",
     "pinned_generator",
     "require",
     "sha256",

@@ -20,13 +20,14 @@ import scipy.linalg
 from jaxtyping import Array, Float, Integer, Real
 from numpy.typing import NDArray
 
+from jaxcls.numerics import padded
+
 _qr = functools.partial(scipy.linalg.qr, mode="economic", check_finite=False)  # faster than NumPy's
 
 SAMPLE = 4  # rows per feature that the eigenvectors are taken from; with fewer, the examples themselves are rotated
 COPY = 2**30  # bytes of examples, up to which they are centred beforehand
 ALL = 512  # eigenvectors, up to which all are computed; or where the examples are 1/64 of their number squared
 LEADING = 128  # eigenvectors elsewhere
-BUCKETS = 2**14  # examples, below which their number is rounded up, so that similar numbers share a compiled program
 
 
 class Centring(NamedTuple):
@@ -87,7 +88,7 @@ def prepare(
     sample /= sample.dtype.type(size)
     eigenvalues, vectors, rest = (_all if every else _leading)(sample, shares.astype(sample.dtype))
     rotated, centring = few and every, None
-    prepared = _padded((sample @ vectors).astype(dtype) if rotated else X)
+    prepared = padded((sample @ vectors).astype(dtype) if rotated else X)
     if not rotated:
         centring = Centring(*jax.device_put((mean.astype(dtype), np.asarray(size, dtype))))
         if X.size * dtype.itemsize <= COPY:
@@ -95,8 +96,8 @@ def prepare(
     curvature = np.append(np.maximum(eigenvalues, 0), 1).astype(dtype)
     examples = {
         "X": prepared,
-        "y": _padded(y),
-        "weights": _padded(weights.T).T.astype(dtype),
+        "y": padded(y),
+        "weights": padded(weights.T).T.astype(dtype),
         "centring": centring,
         "penalised": np.append(np.ones(prepared.shape[1]), penalise_bias).astype(dtype),
         "curvature": curvature,
@@ -140,13 +141,6 @@ def _leading(X: NDArray, shares: NDArray) -> tuple[NDArray, NDArray, float]:
     eigenvalues, vectors = np.linalg.eigh(along.T @ start)
     total = shares @ np.einsum("nd,nd->n", X, X)
     return eigenvalues, span @ vectors, max(float(total - eigenvalues.sum()), 0) / (min(X.shape) - LEADING)
-
-
-def _padded(rows: NDArray | Array) -> NDArray | Array:
-    """Examples with zeros to a common number of them: eight to each power of two."""
-    step = max(32, 2 ** (len(rows).bit_length() - 4))
-    missing = -len(rows) % step if len(rows) <= BUCKETS else 0
-    return np.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1)) if missing else rows
 
 
 def restored(
