@@ -35,6 +35,7 @@ class Trainer(NamedTuple):
 
 Peer = Callable[[Problem, Sequence[int]], Trainer]
 
+WEIGHT_DECAY = 0.01  # of AdamW
 TORCH_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -192,6 +193,26 @@ def torch_wide(problem: Problem, cells: Sequence[int]) -> Trainer:
     return Trainer(run, lambda: [_host([a.select(a.ndim - 2, k) for a in params]) for k in range(n_cells)])
 
 
+def torch_adamw(problem: Problem, cells: Sequence[int], *, shared: bool) -> Trainer:
+    """Linear heads under AdamW, as the scripts of probes have them: all on a shared batch, or one after another."""
+    X, y = _torch_data(problem)
+    heads = [_torch_params(problem)[0].requires_grad_() for _ in cells]
+    groups = [{"params": [W], "lr": float(problem.lr[cell])} for W, cell in zip(heads, cells, strict=True)]
+    decay = {"weight_decay": WEIGHT_DECAY}
+    optimizers = [torch.optim.AdamW(groups, **decay)] if shared else [torch.optim.AdamW([g], **decay) for g in groups]
+
+    def run(batches: NDArray[np.integer]) -> None:
+        for optimizer in optimizers:
+            for batch in torch.as_tensor(batches, device=TORCH_DEVICE):
+                X_b, y_b = X[batch], y[batch]
+                optimizer.zero_grad()
+                sum(cross_entropy(X_b @ group["params"][0], y_b) for group in optimizer.param_groups).backward()
+                optimizer.step()
+        _synchronize()
+
+    return Trainer(run, lambda: [_host([W.detach()]) for W in heads])
+
+
 def jax_loop(problem: Problem, cells: Sequence[int]) -> Trainer:
     """A jitted scan over the steps of one cell, called for one cell after another."""
     model, X, y, params = _jax(problem)
@@ -223,7 +244,7 @@ def jax_vmap(problem: Problem, cells: Sequence[int]) -> Trainer:
     return Trainer(run, lambda: list(zip(*_leaves(state.params), strict=True)))
 
 
-def jaxcls_wide(problem: Problem, cells: Sequence[int]) -> Trainer:
+def jaxcls_wide(problem: Problem, cells: Sequence[int], optimizer: train.Optimizer = optax.sgd) -> Trainer:
     """The chunk of training that `jaxcls.sweep` runs, on all devices of this process."""
     on = mesh(jax.devices())
     filled = [*cells, *[cells[-1]] * (-len(cells) % on.size)]
@@ -231,13 +252,13 @@ def jaxcls_wide(problem: Problem, cells: Sequence[int]) -> Trainer:
     sizes = (problem.X.shape[1], *(array.shape[-1] for array in problem.params[::2]))
     model = model._replace(features=jnp.asarray)  # X has its column of ones
     parts, align = (len(problem.y),), alignment(jax.devices())
-    common = engine.Problem(model, optax.sgd, (sizes,), jnp.dtype("float32"), parts, align)
+    common = engine.Problem(model, optimizer, (sizes,), jnp.dtype("float32"), parts, align)
     hyper = Hyper(*(put(on, array[filled], BY_CELL) for array in (problem.lr, problem.reg)))
     examples = engine.cells.Examples(engine.cells.features(common, put(on, problem.X)), put(on, problem.y))
     held_out = put(on, np.ones(1, np.int32))
-    # One replicate, [1, ..., G]; plain SGD has no optimizer state.
+    # One replicate, [1, ..., G].
     params = jax.tree.map(engine.cells.widen, params, engine.cells.cell(common).params)
-    state = train.init(optax.sgd, params, Hyper(jnp.float32(0), jnp.float32(0)))
+    state = train.init(optimizer, params, Hyper(jnp.float32(0), jnp.float32(0)))
     state = jax.tree.map(lambda a: np.stack([a] * len(filled), axis=-1)[None], state)
     state = jax.tree.map(program.place, state, program.shapes(on, common, 1, len(filled)))
     scan = program.train(on, common)
@@ -247,6 +268,13 @@ def jaxcls_wide(problem: Problem, cells: Sequence[int]) -> Trainer:
         state, _ = jax.block_until_ready(scan(state, hyper, held_out, examples, put(on, batches[:, None])))
 
     return Trainer(run, lambda: [_leaves(engine.cells.take(common, state.params, 0, k, 0)) for k in range(len(cells))])
+
+
+def jaxcls_adamw(problem: Problem, cells: Sequence[int]) -> Trainer:
+    """`jaxcls_wide` under AdamW, without a penalty."""
+    return jaxcls_wide(
+        problem._replace(reg=0 * problem.reg), cells, functools.partial(optax.adamw, weight_decay=WEIGHT_DECAY)
+    )
 
 
 PEERS: dict[str, Peer] = {
@@ -259,7 +287,10 @@ PEERS: dict[str, Peer] = {
     "torch wide, in place": torch_wide,
     "jax.jit, a loop": jax_loop,
     "jax.jit(vmap), cells first": jax_vmap,
+    "torch AdamW, heads on a shared batch": functools.partial(torch_adamw, shared=True),
+    "torch AdamW, one head after another": functools.partial(torch_adamw, shared=False),
     "jaxcls": jaxcls_wide,
+    "jaxcls, AdamW": jaxcls_adamw,
     "jaxcls, one device per core": jaxcls_wide,  # run.py sets the number of devices
 }
 LOOPS = ("numpy float64", "numpy float32", "torch nn, autograd", "torch by hand", "jax.jit, a loop")

@@ -3,11 +3,11 @@
 python benchmarks/shapes.py                            # all of them
 python benchmarks/shapes.py --only "iris" "digits"     # those with a word in their name
 
-Every peer does the same work: the same values or cells, folds and steps, at its defaults. scikit-learn runs on one
-thread and on all, and the faster counts. The last column compares the results: for a path, by which fraction the
-objective of jaxcls lies above that of the peer at worst; for a search over nets, its best mean accuracy over the folds
-less the peer's; for steps of training, the largest difference of weights, relative to the largest weight. The last line
-names the worst ratio.
+Every peer does the same work: the same values or cells, folds and steps, at its defaults. Peers run on one thread and
+on all, and the faster counts. The last column compares the results: for a path, by which fraction the objective of
+jaxcls lies above that of the peer at worst; for a search over nets, its best mean accuracy over the folds less the
+peer's; for steps of training, the largest difference of weights, relative to the largest weight. The last line names
+the worst ratio.
 """
 
 import functools
@@ -19,13 +19,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from peers import PEERS, jaxcls_wide
+from peers import PEERS
 from probe import TOLERANCES, made_up, objective, scikit_learn, timed
 from run import HERE, command, slug, write
 from sklearn import datasets
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, SGDClassifier
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
@@ -49,14 +50,22 @@ WORKLOADS = {  # cells, features, classes, batch size, examples, steps that are 
     "100 nets, D 64, H 16, C 10": Workload(100, 64, 10, 200, 4096, 100, num_hidden=16),
     "4 nets, D 768, H 1,024, C 100": Workload(4, 768, 100, 256, 4096, 20, num_hidden=1024),
 }
+HEADS = {
+    "32 heads, D 769, C 100": Workload(32, 769, 100, 512, 4096, 20),
+    "97 heads, D 769, C 1,000": Workload(97, 769, 1000, 512, 4096, 2),
+}
 TRAINERS = {"torch loop": "torch by hand", "torch wide": "torch wide, in place", "vmap": "jax.jit(vmap), cells first"}
+OF_HEADS = {
+    "AdamW at once": "torch AdamW, heads on a shared batch",
+    "AdamW in turn": "torch AdamW, one head after another",
+}
+TO_MANY_DIGITS, OURS_TO_MANY_DIGITS = 1e-8, 1e-12  # scikit-learn's tolerance is of the gradient, ours of the objective
 LR, REG, STEPS, BATCH = (1e-3, 3e-3, 1e-2), (1e-5, 1e-4, 1e-3), 1000, 200
 
 
 class Work(NamedTuple):
     """One piece of work: what jaxcls does, what the peer does, and how the results compare, computed from both."""
 
-    name: str
     peer: str
     ours: Callable[[], Any]
     theirs: Callable[[], Any]
@@ -77,17 +86,18 @@ def main(config: Config) -> int:
         warnings.simplefilter("ignore", kind)
     rows = []
     print(f"{'':42} {'first s':>8} {'jaxcls s':>9} {'peer s':>9} {'ratio':>7} {'apart':>9}")
-    for work in works():
-        if config.only and not any(word in work.name for word in config.only):
+    for name, make_work in works():
+        if config.only and not any(word in name for word in config.only):
             continue
+        work = make_work()
         first_s, _ = timed(work.ours)
         runs, ours = zip(*(timed(work.ours) for _ in range(RUNS)), strict=True)
         peers = {threads: peer(work.theirs, threads) for threads in (1, None)}
         peer_s, theirs = min(peers.values(), key=lambda timing: timing[0])
         ours_s = float(np.median(runs))
-        row = {"name": work.name, "peer": work.peer, "first_s": first_s, "ours_s": ours_s, "peer_s": peer_s}
+        row = {"name": name, "peer": work.peer, "first_s": first_s, "ours_s": ours_s, "peer_s": peer_s}
         rows.append(row | {"ratio": peer_s / ours_s, "apart": work.compare(ours[0], theirs)})
-        print(f"{work.name:42} {first_s:8.2f} {ours_s:9.3f} {peer_s:9.3f} {peer_s / ours_s:7.1f} ", end="")
+        print(f"{name:42} {first_s:8.2f} {ours_s:9.3f} {peer_s:9.3f} {peer_s / ours_s:7.1f} ", end="")
         print(f"{rows[-1]['apart']:+9.0e}", flush=True)
     if not rows:
         raise ValueError(f"--only must hold a word of a name, got {' '.join(config.only)}")
@@ -99,47 +109,51 @@ def main(config: Config) -> int:
     return 0
 
 
-def works() -> Iterator[Work]:
-    """All of them, the quick ones first."""
+def works() -> Iterator[tuple[str, Callable[[], Work]]]:
+    """All of them by name, the quick ones first."""
     for name in TABLES:
         X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
         X = StandardScaler().fit_transform(X)
-        yield one_fit(f"fit {name}", X, y)
-        yield folds_of_path(f"path, 5 folds, {name}", X, y)
+        yield f"fit {name}", functools.partial(one_fit, X, y)
+        yield f"path, 5 folds, {name}", functools.partial(folds_of_path, X, y)
+        yield f"path, 5 folds, {name}, tol 1e-8", functools.partial(folds_of_path, X, y, tol=TO_MANY_DIGITS)
         if name in ("iris", "digits"):
-            yield search_of_nets(f"net, 9 cells, 5 folds, {name}", X, y)
-    for examples, features, classes in ((2000, 2000, 2), (100_000, 20, 2), (20_000, 512, 10), (20_000, 512, 100)):
-        X, y = made_up(examples, features, classes)
-        yield path(f"path, {examples:,} x {features:,}, C {classes}", X.astype(np.float32), y)
-    for name, workload in WORKLOADS.items():
-        for short, peer in TRAINERS.items():
-            yield steps(f"{name}, {short}", workload, peer)
+            yield f"net, 9 cells, 5 folds, {name}", functools.partial(search_of_nets, X, y)
+    yield "fit 100,000 x 20, C 2", functools.partial(fit_by_sgd, 100_000, 20)
+    for shape in ((2000, 2000, 2), (1000, 20_000, 2), (100_000, 20, 2), (20_000, 512, 10), (20_000, 512, 100)):
+        name = "path, {:,} x {:,}, C {}".format(*shape)
+        for short, (peer, solve) in PATHS.items():
+            yield f"{name}, {short}", functools.partial(path, shape, peer, solve)
+    for workloads, trainers, ours in ((WORKLOADS, TRAINERS, "jaxcls"), (HEADS, OF_HEADS, "jaxcls, AdamW")):
+        for name, workload in workloads.items():
+            for short, peer in trainers.items():
+                yield f"{name}, {short}", functools.partial(steps, workload, peer, ours)
 
 
-def steps(name: str, workload: Workload, peer: str) -> Work:
-    """Steps of SGD on the same minibatches, from the same weights."""
+def steps(workload: Workload, peer: str, ours: str) -> Work:
+    """Steps of training on the same minibatches, from the same weights."""
     problem, cells = make(workload), range(workload.cells)
     rows = np.random.default_rng(1).integers(0, workload.num_examples, (workload.steps, workload.batch_size))
-    trainers = [jaxcls_wide(problem, cells), PEERS[peer](problem, cells)]
+    trainers = [PEERS[each](problem, cells) for each in (ours, peer)]
 
     def apart(*_: object) -> float:
         few, found = rows[:3], []
-        for trainer in (jaxcls_wide(problem, cells), PEERS[peer](problem, cells)):
+        for each in (ours, peer):
+            trainer = PEERS[each](problem, cells)
             trainer.run(few)
             found.append([array for cell in trainer.params() for array in cell])
         size = max(np.abs(array).max() for array in found[0])
         return float(max(np.abs(a - b).max() for a, b in zip(*found, strict=True)) / size)
 
-    return Work(name, peer, *(functools.partial(trainer.run, rows) for trainer in trainers), apart)
+    return Work(peer, *(functools.partial(trainer.run, rows) for trainer in trainers), apart)
 
 
-def one_fit(name: str, X: NDArray, y: NDArray) -> Work:
+def one_fit(X: NDArray, y: NDArray) -> Work:
     """A single model on a shape that was seen before."""
     reg = 1e-3
     C = counterpart(y, reg)
     loss = functools.partial(loss_of, X, y, reg)
     return Work(
-        name,
         "LogisticRegression",
         lambda: SoftmaxClassifier(reg).fit(X, y),
         lambda: LogisticRegression(C=C, max_iter=1000).fit(X, y),
@@ -147,8 +161,21 @@ def one_fit(name: str, X: NDArray, y: NDArray) -> Work:
     )
 
 
-def folds_of_path(name: str, X: NDArray, y: NDArray) -> Work:
-    """96 values on every fold."""
+def fit_by_sgd(examples: int, features: int) -> Work:
+    """A single model of two classes, where the peer takes steps on one example after another."""
+    X, y = made_up(examples, features, 2)
+    reg = 1e-3  # scikit-learn's alpha: it has one column of weights, and halves the penalty
+    loss = functools.partial(loss_of, X, y, reg)
+    return Work(
+        "SGDClassifier",
+        lambda: SoftmaxClassifier(reg).fit(X, y),
+        lambda: SGDClassifier(loss="log_loss", alpha=reg, random_state=0).fit(X, y),
+        lambda ours, theirs: loss(ours.coef_, ours.intercept_) / loss(theirs.coef_, theirs.intercept_) - 1,
+    )
+
+
+def folds_of_path(X: NDArray, y: NDArray, tol: float | None = None) -> Work:
+    """96 values on every fold; for many digits, if scikit-learn is given a tolerance."""
     folds = list(StratifiedKFold(5).split(X, y))
     weights = np.stack([np.bincount(rows, minlength=len(y)) for rows, _ in folds], axis=1)
     rows = folds[0][0]
@@ -156,30 +183,56 @@ def folds_of_path(name: str, X: NDArray, y: NDArray) -> Work:
 
     def ours() -> Any:
         with jax.enable_x64(True):
-            return logistic.path(X, y, reg, weights=weights).W[..., 0]
+            return logistic.path(X, y, reg, weights=weights, tol=tol and OURS_TO_MANY_DIGITS).W[..., 0]
 
     def above(W: NDArray, theirs: Any) -> float:
         coefficients = np.asarray(theirs.coefs_paths_[0]).reshape(len(CS), -1, X.shape[1] + 1)
         return worst_above(X[rows], y[rows], reg, W, coefficients.transpose(2, 1, 0))
 
-    model = LogisticRegressionCV(Cs=CS, cv=folds, max_iter=1000, use_legacy_attributes=False, scoring="accuracy")
-    return Work(name, "LogisticRegressionCV", ours, lambda: model.fit(X, y), above)
+    options = {"max_iter": 10_000 if tol else 1000, "tol": tol or TOLERANCES[0]}
+    model = LogisticRegressionCV(Cs=CS, cv=folds, use_legacy_attributes=False, scoring="accuracy", **options)
+    return Work("LogisticRegressionCV", ours, lambda: model.fit(X, y), above)
 
 
-def path(name: str, X: NDArray, y: NDArray) -> Work:
-    """Six values, from the largest penalty."""
-    reg = counterpart(y, FEW_CS)
+def path(shape: tuple[int, int, int], peer: str, solve: Callable[..., list[NDArray]]) -> Work:
+    """Six values, from the largest penalty, in float32."""
+    X, y = made_up(*shape)
+    X, reg = X.astype(np.float32), counterpart(y, FEW_CS)
     above = functools.partial(worst_above, X.astype(np.float64), y, reg)
     return Work(
-        name,
-        "LogisticRegression",
+        peer,
         lambda: logistic.path(X, y, reg).W,
-        lambda: scikit_learn(X, y, FEW_CS, TOLERANCES[0]),
+        lambda: solve(X, y),
         lambda ours, theirs: above(ours, np.stack(theirs, axis=-1)),
     )
 
 
-def search_of_nets(name: str, X: NDArray, y: NDArray) -> Work:
+def torch_lbfgs(X: NDArray, y: NDArray) -> list[NDArray]:
+    """Weights for every value, the bias last, by ``torch.optim.LBFGS``, each warm-started from the last."""
+    X_t, y_t = torch.as_tensor(X), torch.as_tensor(y)
+    W, b = (torch.zeros(*shape, requires_grad=True) for shape in ((X.shape[1], y.max() + 1), (y.max() + 1,)))
+    found = []
+    for reg in counterpart(y, FEW_CS):
+        optimizer = torch.optim.LBFGS([W, b], max_iter=1000, line_search_fn="strong_wolfe")
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()  # noqa: B023
+            loss = torch.nn.functional.cross_entropy(X_t @ W + b, y_t) + reg * (W * W).sum()  # noqa: B023
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        found.append(np.vstack([W.detach().numpy(), b.detach().numpy()]))
+    return found
+
+
+PATHS = {
+    "sklearn": ("LogisticRegression", lambda X, y: scikit_learn(X, y, FEW_CS, TOLERANCES[0])),
+    "torch": ("torch.optim.LBFGS", torch_lbfgs),
+}
+
+
+def search_of_nets(X: NDArray, y: NDArray) -> Work:
     """A grid of nets on every fold, and the best on all."""
     in_fold = 4 * len(y) // 5
     batch = min(BATCH, in_fold)
@@ -187,7 +240,6 @@ def search_of_nets(name: str, X: NDArray, y: NDArray) -> Work:
     grid = {"learning_rate_init": LR, "alpha": REG}
     net = MLPClassifier(batch_size=batch, max_iter=epochs, tol=0, n_iter_no_change=epochs)
     return Work(
-        name,
         "GridSearchCV(MLPClassifier)",
         lambda: TwoLayerClassifierCV(lr=LR, reg=REG, steps=STEPS, batch_size=batch, random_state=0).fit(X, y),
         lambda: GridSearchCV(net, grid, cv=5).fit(X, y),

@@ -168,7 +168,7 @@ def estimate(num_examples: int, num_features: int, num_classes: int, dtype: jnp.
     data = num_features * (num_examples * dtype.itemsize + vectors)
     rows = rows_in_a_block(num_examples, num_features, num_classes, one_block=True)
     num_pairs = _num_pairs(num_classes * num_features)
-    cell = num_classes * ((2 * num_pairs + 20) * (num_features + 1) + 6 * rows) * dtype.itemsize
+    cell = num_classes * ((4 * num_pairs + 20) * (num_features + 1) + 6 * rows) * dtype.itemsize
     return Memory(data, cell)
 
 
