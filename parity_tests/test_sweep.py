@@ -1,10 +1,11 @@
 """The sweep: equal to one cell at a time, independent cells, selection, blocks."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -382,11 +383,9 @@ def test_a_short_training_scores_a_part_of_train(digits: Splits, monkeypatch: py
     assert sweep.plan(digits, TWO_CELLS, steps=100, batch_size=200).scored_rows is None
 
 
-def test_a_second_sweep_of_the_same_shapes_compiles_nothing(digits: Splits) -> None:
-    """Whatever the values: they are arguments of the compiled functions."""
-    first, second = Grid(lr=[0.03, 0.3], reg=[0.0, 1e-2]), Grid(lr=[0.1, 0.2], reg=[0.1, 0.2], seed=[3])
-    sweep.run(digits, first, steps=20, batch_size=50, classifier=linear())
-    before = engine.program._compiled.cache_info().misses
+@contextlib.contextmanager
+def compiled_functions() -> Iterator[list[str]]:
+    """The names of the functions that XLA compiles meanwhile."""
     compiled: list[str] = []
 
     def listen(event: str, _: float, **about: str | int) -> None:
@@ -395,10 +394,26 @@ def test_a_second_sweep_of_the_same_shapes_compiles_nothing(digits: Splits) -> N
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        found = sweep.run(digits, second, steps=20, batch_size=50, classifier=linear())
+        yield compiled
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
-    assert engine.program._compiled.cache_info().misses == before
+
+
+def test_folds_of_a_similar_number_of_examples_compile_nothing_but_their_evaluation() -> None:
+    source, grid = data.load_digits(), Grid(lr=[0.1], reg=[0.0], fold=[0, 1])
+    for rows in (301, 310):
+        folds = data.standard_folds(source, np.array_split(np.arange(rows), 2))
+        with compiled_functions() as compiled:
+            sweep.run(folds, grid, steps=3, batch_size=10)
+    assert compiled == ["jit(evaluate)"]
+
+
+def test_a_second_sweep_of_the_same_shapes_compiles_nothing(digits: Splits) -> None:
+    """Whatever the values: they are arguments of the compiled functions."""
+    first, second = Grid(lr=[0.03, 0.3], reg=[0.0, 1e-2]), Grid(lr=[0.1, 0.2], reg=[0.1, 0.2], seed=[3])
+    sweep.run(digits, first, steps=20, batch_size=50, classifier=linear())
+    with compiled_functions() as compiled:
+        found = sweep.run(digits, second, steps=20, batch_size=50, classifier=linear())
     assert compiled == []
     _, losses = alone(digits, lr=0.1, reg=0.1, seed=3, optimizer=optax.sgd, steps=20)
     np.testing.assert_allclose(found.losses[0], losses, rtol=1e-4)

@@ -1,7 +1,7 @@
 """Ahead-of-time compiled functions for the blocks of a group: initialise, train, record, evaluate."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,9 +20,11 @@ from jaxcls.engine.cells import Examples, Problem, Replicates
 from jaxcls.engine.devices import BY_CELL, CELLS, EVERYWHERE, fetch, on_each, put
 from jaxcls.engine.plan import Plan
 from jaxcls.grid import Grid
-from jaxcls.numerics import Params, matmul_precision
+from jaxcls.numerics import Params, matmul_precision, padded
 from jaxcls.result import Scores, scores
 from jaxcls.train import Hyper, State
+
+POOL = ThreadPoolExecutor(thread_name_prefix="compile")
 
 
 class Inputs(NamedTuple):
@@ -117,68 +119,47 @@ def build(on: Mesh, plan: Plan, group: int, examples: Examples) -> Program:
     """
     problem, _, blocks = plan.groups[group]
     block = inputs(on, problem, plan.grid, blocks[0])  # all blocks of a group have one shape
-    lengths = tuple(sorted({len(chunk) for chunk in plan.schedule.chunks}))
-    arrays, history = _abstract((block, examples)), plan.schedule.epoch is not None
-    functions = _compiled(on, problem, *arrays, lengths, plan.batch_size, history, matmul_precision())
-    return Program(on, problem, plan, examples, shapes(on, problem, *blocks[0].shape), *functions)
+    hyper, held_out, state = block.hyper, block.replicates.held_out, shapes(on, problem, *blocks[0].shape)
 
-
-class Functions(NamedTuple):
-    """Compiled functions: initialise, train for each number of steps, record, evaluate."""
-
-    init: Compiled
-    chunks: dict[int, Compiled]
-    record: Compiled | None
-    evaluate: Compiled
-
-
-@functools.lru_cache(maxsize=32)
-def _compiled(
-    on: Mesh,
-    problem: Problem,
-    block: Inputs,
-    examples: Examples,
-    lengths: tuple[int, ...],
-    batch_size: int,
-    history: bool,
-    precision: str,
-) -> Functions:
-    """Compile for arrays of these shapes; ``precision``, like the dtype, is a setting of JAX to compile again for."""
-    hyper, _, replicates = block
-    held_out, of_state = replicates.held_out, cells.specs(problem)
-    state = shapes(on, problem, len(replicates.key), len(hyper.lr))
-    by_replicate, everywhere = PartitionSpec(None, CELLS), NamedSharding(on, EVERYWHERE)
+    def compiling(function: Callable[[Mesh, Problem], Wrapped], problem: Problem, *args: PyTree) -> Future[Compiled]:
+        return _compiling(function, on, problem, _abstract(args), matmul_precision())
 
     def batches(*shape: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((*shape, len(replicates.key), batch_size), np.int32, sharding=everywhere)
+        shape = (*shape, len(held_out), plan.batch_size)
+        return jax.ShapeDtypeStruct(shape, np.int32, sharding=NamedSharding(on, EVERYWHERE))
 
-    def record(params: Params, reg: Array, held_out: Array, examples: Examples, batch: Array) -> tuple[Array, Array]:
-        val = len(problem.parts) - 1
-        on_batch = cells.evaluate_minibatch(problem, params, reg, held_out, examples, batch)
-        penalty = jnp.broadcast_to(reg, on_batch.loss.shape)
-        on_val = cells.evaluate_part(problem, params, penalty, held_out, examples, val)
-        return jnp.sum(on_batch.num_correct, -1), jnp.sum(on_val.num_correct, -1)
-
-    recording = on_each(on, record, (of_state.params, BY_CELL, EVERYWHERE, EVERYWHERE, EVERYWHERE), by_replicate)
-    evaluate = functools.partial(cells.evaluate, problem)
-    evaluation = on_each(on, evaluate, (of_state.params, BY_CELL, EVERYWHERE, EVERYWHERE), by_replicate)
-    init = on_each(on, functools.partial(cells.init, problem), (BY_CELL, BY_CELL, EVERYWHERE), of_state)
-    training = train(on, problem)
-    with ThreadPoolExecutor() as pool:  # XLA compiles one function while Python traces the next
-
-        def compiling(function: Wrapped, *args: PyTree) -> Future[Compiled]:
-            return pool.submit(function.lower(*args).compile)
-
-        scoring = compiling(evaluation, state.params, hyper.reg, held_out, examples)
-        starting = compiling(init, *block)
-        chunks = {steps: compiling(training, state, hyper, held_out, examples, batches(steps)) for steps in lengths}
-        recorded = compiling(recording, state.params, hyper.reg, held_out, examples, batches()) if history else None
-    return Functions(
-        init=starting.result(),
-        chunks={steps: chunk.result() for steps, chunk in chunks.items()},
-        record=recorded.result() if recorded else None,
-        evaluate=scoring.result(),
+    of_any_parts = problem._replace(parts=())  # shared by data of other numbers of examples
+    scoring = compiling(evaluate, problem, state.params, hyper.reg, held_out, examples)
+    starting = compiling(init, of_any_parts, *block)
+    chunks = {
+        steps: compiling(train, of_any_parts, state, hyper, held_out, examples, batches(steps))
+        for steps in {len(chunk) for chunk in plan.schedule.chunks}
+    }
+    recording = None
+    if plan.schedule.epoch is not None:
+        recording = compiling(record, problem, state.params, hyper.reg, held_out, examples, batches())
+    return Program(
+        on=on,
+        problem=problem,
+        plan=plan,
+        examples=examples,
+        shapes=state,
+        compiled_init=starting.result(),
+        compiled_chunks={steps: chunk.result() for steps, chunk in chunks.items()},
+        compiled_record=recording.result() if recording else None,
+        compiled_evaluate=scoring.result(),
     )
+
+
+@functools.lru_cache(maxsize=128)
+def _compiling(
+    function: Callable[[Mesh, Problem], Wrapped], on: Mesh, problem: Problem, args: PyTree, precision: str
+) -> Future[Compiled]:
+    """Compile for arrays of these shapes; ``precision``, like the dtype, is a setting of JAX to compile again for.
+
+    XLA compiles one function while Python traces the next.
+    """
+    return POOL.submit(function(on, problem).lower(*args).compile)
 
 
 def _abstract(tree: PyTree) -> PyTree:
@@ -191,7 +172,7 @@ def examples(on: Mesh, plan: Plan, data: Splits | Folds) -> Examples:
     problem, rows = plan.groups[0].problem, plan.scored_rows
     if isinstance(data, Folds):
         mean, scale = (put(on, moment.astype(problem.dtype)) for moment in (data.fold_mean, data.fold_scale))
-        return Examples(put(on, data.train.X), put(on, data.train.y), mean, scale)
+        return Examples(put(on, padded(data.train.X)), put(on, padded(data.train.y)), mean, scale)
     scored = None if rows is None else put(on, rows)
     X, y = ([put(on, getattr(split, name)) for split in (data.train, data.val)] for name in ("X", "y"))
     return Examples(_features(problem, *X), jnp.concatenate(y), scored=scored)
@@ -222,12 +203,38 @@ def shapes(on: Mesh, problem: Problem, num_replicates: int, num_cells: int) -> S
     return jax.tree.map(of_block, cells.cell(problem), cells.specs(problem))
 
 
+def init(on: Mesh, problem: Problem) -> Wrapped:
+    """`cells.init` under `jax.jit`, each device with its own cells."""
+    in_specs = BY_CELL, BY_CELL, EVERYWHERE
+    return on_each(on, functools.partial(cells.init, problem), in_specs, cells.specs(problem))
+
+
 def train(on: Mesh, problem: Problem) -> Wrapped:
-    """`cells.run` under `jax.jit`, each device with its own cells; the new state replaces the old in place."""
+    """`cells.run` in the same way; the new state replaces the old in place."""
     of_state = cells.specs(problem)
     in_specs = (of_state, BY_CELL, EVERYWHERE, EVERYWHERE, EVERYWHERE)
     out_specs = (of_state, PartitionSpec(None, None, CELLS))
     return on_each(on, functools.partial(cells.run, problem), in_specs, out_specs, donate_argnums=0)
+
+
+def evaluate(on: Mesh, problem: Problem) -> Wrapped:
+    """`cells.evaluate` in the same way."""
+    in_specs = cells.specs(problem).params, BY_CELL, EVERYWHERE, EVERYWHERE
+    return on_each(on, functools.partial(cells.evaluate, problem), in_specs, PartitionSpec(None, CELLS))
+
+
+def record(on: Mesh, problem: Problem) -> Wrapped:
+    """Numbers of correct predictions, ``[S, G]``, on a minibatch and over val, in the same way."""
+
+    def of_cells(params: Params, reg: Array, held_out: Array, examples: Examples, batch: Array) -> tuple[Array, Array]:
+        val = len(problem.parts) - 1
+        on_batch = cells.evaluate_minibatch(problem, params, reg, held_out, examples, batch)
+        penalty = jnp.broadcast_to(reg, on_batch.loss.shape)
+        on_val = cells.evaluate_part(problem, params, penalty, held_out, examples, val)
+        return jnp.sum(on_batch.num_correct, -1), jnp.sum(on_val.num_correct, -1)
+
+    in_specs = cells.specs(problem).params, BY_CELL, EVERYWHERE, EVERYWHERE, EVERYWHERE
+    return on_each(on, of_cells, in_specs, PartitionSpec(None, CELLS))
 
 
 def without_keys(leaf: Array) -> Array:

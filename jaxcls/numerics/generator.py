@@ -1,7 +1,8 @@
 """Pinned random number generator.
 
-A seed gives the same initial weights and minibatches under any JAX configuration. Unpinned,
-``JAX_DEFAULT_PRNG_IMPL`` and ``JAX_THREEFRY_PARTITIONABLE`` would change both, even within a resumed run.
+A seed gives the same initial weights under any JAX configuration. Unpinned, ``JAX_DEFAULT_PRNG_IMPL`` and
+``JAX_THREEFRY_PARTITIONABLE`` would change them, even within a resumed run. Minibatches do not depend on JAX: see
+`jaxcls.train.minibatches`.
 """
 
 import contextlib
