@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
+import torch
 
 from jaxcls import data
 from jaxcls.classifier import linear
@@ -316,7 +318,7 @@ def test_labels_may_be_text(tmp_path: Path) -> None:
         **{f"X_{role}": X for role in ("train", "val", "test")},
         **{f"y_{role}": labels for role, labels in (("train", y), ("val", y[::-1]), ("test", y))},
     )
-    sources = [data.load_npz(tmp_path / "pool.npz"), data.load_npz(tmp_path / "ready.npz")]
+    sources = [data.load(tmp_path / "pool.npz"), data.load(tmp_path / "ready.npz")]
     for source in (*sources, data.from_arrays(X, y), data.from_arrays(X, y.astype(object))):
         assert source.class_names == ("ant", "bee", "cat", "dog")
         np.testing.assert_array_equal(np.array(source.class_names)[source.y[:20]], y)
@@ -371,7 +373,7 @@ READY = {f"{a}_{role}": v for role in ("train", "val", "test") for a, v in (("X"
 
 def test_npz_of_one_pool_is_split(tmp_path: Path) -> None:
     np.savez(tmp_path / "features.npz", X=X, y=Y)
-    splits = data.standard(data.load_npz(tmp_path / "features.npz"))
+    splits = data.standard(data.load(tmp_path / "features.npz"))
     assert [len(split.y) for _, split in splits.items()] == [28, 6, 6]
     assert splits.num_classes == 4
     assert splits.name == "features/standard"
@@ -380,7 +382,7 @@ def test_npz_of_one_pool_is_split(tmp_path: Path) -> None:
 def test_npz_of_ready_splits_is_kept(tmp_path: Path) -> None:
     arrays = READY | {"X_test": np.ones((2, 3), np.uint8), "y_test": np.array([3, 0], np.uint8)}
     np.savez(tmp_path / "features.npz", **arrays)
-    splits = data.standard(data.load_npz(tmp_path / "features.npz"))
+    splits = data.standard(data.load(tmp_path / "features.npz"))
     assert [len(split.y) for _, split in splits.items()] == [40, 40, 2]
     np.testing.assert_array_equal(splits.test.y, [3, 0])
 
@@ -415,33 +417,127 @@ def test_a_bad_npz_is_refused(mistake: str, tmp_path: Path) -> None:
     arrays, error, sentence = BAD_NPZ[mistake]
     np.savez(tmp_path / "bad.npz", **arrays)
     with pytest.raises(error, match=sentence):
-        data.standard(data.load_npz(tmp_path / "bad.npz"))
+        data.standard(data.load(tmp_path / "bad.npz"))
 
 
 def test_a_file_larger_than_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez(tmp_path / "large.npz", X=X, y=Y)
     monkeypatch.setattr("jaxcls.memory.host", lambda: 1000)
     with pytest.raises(ValueError, match=r"its arrays take \d{4} bytes, more than this machine has$"):
-        data.load_npz(tmp_path / "large.npz")
+        data.load(tmp_path / "large.npz")
 
 
 @pytest.mark.parametrize("raw", [b"", b"PK\x03\x04 no zip", b"no zip at all", np.random.default_rng(0).bytes(999)])
 def test_a_file_that_is_no_npz_is_refused(raw: bytes, tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_bytes(raw)
     with pytest.raises(ValueError, match=r"bad\.npz cannot be read as an \.npz"):
-        data.load_npz(tmp_path / "bad.npz")
+        data.load(tmp_path / "bad.npz")
 
 
 def test_a_truncated_npz_is_refused(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "whole.npz", X=X, y=Y)
     (tmp_path / "bad.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"bad\.npz cannot be read as an \.npz"):
-        data.load_npz(tmp_path / "bad.npz")
+        data.load(tmp_path / "bad.npz")
 
 
 def test_a_missing_npz_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no such file, expected an \.npz with X and y"):
-        data.load_npz(tmp_path / "absent.npz")
+    with pytest.raises(FileNotFoundError, match=r"absent\.npz: no such file$"):
+        data.load(tmp_path / "absent.npz")
+
+
+NAMES = np.array(["ant", "bee", "cat", "dog"])[Y]
+
+
+def write_features(path: Path) -> None:
+    match path.suffix:
+        case ".npy":
+            np.save(path, X)
+        case ".npz":
+            np.savez(path, X=X, other=Y)
+        case ".safetensors":
+            safetensors.numpy.save_file({"X": X, "other": Y}, path)
+        case ".pt":
+            torch.save(torch.tensor(X), path)
+
+
+def write_labels(path: Path, labels: np.ndarray) -> None:
+    match path.suffix:
+        case ".npy":
+            np.save(path, labels)
+        case ".txt":
+            path.write_text("".join(f"{label}\n" for label in labels))
+        case ".csv":
+            path.write_text("id,label\n" + "".join(f"{k},{label}\n" for k, label in enumerate(labels)))
+        case ".pt":
+            torch.save({"y": torch.tensor(labels)}, path)
+
+
+@pytest.mark.parametrize("of_features", [".npy", ".npz", ".safetensors", ".pt"])
+@pytest.mark.parametrize("of_labels", [".npy", ".txt", ".csv", ".pt"])
+def test_features_and_labels_are_read_from_files_of_any_kind(of_features: str, of_labels: str, tmp_path: Path) -> None:
+    features, labels = tmp_path / f"feats{of_features}", tmp_path / f"labels{of_labels}"
+    write_features(features)
+    for y in (Y, *([NAMES] if of_labels != ".pt" else [])):
+        write_labels(labels, y)
+        source, expected = data.load(features, labels), data.from_arrays(X, y)
+        assert source.class_names == expected.class_names
+        for found, array in ((source.X, X), (source.y, expected.y), (source.test, expected.test)):
+            np.testing.assert_array_equal(found, array)
+    np.testing.assert_array_equal(data.load_features(features), X)
+
+
+def test_bfloat16_and_ready_splits_of_torch_are_read(tmp_path: Path) -> None:
+    tensors = {name: torch.tensor(array) for name, array in READY.items()}
+    torch.save(tensors | {"X_val": tensors["X_val"].bfloat16(), "epoch": 3}, tmp_path / "ready.pt")
+    source = data.load(tmp_path / "ready.pt")
+    np.testing.assert_array_equal(source.X[source.train], X)
+    np.testing.assert_allclose(source.X[source.val], X, rtol=1e-2)
+
+
+def header(shape: str) -> bytes:
+    """An ``.npy`` that says it has this shape, and holds 40 numbers."""
+    text = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + bytes(320)
+
+
+BAD_FILES: dict[str, tuple[str, bytes, str]] = {
+    "another kind": ("feats.xlsx", b"", r"feats\.xlsx must end in \.npz, \.npy, \.safetensors, \.pt, \.txt, \.csv$"),
+    "more than it holds": (
+        "feats.npy",
+        header("(1000000000, 1000)"),
+        r"feats\.npy cannot be read as an \.npy of plain",
+    ),
+    "no numbers": ("feats.npy", header("'all'"), r"feats\.npy cannot be read as an \.npy of plain arrays: "),
+    "code": ("feats.pt", pickle.dumps(Evil()), r"feats\.pt cannot be read as an \.pt of plain arrays: "),
+    "no tensors": ("feats.safetensors", b"\x08" + bytes(7) + b'{"X":7} ', r"feats\.safetensors cannot be read as an"),
+    "no text": ("feats.csv", b"\xff\xfe", r"feats\.csv cannot be read as an \.csv of plain arrays: "),
+    "no label": ("feats.csv", b"id,name\n1,a\n", r"it must have a column label, it has id, name$"),
+    "ragged": ("feats.csv", b"id,label\n1,a\n2\n", r"feats\.csv cannot be read as an \.csv of plain arrays: "),
+    "labels alone": ("feats.txt", b"1\n2\n", r"feats\.txt must hold X and y, or X_train, .*; it holds y$"),
+    "features alone": (
+        "feats.npy",
+        header("(8, 5)"),
+        r"feats\.npy must hold X and y, .*; it holds an array without",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", BAD_FILES)
+def test_a_bad_file_is_one_line(mistake: str, tmp_path: Path) -> None:
+    name, raw, sentence = BAD_FILES[mistake]
+    (tmp_path / name).write_bytes(raw)
+    with pytest.raises(ValueError, match=sentence) as error:
+        data.load(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+def test_labels_of_another_length_name_both_files(tmp_path: Path) -> None:
+    np.save(tmp_path / "feats.npy", X)
+    (tmp_path / "labels.txt").write_text("a\nb\n")
+    sentence = r"feats\.npy, .*labels\.txt: X and y must have the same length, got 40 examples and 2 labels"
+    with pytest.raises(ValueError, match=sentence):
+        data.load(tmp_path / "feats.npy", tmp_path / "labels.txt")
 
 
 @pytest.mark.parametrize(
@@ -493,18 +589,18 @@ def test_labels_are_numbered_and_kept_as_names(labels: list, names: tuple[str, .
 
 def test_labels_of_several_integer_dtypes_are_one_set_of_classes(tmp_path: Path) -> None:
     np.savez(tmp_path / "ready.npz", **READY | {"y_train": Y.astype(np.uint64), "y_test": Y.astype(np.int8)})
-    assert data.load_npz(tmp_path / "ready.npz").class_names == ("0", "1", "2", "3")
+    assert data.load(tmp_path / "ready.npz").class_names == ("0", "1", "2", "3")
 
 
 def test_without_roles_all_rows_are_train_and_nothing_is_noted(tmp_path: Path) -> None:
     np.savez(tmp_path / "two.npz", X=X[:2], y=Y[:2])
-    source = data.load_npz(tmp_path / "two.npz", roles=())
+    source = data.load(tmp_path / "two.npz", roles=())
     assert (sorted(source.train), len(source.val), len(source.test), source.note) == ([0, 1], 0, 0, "")
 
 
 def test_a_class_without_an_example_in_train_is_noted(tmp_path: Path) -> None:
     np.savez(tmp_path / "ready.npz", **READY | {"y_val": Y + 1})
-    source = data.load_npz(tmp_path / "ready.npz")
+    source = data.load(tmp_path / "ready.npz")
     assert source.note == f"{tmp_path}/ready.npz: train has no example of 4"
     assert data.standard(source).num_classes == 5
 

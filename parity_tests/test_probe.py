@@ -341,15 +341,21 @@ def test_labels_that_are_text_are_the_same_in_every_file(files: Path) -> None:
         held = dict(np.load(files / f"{name}.npz"))
         kept = held["y"] != 0 if name == "test" else slice(None)  # it lacks a class, and has the others' names
         np.savez(files / f"{name}-number", X=held["X"][kept], y=held["y"][kept])
-        np.savez(files / f"{name}-text", X=held["X"][kept], y=np.array(["ant", "bee", "cat"])[held["y"][kept]])
+        text = np.array(["ant", "bee", "cat"])[held["y"][kept]]
+        np.savez(files / f"{name}-text", X=held["X"][kept], y=text)
+        np.save(files / f"{name}.npy", held["X"][kept])
+        (files / f"{name}.txt").write_text("\n".join(text))
     np.savez(files / "other", X=held["X"], y=np.full(len(held["X"]), "eel"))
-    for kind in ("number", "text"):
-        given = [each for role in ROLES for each in (f"--{role}", f"{role}-{kind}.npz")]
+    of_kind = {kind: [arg for r in ROLES for arg in (f"--{r}", f"{r}-{kind}.npz")] for kind in ("number", "text")}
+    of_kind["apart"] = [arg for r in ROLES for arg in (f"--{r}", f"{r}.npy", f"--{r}-labels", f"{r}.txt")]
+    for kind, given in of_kind.items():
         done = run(*given, "--reg", 1e-2, 1e-3, "--out", kind, cwd=files)
         assert done.returncode == 0, done.stderr
-    number, text = (record.read(files / kind) for kind in ("number", "text"))
+    number, text, apart = (record.read(files / kind) for kind in of_kind)
     np.testing.assert_array_equal(number.table, text.table)
+    np.testing.assert_array_equal(apart.table, text.table)
     assert number.record["best"] == text.record["best"]
+    assert {**apart.record["data"], "name": ""} == {**text.record["data"], "name": ""}
     assert text.record["data"]["classes"] == ["ant", "bee", "cat"]
     done = run("--train", "train-text.npz", "--test", "other.npz", cwd=files)
     assert done.stderr == "error: other.npz has classes that train-text.npz has not: eel\n"
@@ -385,7 +391,7 @@ def test_after_folds_the_best_cell_is_saved_as_it_was_trained(files: Path, sourc
 
 
 MISTAKES = {
-    "no file": (["--train", "none.npz"], "error: none.npz: no such file, expected an .npz with X and y"),
+    "no file": (["--train", "none.npz"], "error: none.npz: no such file"),
     "lr of a solver": (
         ["--train", "train.npz", "--lr", 0.1],
         "error: --lr is for minibatches: add --solver sgd, momentum, nesterov, adam or rmsprop",
@@ -412,6 +418,10 @@ MISTAKES = {
         "error: --folds must be at most 361, the examples of the largest class, got 500",
     ),
     "one fold": (["--train", "train.npz", "--folds", 1], "error: --folds must be at least 2, got 1"),
+    "labels of nothing": (
+        ["--train", "train.npz", "--test-labels", "test.txt"],
+        "error: --test-labels are those of --test: give that, too",
+    ),
     "val and folds": (
         ["--train", "train.npz", "--val", "val.npz", "--folds", 3],
         "error: --val and --folds are two ways to choose: give one of them",

@@ -34,7 +34,8 @@ def violations(tree: ast.AST) -> list[str]:
             found += [call for call in (f"{module}.{name}" for name in names) if call in CALLS]
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            found += [called] if called in CALLS or called.startswith(ATTRIBUTES) else []
+            harmless = called == "torch.load" and "weights_only=True" in ast.unparse(node)
+            found += [called] if (called in CALLS and not harmless) or called.startswith(ATTRIBUTES) else []
             found += [
                 f"{called}({keyword.arg}={ast.unparse(keyword.value)})"
                 for keyword in node.keywords
@@ -63,6 +64,7 @@ def test_nothing_runs_code_from_elsewhere(path: Path) -> None:
         "np.load(path, allow_pickle=flag)",
         "os.execv(path, args)",
         "archive.extractall()",
+        "torch.load(path)",
     ],
 )
 def test_it_would_be_found(source: str) -> None:
@@ -70,7 +72,7 @@ def test_it_would_be_found(source: str) -> None:
 
 
 def test_the_core_imports_no_more_than_the_base_install() -> None:
-    allowed = {"jax", "jaxlib", "numpy", "optax", "jaxtyping", "jaxcls"}
+    allowed = {"jax", "jaxlib", "numpy", "scipy", "optax", "jaxtyping", "jaxcls"}
     flat = ("losses", "softmax", "two_layer", "logistic", "gradcheck", "classifier", "train", "grid", "sweep", "probe")
     houses = (path for house in ("numerics", "solver", "engine") for path in (PACKAGE / house).glob("*.py"))
     for path in (*(PACKAGE / f"{name}.py" for name in flat), *houses):

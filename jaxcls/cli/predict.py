@@ -25,7 +25,7 @@ class Config:
     run: tyro.conf.Positional[Path]
     """The run's folder."""
     features: tyro.conf.Positional[Path]
-    """An .npy of raw features [N, d], or an .npz with X, as the run's data had them."""
+    """Raw features [N, d], as the run's data had them: an .npy, or X of an .npz, .safetensors or .pt."""
     proba: bool = False
     """The probability of each class instead of the label."""
     out: Path | None = None

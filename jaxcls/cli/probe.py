@@ -1,6 +1,7 @@
 """The best linear probe for your features, among 96 values of the L2 penalty.
 
 jaxcls probe --train feats.npz     # splits held out of it
+jaxcls probe --train feats.npy --train-labels labels.txt
 jaxcls probe --train a.npz --val b.npz --test c.npz
 jaxcls probe --train a.npz --folds 5 --class-weight balanced
 jaxcls probe --train a.npz --solver adam --lr 1e-3 1e-2
@@ -32,6 +33,7 @@ from jaxcls.result import SweepResult, best_first, mean_per_class, tied
 HELD_OUT = 0.15  # of the examples, for each of val and test, where no file is given
 LEARNING_RATES = (0.01, 0.1, 1.0)
 MOST_ROWS = 12  # of the table, on the screen
+FILES = {f"{role}{kind}" for role in ("train", "val", "test") for kind in ("", "_labels")}  # flags
 FOR_MINIBATCHES = ("lr", "steps", "batch_size")  # flags that a solver does not have
 
 
@@ -40,11 +42,17 @@ class Config:
     """The best linear probe for your features, among 96 values of the L2 penalty."""
 
     train: Path
-    """An .npz with features X [N, d] and labels y [N], integers or text; or with ready splits, as sweep.py has them."""
+    """Features X [N, d] and labels y [N], integers or text, as .npz, .safetensors, .pt; or features alone, or .npy."""
+    train_labels: Path | None = None
+    """Their labels, if they are in a file of their own: .npy, .txt with one a line, or .csv with a column label."""
     val: Path | None = None
     """Another, to choose reg by; 15% of train, class by class, if not given."""
+    val_labels: Path | None = None
+    """Its labels."""
     test: Path | None = None
     """Another, scored once, at the end; 15% of train, class by class, if not given."""
+    test_labels: Path | None = None
+    """Its labels."""
     folds: int = 0
     """Choose by cross-validation with so many folds instead, class by class."""
     class_weight: Literal["none", "balanced"] = "none"
@@ -101,7 +109,7 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     asked_for: dict[str, object] = {"kind": "probe", "command": command, "config": flags}
     snapshot = None
     if saved or config.solver != "lbfgs":  # a solver is not resumed, and need not wait for a fingerprint
-        asked_for["depends_on"] = depends_on = running.dependencies(flags, {"train", "val", "test"}, splits)
+        asked_for["depends_on"] = depends_on = running.dependencies(flags, FILES, splits)
         snapshot = running.resumed(saved, depends_on, out)
     saver = checkpoint.Saver(out, asked_for)
 
@@ -138,7 +146,11 @@ def read(config: Config) -> Source:
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"--seed must lie in [0, 2**32), got {config.seed}")
     files = {"train": config.train, "val": config.val, "test": config.test}
-    given = {role: data.load_npz(path, roles=()) for role, path in files.items() if path}
+    labels = {role: getattr(config, f"{role}_labels") for role in files}
+    for role in files:
+        if labels[role] and not files[role]:
+            raise ValueError(f"--{role}-labels are those of --{role}: give that, too")
+    given = {role: data.load(path, labels[role], roles=()) for role, path in files.items() if path}
     first = given["train"]
     for role, source in given.items():
         if (width := source.X.shape[1]) != first.X.shape[1]:

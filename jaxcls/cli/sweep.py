@@ -32,6 +32,7 @@ from jaxcls.result import SweepResult, best_first
 from jaxcls.train import Optimizer
 
 PRECISIONS = {"highest": "highest", "tf32": "tensorfloat32", "bf16x3": "BF16_BF16_F32_X3"}
+WITH_LABELS = ("digits", "cifar10")  # data that are not a file of the user
 MOST_ROWS = 100  # of the table, on the screen
 WIDTHS = {"lr": 12, "reg": 12, "hidden": 7, "seed": 5}
 
@@ -45,7 +46,9 @@ class Config:
     ] = "digits"
     """The source of all defaults below: the bundled digits, or one of the courses' published experiments."""
     data: str = "digits"
-    """digits, cifar10, or the path of an .npz with X, y (or X_train, y_train, X_val, y_val, X_test, y_test)."""
+    """digits, cifar10, or a file with X, y (or X_train, y_train, X_val, y_val, X_test, y_test), see --labels."""
+    labels: Path | None = None
+    """The file of the labels, if they are not in that of the features: .npy, .txt with one a line, .csv."""
     protocol: Literal["standard", "cs231n", "eecs498"] = "standard"
     """Preparation of the data: each feature to mean 0 and deviation 1, or as a course prepares CIFAR-10."""
     data_dir: Path | None = None
@@ -172,7 +175,7 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     kept = {"preset": "digits"} | {name: getattr(config, name) for name in ("out", "quiet", "json", "resume")}
     command = record.command(program, config, vars(PRESETS[config.preset]) | kept)
     flags, blocks = running.asked(config), [list(block.rows.shape) for block in plan.blocks]
-    depends_on = running.dependencies(flags, {"data", "data_dir"}, splits) | {"blocks": blocks}
+    depends_on = running.dependencies(flags, {"data", "labels", "data_dir"}, splits) | {"blocks": blocks}
     asked_for = {"kind": "sweep", "command": command, "config": flags, "depends_on": depends_on}
     snapshot = running.resumed(saved, depends_on, out)
     saver = checkpoint.Saver(out, asked_for)
@@ -227,19 +230,21 @@ def load(config: Config) -> Splits:
     source = read(config)
     if source.note:
         console.note(source.note)
-    with checks.about(config.data if config.data.endswith(".npz") else None):
+    with checks.about(None if config.data in WITH_LABELS else config.data):
         return data.PROTOCOLS[config.protocol](source)
 
 
 def read(config: Config) -> Source:
     """Read the raw data."""
+    if config.labels and config.data in WITH_LABELS:
+        raise ValueError(f"--labels are those of a file: give that as --data, got {config.data}")
     if config.data == "digits":
         return data.load_digits()
     if config.data == "cifar10":
         return data.load_cifar10(config.data_dir)
-    if config.data.endswith(".npz"):
-        return data.load_npz(config.data)
-    raise ValueError(f"--data must be digits, cifar10 or the path of an .npz, got {config.data}")
+    if not Path(config.data).suffix:
+        raise ValueError(f"--data must be digits, cifar10 or the path of a file, got {config.data}")
+    return data.load(config.data, config.labels)
 
 
 def announce(config: Config, splits: Splits, plan: sweep.Plan, out: Path) -> None:

@@ -1,9 +1,9 @@
 """Data loaders, the protocols that prepare their examples, and the resulting splits and folds."""
 
+from jaxcls.data.arrays import from_arrays, load, load_features
 from jaxcls.data.cifar10 import CLASS_NAMES as CIFAR10_CLASSES
 from jaxcls.data.cifar10 import load_cifar10
 from jaxcls.data.digits import load_digits
-from jaxcls.data.npz import from_arrays, load_features, load_npz
 from jaxcls.data.protocols import PROTOCOLS, cs231n, eecs498, standard, standard_folds
 from jaxcls.data.source import Source, hold_out
 from jaxcls.data.splits import Folds, Split, Splits, balanced, prepare
@@ -20,10 +20,10 @@ __all__ = [
     "eecs498",
     "from_arrays",
     "hold_out",
+    "load",
     "load_cifar10",
     "load_digits",
     "load_features",
-    "load_npz",
     "prepare",
     "standard",
     "standard_folds",

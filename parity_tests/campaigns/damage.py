@@ -186,8 +186,8 @@ def kinds() -> dict[str, Kind]:
         cifar10._read_archive,
         lambda all_: all(map(is_batch, all_)),
     )
-    add(".npz", "features.npz", stored.getvalue(), data.load_npz)
-    add(".npz, compressed", "compressed.npz", compressed.getvalue(), data.load_npz)
+    add(".npz", "features.npz", stored.getvalue(), data.load)
+    add(".npz, compressed", "compressed.npz", compressed.getvalue(), data.load)
     add(checkpoint.NAME, path.name, path.read_bytes(), checkpoint.read)
     for name in ("run.json", "results.csv", "history.csv", "best.safetensors"):
         whole = (place / "run" / name).read_bytes()

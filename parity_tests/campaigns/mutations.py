@@ -133,7 +133,7 @@ MUTATIONS = [
     Mutation("data/protocols", "rows", "X[train].mean(axis=0)", "X[:50_000].mean(axis=0)"),
     Mutation("data/protocols", "rows", "source.X[:50_000]", "source.X[:40_000]"),
     Mutation("data/protocols", "check", "if len(np.unique(rows)) < len(rows):", "if len(np.unique(rows)) < 0:"),
-    Mutation("data/npz", "check", "if size > memory.host():", "if size < 0:"),
+    Mutation("data/files", "check", "if size > memory.host():", "if size < 0:"),
     Mutation("crossval", "first", "np.where(first < never, first, -1)", "first"),
     Mutation("crossval", "mean", "dict.fromkeys(SCORES, np.mean)", "dict.fromkeys(SCORES, np.max)"),
     Mutation("probe", "weights", "None if class_weights is None else class_weights[data.train.y]", "None"),
@@ -165,7 +165,7 @@ LIKELY = {
     "artifacts/checkpoint": ("checkpoint",),
     "data/splits": ("data", "probe"),
     "data/protocols": ("data",),
-    "data/npz": ("damage", "data"),
+    "data/files": ("data", "damage"),
     "crossval": ("probe",),
     "probe": ("probe",),
 }

@@ -1,15 +1,12 @@
-"""Features and labels of the user, from an ``.npz`` file or from arrays."""
+"""Features and labels of the user, from files or from arrays."""
 
-import zipfile
 from collections.abc import Sequence
-from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxcls import memory
+from jaxcls.data import files
 from jaxcls.data.labels import SHOWN, numbered
 from jaxcls.data.source import Source, hold_out
 from jaxcls.data.splits import check_examples
@@ -20,37 +17,46 @@ TOO_FEW = "a class has too few examples, so {} are drawn without regard to class
 READY = tuple(f"{array}_{role}" for role in ROLES for array in "Xy")
 
 
-def load_npz(path: str | Path, *, roles: Sequence[str] = ("val", "test")) -> Source:
-    """Load features and labels from an ``.npz``: ``X, y``, split here by class, or six arrays of ready splits.
+def load(path: str | Path, labels: str | Path | None = None, *, roles: Sequence[str] = ("val", "test")) -> Source:
+    """Load features and labels from files of the kinds in `jaxcls.data.files`.
 
-    Ready splits are ``X_train, y_train, X_val, y_val, X_test, y_test``.
+    One file holds ``X, y``, split here by class, or ready splits, ``X_train, y_train, X_val, y_val, X_test, y_test``;
+    or ``labels`` is another file, with y or a single array.
     ``X`` is ``[N, d]`` of any real dtype. ``y`` is ``[N]``, integers or text; classes are numbered in sorted order and
     keep their labels as names. Arrays of Python objects are never read.
 
     Args:
       path: the file.
+      labels: the file of the labels, if that is another one.
       roles: the splits to hold out of ``X, y``; without any, all rows are train. Ready splits stay as they are.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the file is not an ``.npz``, lacks these arrays, or their shapes do not match.
+      ValueError: a file is of another kind, or damaged, or lacks these arrays, or their shapes do not match.
       TypeError: features are not real numbers, or labels are neither integers nor text.
 
     Example:
       >>> import numpy as np, tempfile
-      >>> path = tempfile.mkdtemp() + "/features.npz"
-      >>> np.savez(path, X=np.eye(20), y=np.arange(20) % 2)
-      >>> source = load_npz(path)
+      >>> folder = tempfile.mkdtemp()
+      >>> np.save(folder + "/features.npy", np.eye(20))
+      >>> np.save(folder + "/labels.npy", np.arange(20) % 2)
+      >>> source = load(folder + "/features.npy", folder + "/labels.npy")
       >>> len(source.train), len(source.val), len(source.test)
       (14, 3, 3)
     """
     path = Path(path)
-    arrays = _read(path)
-    if "X" in arrays:
+    if labels is not None:
+        X, y = _one(path, "X"), _one(Path(labels), "y")
+        with checks.about(path, labels):
+            return _split(path.stem, X, y, roles, f"{path}: ")
+    held, arrays = files.read(path, lambda names: [name for name in ("X", "y", *READY) if name in names])
+    if {"X", "y"} <= arrays.keys():
         with checks.about(path):
             return _split(path.stem, arrays["X"], arrays["y"], roles, f"{path}: ")
-    labels, names, note = numbered([arrays[f"y_{role}"] for role in ROLES])
-    pairs = list(zip([arrays[f"X_{role}"] for role in ROLES], labels, strict=True))
+    if not set(READY) <= arrays.keys():
+        raise ValueError(f"{path} must hold X and y, or {', '.join(READY)}; it holds {_names(held)}")
+    numbers, names, note = numbered([arrays[f"y_{role}"] for role in ROLES])
+    pairs = list(zip([arrays[f"X_{role}"] for role in ROLES], numbers, strict=True))
     with checks.about(path):
         for role, (X, y) in zip(ROLES, pairs, strict=True):
             check_examples(X, y, f"X_{role}", f"y_{role}")
@@ -60,7 +66,7 @@ def load_npz(path: str | Path, *, roles: Sequence[str] = ("val", "test")) -> Sou
     X, y = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     ends = np.cumsum([len(X) for X, _ in pairs])
     rows = np.split(np.arange(len(X)), ends[:-1])
-    if len(absent := np.setdiff1d(np.arange(len(names)), labels[0])):
+    if len(absent := np.setdiff1d(np.arange(len(names)), numbers[0])):
         note = _and(note, f"train has no example of {', '.join(names[k] for k in absent[:SHOWN])}")
     return _source(path.stem, X, y, names, rows, note, f"{path}: ")
 
@@ -70,7 +76,7 @@ def from_arrays(X: NDArray, y: NDArray, *, name: str = "arrays") -> Source:
 
     Args:
       X: features, ``[N, d]``, of any real dtype.
-      y: labels, ``[N]``, integers or text, as in `load_npz`.
+      y: labels, ``[N]``, integers or text, as in `load`.
       name: name of the data in a run's record.
 
     Raises:
@@ -93,11 +99,11 @@ def from_arrays(X: NDArray, y: NDArray, *, name: str = "arrays") -> Source:
 
 
 def load_features(path: str | Path) -> NDArray:
-    """Load features alone, ``[N, d]`` of any real dtype, from an ``.npy`` or X of an ``.npz``.
+    """Load features alone, ``[N, d]`` of any real dtype: X of a file, or its only array.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the file is neither, or does not hold a matrix of finite numbers.
+      ValueError: the file is of another kind, or damaged, or does not hold a matrix of finite numbers.
       TypeError: features are not real numbers.
 
     Example:
@@ -107,21 +113,28 @@ def load_features(path: str | Path) -> NDArray:
       >>> load_features(path).shape
       (3, 3)
     """
-    path = Path(path)
-    try:
-        if path.suffix == ".npy":
-            with path.open("rb") as file:
-                X = _array(file, "X")
-        else:
-            with zipfile.ZipFile(path) as archive:
-                X = _members(archive, ["X"])["X"]
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file, expected an .npy, or an .npz with X") from None
-    except Exception as error:  # a damaged file can raise anything
-        raise ValueError(f"{path} cannot be read as an .npy, or as an .npz with X: {one_line(error)}") from None
+    X = _one(Path(path), "X")
     with checks.about(path):
         check_examples(X, np.zeros(len(X) if X.ndim else 0, int))
     return X
+
+
+def _one(path: Path, name: str) -> NDArray:
+    """The array of this name, or the only one of the file under any name but that of the other."""
+
+    def choose(names: Sequence[str]) -> Sequence[str]:
+        alone = len(names) == 1 and names[0] not in ("X", "y")
+        return [name] if name in names else names if alone else []
+
+    held, arrays = files.read(path, choose)
+    if not arrays:
+        raise ValueError(f"{path} must hold {name}, or one array; it holds {_names(held)}")
+    return next(iter(arrays.values()))
+
+
+def _names(held: Sequence[str]) -> str:
+    """The names of a file's arrays, which can be anything, in one line."""
+    return one_line(", ".join(name or "an array without a name" for name in held) or "nothing")
 
 
 def _split(name: str, X: NDArray, y: NDArray, roles: Sequence[str], where: str = "") -> Source:
@@ -157,42 +170,3 @@ def _source(
 
 def _and(*notes: str) -> str:
     return "; ".join(filter(None, notes))
-
-
-def _read(path: Path) -> dict[str, NDArray]:
-    wanted = ("X", "y", *READY)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            held = [member.removesuffix(".npy") for member in archive.namelist()]
-            arrays = _members(archive, [name for name in wanted if name in held])
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file, expected an .npz with X and y") from None
-    except Exception as error:  # a damaged file can raise anything
-        raise ValueError(f"{path} cannot be read as an .npz of plain arrays: {one_line(error)}") from None
-    if not ({"X", "y"} <= arrays.keys() or set(READY) <= arrays.keys()):
-        found = one_line(", ".join(held) or "nothing")  # a name can be anything
-        raise ValueError(f"{path} must hold X and y, or {', '.join(READY)}; it holds {found}")
-    return arrays
-
-
-def _members(archive: zipfile.ZipFile, names: Sequence[str]) -> dict[str, NDArray]:
-    """Read arrays of an ``.npz``; raise if they exceed the host's memory."""
-    size = sum(archive.getinfo(f"{name}.npy").file_size for name in names)
-    if size > memory.host():
-        raise ValueError(f"its arrays take {size} bytes, more than this machine has")
-    arrays = {}
-    for name in names:
-        with archive.open(f"{name}.npy") as file:
-            arrays[name] = _array(file, name)
-    return arrays
-
-
-def _array(file: IO[bytes] | BufferedIOBase, name: str) -> NDArray:
-    """Read an array like `numpy.load`, but allocate memory only for bytes that the file holds."""
-    major, _ = np.lib.format.read_magic(file)
-    read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-    shape, fortran_order, dtype = read_header(file)
-    if dtype.hasobject:
-        hint = ": save y.astype(str), or y.astype(int) of integers" if name.startswith("y") else ""
-        raise ValueError(f"its {name} holds Python objects{hint}")
-    return np.frombuffer(file.read(), dtype).reshape(shape, order="F" if fortran_order else "C")
