@@ -27,6 +27,7 @@ _qr = functools.partial(scipy.linalg.qr, mode="economic", check_finite=False)  #
 SAMPLE = 4  # rows per feature that the eigenvectors are taken from; with fewer, the examples themselves are rotated
 COPY = 2**30  # bytes of examples, up to which they are centred beforehand
 ALL = 512  # eigenvectors, up to which all are computed; or where the examples are 1/64 of their number squared
+FEW = 1024  # examples, up to which all are computed where there are 8 times as many features
 LEADING = 128  # eigenvectors elsewhere
 
 
@@ -54,10 +55,26 @@ class Examples(NamedTuple):
     vectors: Float[Array, "P R"] | None
 
 
-class Basis(NamedTuple):
-    """The eigenvectors on the host, of features centred at ``mean``; and whether coefficients are in their basis."""
+class Vectors(NamedTuple):
+    """Eigenvectors V on the host: ``matrix``, or where there are fewer examples than features ``rowsᵀ @ matrix``."""
 
-    vectors: Float[NDArray, "D R"]
+    matrix: Float[NDArray, "D R"] | Float[NDArray, "N R"]
+    rows: Float[NDArray, "N D"] | None = None
+
+    def times(self, A: Float[NDArray, "R C F"]) -> Float[NDArray, "D C F"]:
+        """``V A``."""
+        product = np.tensordot(self.matrix, A, 1)
+        return product if self.rows is None else np.tensordot(self.rows.T, product, 1)
+
+    def transposed_times(self, W: Float[NDArray, "D C F"]) -> Float[NDArray, "R C F"]:
+        """``Vᵀ W``."""
+        return np.tensordot(self.matrix.T, W if self.rows is None else np.tensordot(self.rows, W, 1), 1)
+
+
+class Basis(NamedTuple):
+    """The eigenvectors of features centred at ``mean``, and whether coefficients are in their basis."""
+
+    vectors: Vectors
     rotated: bool
     mean: Float[NDArray, "D"]
     size: float
@@ -86,10 +103,17 @@ def prepare(
     sample -= mean.astype(sample.dtype)
     size = float(np.asarray(np.abs(sample).max(), dtype)) or 1.0  # squares must not over- or underflow
     sample /= sample.dtype.type(size)
-    eigenvalues, vectors, rest = (_all if every else _leading)(sample, shares.astype(sample.dtype))
-    rotated, centring = few and every, None
-    prepared = padded((sample @ vectors).astype(dtype) if rotated else X)
-    if not rotated:
+    rest, rotated, centring, prepared = np.inf, few and every, None, padded(X)
+    if not every:
+        eigenvalues, vectors, rest = _leading(sample, shares.astype(dtype))
+    elif num_examples < num_features and dtype == np.float32:
+        eigenvalues, vectors, coordinates = _of_few(sample, shares)
+    else:
+        eigenvalues, vectors = _all(sample, shares)
+        coordinates = sample @ vectors.matrix if rotated else sample
+    if rotated:
+        prepared = padded(coordinates.astype(dtype))
+    else:
         centring = Centring(*jax.device_put((mean.astype(dtype), np.asarray(size, dtype))))
         if X.size * dtype.itemsize <= COPY:
             prepared, centring = _centred(prepared, centring), None
@@ -102,7 +126,7 @@ def prepare(
         "penalised": np.append(np.ones(prepared.shape[1]), penalise_bias).astype(dtype),
         "curvature": curvature,
         "rest": np.asarray(rest, dtype),
-        "vectors": None if rotated else vectors.astype(dtype, copy=False),
+        "vectors": None if rotated else vectors.matrix.astype(dtype, copy=False),
     }
     basis = Basis(vectors, rotated, mean, size, curvature, rest, float(penalise_bias))
     return Examples(**jax.device_put(examples)), basis
@@ -120,18 +144,34 @@ def centred(X: Real[Array, "N D"], centring: Centring) -> Float[Array, "N D"]:
 
 def all_eigenvectors(num_examples: int, num_features: int) -> bool:
     """Decide whether to compute all eigenvectors, or the leading ones."""
-    return min(num_examples, num_features) <= ALL or num_features**2 <= 64 * num_examples
+    few = num_examples <= FEW and num_features >= 8 * num_examples
+    return few or min(num_examples, num_features) <= ALL or num_features**2 <= 64 * num_examples
 
 
-def _all(X: NDArray, shares: NDArray) -> tuple[NDArray, NDArray, float]:
+def _all(X: NDArray, shares: NDArray) -> tuple[NDArray, Vectors]:
+    """All eigenvectors; of fewer examples than features, those in their span, where the optimum is."""
     if len(X) >= X.shape[1]:
-        return *np.linalg.eigh(X.T @ (shares[:, None] * X)), np.inf
-    span, R = _qr(X.T)  # the optimum has no component outside of the span of the examples
+        eigenvalues, vectors = np.linalg.eigh(X.T @ (shares[:, None] * X))
+        return eigenvalues, Vectors(vectors)
+    span, R = _qr(X.T)
     eigenvalues, vectors = np.linalg.eigh(R @ (shares[:, None] * R.T))
-    return eigenvalues, span @ vectors, np.inf
+    return eigenvalues, Vectors(span @ vectors)
 
 
-def _leading(X: NDArray, shares: NDArray) -> tuple[NDArray, NDArray, float]:
+def _of_few(X: NDArray, shares: NDArray) -> tuple[NDArray, Vectors, NDArray]:
+    """`_all` from the inner products of the examples, which is faster, and the examples' coordinates.
+
+    Squares in float64 hold what float32 can tell apart; a direction that they do not hold is replaced by zeros.
+    """
+    products, roots = X @ X.T, np.sqrt(shares)
+    eigenvalues, vectors = np.linalg.eigh(roots[:, None] * products * roots[None])
+    held = eigenvalues > len(X) * np.finfo(float).eps * max(eigenvalues[-1], np.finfo(float).tiny)
+    eigenvalues = np.where(held, eigenvalues, 0)
+    matrix = roots[:, None] * vectors * np.where(held, 1 / np.sqrt(np.where(held, eigenvalues, 1)), 0)
+    return eigenvalues, Vectors(matrix, X), products @ matrix
+
+
+def _leading(X: NDArray, shares: NDArray) -> tuple[NDArray, Vectors, float]:
     """The leading eigenvectors, by one step of subspace iteration from a random start, and the mean of the rest."""
     start = np.random.default_rng(0).standard_normal((len(X), LEADING), X.dtype)
     for _ in range(2):
@@ -140,7 +180,8 @@ def _leading(X: NDArray, shares: NDArray) -> tuple[NDArray, NDArray, float]:
         start = shares[:, None] * along
     eigenvalues, vectors = np.linalg.eigh(along.T @ start)
     total = shares @ np.einsum("nd,nd->n", X, X)
-    return eigenvalues, span @ vectors, max(float(total - eigenvalues.sum()), 0) / (min(X.shape) - LEADING)
+    rest = max(float(total - eigenvalues.sum()), 0) / (min(X.shape) - LEADING)
+    return eigenvalues, Vectors(span @ vectors), rest
 
 
 def restored(
@@ -153,13 +194,13 @@ def restored(
     """Weights, the bias in the last row, what their rounding adds to L, and the largest magnitude in dL/dW."""
     dtype, (vectors, rotated, mean, size, *_) = A.dtype, basis
     A, G, spread = (a.astype(np.float64).T for a in (A, gradient, spread))  # [P, C, F]
-    W, dW = (np.tensordot(vectors, a[:-1], 1) if rotated else a[:-1] for a in (A, G))
+    W, dW = (vectors.times(a[:-1]) if rotated else a[:-1] for a in (A, G))
     W = W / size
     W = np.append(W, A[-1:] - np.tensordot(mean, W, 1)[None], 0)
     rounded = W.astype(dtype)
     # The rounding of W as a step from the optimum: half its product with the Hessian's approximate diagonal.
     off = (rounded - W)[:-1] * size
-    along = np.tensordot(vectors.T, off, 1)
+    along = vectors.transposed_times(off)
     off_A = np.append(along, (rounded - W)[-1:] + np.tensordot(mean, off, 1)[None] / size, 0)
     penalised = np.append(np.ones(len(along)), basis.penalised)
     diagonal = spread[None] * basis.curvature[:, None, None] + 2 * penalty * penalised[:, None, None]
