@@ -18,10 +18,11 @@ READY = tuple(f"{array}_{role}" for role in ROLES for array in "Xy")
 
 
 def load(path: str | Path, labels: str | Path | None = None, *, roles: Sequence[str] = ("val", "test")) -> Source:
-    """Load features and labels from files of the kinds in `jaxcls.data.files`.
+    """Load features and labels from an ``.npz``, ``.safetensors`` or ``.pt``, or from a file each.
 
-    One file holds ``X, y``, split here by class, or ready splits, ``X_train, y_train, X_val, y_val, X_test, y_test``;
-    or ``labels`` is another file, with y or a single array.
+    One file holds ``X, y``, split here by class, or ready splits, ``X_train, y_train, X_val, y_val, X_test, y_test``.
+    Of two, the first holds X or a single array, also as ``.npy``; ``labels`` y or a single array, also as ``.npy``,
+    ``.txt`` with a label a line, or ``.csv`` with a column ``label``.
     ``X`` is ``[N, d]`` of any real dtype. ``y`` is ``[N]``, integers or text; classes are numbered in sorted order and
     keep their labels as names. Arrays of Python objects are never read.
 
