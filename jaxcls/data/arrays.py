@@ -55,7 +55,8 @@ def load(path: str | Path, labels: str | Path | None = None, *, roles: Sequence[
         with checks.about(path):
             return _split(path.stem, arrays["X"], arrays["y"], roles, f"{path}: ")
     if not set(READY) <= arrays.keys():
-        raise ValueError(f"{path} must hold X and y, or {', '.join(READY)}; it holds {_names(held)}")
+        either = f"X and y, or {', '.join(READY)}, or come with a file of labels"
+        raise ValueError(f"{path} must hold {either}; it holds {_names(held)}")
     numbers, names, note = numbered([arrays[f"y_{role}"] for role in ROLES])
     pairs = list(zip([arrays[f"X_{role}"] for role in ROLES], numbers, strict=True))
     with checks.about(path):
