@@ -103,7 +103,7 @@ def prepare(
     sample -= mean.astype(sample.dtype)
     size = float(np.asarray(np.abs(sample).max(), dtype)) or 1.0  # squares must not over- or underflow
     sample /= sample.dtype.type(size)
-    rest, rotated, centring, prepared = np.inf, few and every, None, padded(X)
+    rest, rotated, centring = np.inf, few and every, None
     if not every:
         eigenvalues, vectors, rest = _leading(sample, shares.astype(dtype))
     elif num_examples < num_features and dtype == np.float32:
@@ -114,7 +114,7 @@ def prepare(
     if rotated:
         prepared = padded(coordinates.astype(dtype))
     else:
-        centring = Centring(*jax.device_put((mean.astype(dtype), np.asarray(size, dtype))))
+        prepared, centring = padded(X), Centring(*jax.device_put((mean.astype(dtype), np.asarray(size, dtype))))
         if X.size * dtype.itemsize <= COPY:
             prepared, centring = _centred(prepared, centring), None
     curvature = np.append(np.maximum(eigenvalues, 0), 1).astype(dtype)

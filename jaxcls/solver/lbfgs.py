@@ -120,7 +120,8 @@ def path(
     examples, basis = eigenbasis.prepare(X, y, weights, penalise_bias=penalise_bias, dtype=dtype)
     num_weightings, num_params = len(weights), num_classes * len(examples.penalised)
     one_block = examples.centring is None and examples.X.dtype == dtype
-    rows = rows_in_a_block(len(examples.y), X.shape[1], num_weightings * num_classes, one_block=one_block)
+    num_examples, width = examples.X.shape
+    rows = rows_in_a_block(num_examples, width, num_weightings * num_classes, one_block=one_block)
     frequencies = np.stack([np.bincount(y, weights=w, minlength=num_classes) for w in weights])
     logs = np.log(np.maximum(frequencies, np.finfo(dtype).eps))
     constant = np.full(len(weights), np.log(num_classes)) if penalise_bias else -np.sum(frequencies * logs, axis=1)
@@ -159,12 +160,10 @@ def path(
 def estimate(num_examples: int, num_features: int, num_classes: int, dtype: jnp.dtype) -> Memory:
     """Memory of `path` in bytes: for the examples, and for each weighting."""
     few = min(num_examples, eigenbasis.SAMPLE * num_features)
-    every = eigenbasis.all_eigenvectors(num_examples, num_features)
-    vectors = (
-        8 * (3 * few + 4 * min(num_examples, num_features))
-        if every
-        else dtype.itemsize * (few + 4 * eigenbasis.LEADING)
-    )
+    if eigenbasis.all_eigenvectors(num_examples, num_features):
+        vectors = 8 * (3 * few + 4 * min(num_examples, num_features))
+    else:
+        vectors = dtype.itemsize * (few + 4 * eigenbasis.LEADING)
     data = num_features * (num_examples * dtype.itemsize + vectors)
     rows = rows_in_a_block(num_examples, num_features, num_classes, one_block=True)
     num_pairs = _num_pairs(num_classes * num_features)
