@@ -28,7 +28,7 @@ from jaxcls.artifacts.folder import replacing
 
 HERE = Path(__file__).parent
 DEVICE_A_CORE = "jaxcls, one device per core"  # splits the CPU into several devices; a GPU stays one
-NAMES = (  # the keys of peers.PEERS, which takes seconds to import
+NAMES = (  # of peers.PEERS, which takes seconds to import
     "numpy float64",
     "numpy float32",
     "torch nn, autograd",

@@ -151,7 +151,7 @@ MISTAKES = {
     "hidden units of the linear model": (["--hidden", 8], "error: --hidden is for nets: add --model two-layer"),
     "decay that grows": (["--decay", 1.5], "error: decay must lie in (0, 1], got 1.5"),
     "no such data": (["--data", "mnist"], "error: --data must be digits, cifar10 or the path of a file, got mnist"),
-    "no such file": (["--data", "a.npz"], "error: a.npz: no such file"),
+    "no such file": (["--data", "a.npz"], "error: a.npz: no such file, expected an .npz with X and y"),
     "no CIFAR-10": (["--preset", "cs231n", "--data-dir", "."], "error: . holds no CIFAR-10, expected data_batch_1"),
     "protocol of other data": (["--protocol", "cs231n"], "error: protocol cs231n prepares cifar10 only, got digits"),
     "folder in use": (["--out", "."], "error: . must be empty to take a run, it holds used"),
@@ -280,7 +280,7 @@ def test_the_page_of_a_run_is_made_anew(trained: Path, jaxcls: Callable) -> None
 WRONG = {
     "command": (["sweeps"], "jaxcls has no command sweeps: expected sweep, probe, predict or report"),
     "features": (["predict", "run", "narrow.npy"], "narrow.npy must have the 3 features of the run, got 2"),
-    "no features": (["predict", "run", "none.npy"], "none.npy: no such file"),
+    "no features": (["predict", "run", "none.npy"], "none.npy: no such file, expected an .npy with X"),
     "no run": (["predict", "none", "X.npy"], "none/run.json: no such file, expected what a finished run left"),
     "objects": (["predict", "run", "objects.npy"], "objects.npy cannot be read as an .npy of plain arrays: "),
     "labels": (["predict", "run", "labels.npz"], "labels.npz must hold X, or one array; it holds y"),

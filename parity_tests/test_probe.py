@@ -391,7 +391,7 @@ def test_after_folds_the_best_cell_is_saved_as_it_was_trained(files: Path, sourc
 
 
 MISTAKES = {
-    "no file": (["--train", "none.npz"], "error: none.npz: no such file"),
+    "no file": (["--train", "none.npz"], "error: none.npz: no such file, expected an .npz with X and y"),
     "lr of a solver": (
         ["--train", "train.npz", "--lr", 0.1],
         "error: --lr is for minibatches: add --solver sgd, momentum, nesterov, adam or rmsprop",

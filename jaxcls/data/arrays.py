@@ -50,7 +50,7 @@ def load(path: str | Path, labels: str | Path | None = None, *, roles: Sequence[
         X, y = _one(path, "X"), _one(Path(labels), "y")
         with checks.about(path, labels):
             return _split(path.stem, X, y, roles, f"{path}: ")
-    held, arrays = files.read(path, lambda names: [name for name in ("X", "y", *READY) if name in names])
+    held, arrays = files.read(path, "X and y", lambda names: [name for name in ("X", "y", *READY) if name in names])
     if {"X", "y"} <= arrays.keys():
         with checks.about(path):
             return _split(path.stem, arrays["X"], arrays["y"], roles, f"{path}: ")
@@ -128,7 +128,7 @@ def _one(path: Path, name: str) -> NDArray:
         alone = len(names) == 1 and names[0] not in ("X", "y")
         return [name] if name in names else names if alone else []
 
-    held, arrays = files.read(path, choose)
+    held, arrays = files.read(path, name, choose)
     if not arrays:
         raise ValueError(f"{path} must hold {name}, or one array; it holds {_names(held)}")
     return next(iter(arrays.values()))

@@ -29,11 +29,12 @@ Arrays: TypeAlias = dict[str, NDArray]
 Choose: TypeAlias = Callable[[Sequence[str]], Sequence[str]]
 
 
-def read(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
+def read(path: Path, expected: str, choose: Choose) -> tuple[Sequence[str], Arrays]:
     """Read some arrays of a file.
 
     Args:
       path: the file, of a kind in ``READERS``.
+      expected: what it should hold, for the error if there is none.
       choose: the names to read, among those that the file holds.
 
     Returns:
@@ -47,7 +48,7 @@ def read(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
       >>> import tempfile
       >>> path = Path(tempfile.mkdtemp()) / "features.npz"
       >>> np.savez(path, X=np.eye(2), z=np.zeros(9))
-      >>> read(path, lambda names: names[:1])
+      >>> read(path, "X", lambda names: names[:1])
       (['X', 'z'], {'X': array([[1., 0.],
              [0., 1.]])})
     """
@@ -56,7 +57,7 @@ def read(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
     try:
         return READERS[path.suffix](path, choose)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
+        raise FileNotFoundError(f"{path}: no such file, expected an {path.suffix} with {expected}") from None
     except Exception as error:  # a damaged file can raise anything
         raise ValueError(f"{path} cannot be read as an {path.suffix} of plain arrays: {one_line(error)}") from None
 

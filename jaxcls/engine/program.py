@@ -138,17 +138,21 @@ def build(on: Mesh, plan: Plan, group: int, examples: Examples) -> Program:
     recording = None
     if plan.schedule.epoch is not None:
         recording = compiling(record, problem, state.params, hyper.reg, held_out, examples, batches())
-    return Program(
-        on=on,
-        problem=problem,
-        plan=plan,
-        examples=examples,
-        shapes=state,
-        compiled_init=starting.result(),
-        compiled_chunks={steps: chunk.result() for steps, chunk in chunks.items()},
-        compiled_record=recording.result() if recording else None,
-        compiled_evaluate=scoring.result(),
-    )
+    try:
+        return Program(
+            on=on,
+            problem=problem,
+            plan=plan,
+            examples=examples,
+            shapes=state,
+            compiled_init=starting.result(),
+            compiled_chunks={steps: chunk.result() for steps, chunk in chunks.items()},
+            compiled_record=recording.result() if recording else None,
+            compiled_evaluate=scoring.result(),
+        )
+    except Exception:
+        _compiling.cache_clear()  # what failed, as for want of memory, is tried again
+        raise
 
 
 @functools.lru_cache(maxsize=128)
