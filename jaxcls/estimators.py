@@ -25,7 +25,7 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from jaxcls import logistic, sweep, train, two_layer
+from jaxcls import logistic, sampling, sweep, train, two_layer
 from jaxcls.classifier import Classifier, two_layer_net
 from jaxcls.crossval import Search, over_folds
 from jaxcls.data import Folds, Split, Splits
@@ -225,7 +225,7 @@ class TwoLayerClassifier(_Trained):
         hyper = train.Hyper(*np.array([*grid.lr, *grid.reg], X.dtype))
         sizes = X.shape[1], *grid.hidden, len(self.classes_)
         (seed,), (net, optimizer) = grid.seed, self._model()
-        batches = train.minibatches(seed, range(self.steps), batch_size=self.batch_size, num_examples=len(X))
+        batches = sampling.minibatches(seed, range(self.steps), batch_size=self.batch_size, num_examples=len(X))
         with _precision(X), pinned_generator():
             trained = _train(
                 net, optimizer, sizes, jax.random.key(np.uint32(seed)), hyper, padded(X), padded(labels), batches

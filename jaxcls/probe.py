@@ -90,7 +90,6 @@ def search(
     Raises:
       ValueError: the grid has other axes than ``reg``, and ``fold`` for folds.
     """
-    checks.default_float(splits.train.X.dtype)
     checks.folds(grid.fold, splits.num_folds)
     check_select(select)
     if class_weights is not None:

@@ -9,11 +9,12 @@ import optax
 from jaxcls import train
 from jaxcls.classifier import LINEAR, Classifier
 from jaxcls.data import Folds, Splits
-from jaxcls.engine import Callback, Figures, Plan, Progress, Save, Snapshot, cells, mesh, minibatches, program
+from jaxcls.engine import Callback, Feed, Figures, Plan, Progress, Save, Snapshot, cells, mesh, minibatches, program
 from jaxcls.engine import plan_sweep as plan
 from jaxcls.grid import Grid
 from jaxcls.numerics import pinned_generator
 from jaxcls.result import SweepResult
+from jaxcls.sampling import Sampling
 from jaxcls.train import Optimizer
 
 __all__ = ["Figures", "Plan", "Snapshot", "execute", "plan", "run"]
@@ -35,6 +36,8 @@ def run(
     save: Save | None = None,
     resume: Snapshot | None = None,
     select: str = "accuracy",
+    sampling: Sampling = "replacement",
+    stream: bool | None = None,
 ) -> SweepResult:
     """Train every cell of ``grid`` on ``splits``.
 
@@ -43,7 +46,7 @@ def run(
         folds `jaxcls.crossval` averages.
       grid: the cells.
       steps: minibatches that each cell trains on.
-      batch_size: examples in a minibatch, drawn with replacement.
+      batch_size: examples in a minibatch.
       classifier: the model's pure functions.
       optimizer: a name in ``jaxcls.train.OPTIMIZERS``, or ``lr -> optax.GradientTransformation``, as `optax.sgd`; lr
         is traced, so a schedule has a peak of 1 and is multiplied by it:
@@ -60,6 +63,9 @@ def run(
         `jaxcls.artifacts.checkpoint.Saver` writes it to disk. An exception that it raises ends the sweep.
       resume: a snapshot of this very sweep, to resume from, to the same result bit for bit.
       select: what ranks the cells: ``accuracy`` on val, or ``mean-per-class``, the mean of those on each class.
+      sampling: how minibatches are drawn, see `jaxcls.sampling`.
+      stream: whether the examples come to the device chunk by chunk, as they are needed, or lie there; the result is
+        the same bit for bit. When not given, they come where they would take more than half of the memory.
 
     Returns:
       A `SweepResult`. A cell that diverges is a result, not an error. Without a test set, as for folds, the test
@@ -92,6 +98,8 @@ def run(
         devices=devices,
         chunk_steps=chunk_steps,
         memory=memory,
+        sampling=sampling,
+        stream=stream,
     )
     return execute(planned, splits, callback=callback, save=save, resume=resume, select=select)
 
@@ -118,9 +126,9 @@ def execute(
     progress, on = Progress(plan, splits, callback, save, resume, select), mesh(plan.devices)
     begin, blocks, problem = progress.begin, progress.blocks, plan.groups[0].problem
     with progress.timed("compile_s"):
-        examples = program.examples(on, plan, splits)
+        feed = Feed(on, splits, stream=plan.stream)
         remaining = {block.group for block in blocks[begin.block :]}
-        programs = {group: program.build(on, plan, group, examples) for group in remaining}
+        programs = {group: program.build(on, plan, group, feed) for group in remaining}
     progress.report(begin.block, begin.step, lambda: begin.state)
 
     for number, (group, rows) in enumerate(blocks[begin.block :], begin.block):
@@ -129,14 +137,16 @@ def execute(
             block = compiled.inputs(rows)
             resumed = number == begin.block and begin.step > 0
             state = compiled.restore(begin.state) if resumed else compiled.init(block)
+            draw = minibatches(plan, splits, rows)
+            fed = feed.ahead(map(draw, chunks))
         for chunk in chunks:
             with progress.timed("run_s"):
-                batches = minibatches(plan, splits, rows, chunk)
-                state, losses = compiled.train(state, block, batches)
+                state, losses = compiled.train(state, block, next(fed))
                 progress.enter_losses(rows, chunk, losses)
             if plan.schedule.records(chunk[-1]):
                 with progress.timed("evaluate_s"):
-                    progress.enter_accuracies(rows, chunk[-1], *compiled.record(state, block, batches[-1]))
+                    (batch,) = draw(chunk[-1:])
+                    progress.enter_accuracies(rows, chunk[-1], *compiled.record(state, block, batch))
             progress.report(number, chunk.stop, functools.partial(compiled.leaves, state))
         with progress.timed("evaluate_s"):
             best = progress.enter_scores(rows, compiled.evaluate(state, block))

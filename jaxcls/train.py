@@ -1,7 +1,7 @@
 """Training one model by minibatch gradient descent, as pure functions of its hyperparameters.
 
-`step` is a pure function of state and minibatch. `run` scans a step over minibatches, which `minibatches` draws on the
-host. Nothing here is jitted or vmapped: the caller does that once, as `jaxcls.sweep` does for a grid.
+`step` is a pure function of state and minibatch. `run` scans a step over minibatches, which `jaxcls.sampling` draws.
+Nothing here is jitted or vmapped: the caller does that once, as `jaxcls.sweep` does for a grid.
 """
 
 import functools
@@ -17,10 +17,11 @@ from jaxtyping import Array, Float, Int, Integer, PyTree, Real
 from numpy.typing import NDArray
 
 from jaxcls.classifier import Classifier
-from jaxcls.data import Folds, Splits
+from jaxcls.data import Folds, Split, Splits
 from jaxcls.numerics import Params
 
 EVALUATION_BATCH = 1000  # examples evaluated at a time
+PREDICTED = 10_000  # examples whose classes are predicted at a time
 
 Optimizer = Callable[[Array], optax.GradientTransformation]  # learning rate -> transformation, like optax.sgd
 
@@ -158,7 +159,7 @@ def run(
     step: Callable[[State, Hyper, Array, Array], tuple[State, PyTree]],
     state: State,
     hyper: Hyper,
-    X: Float[Array, "N D"],
+    X: Real[Array, "N D"],
     y: Integer[Array, "N"],
     batches: Int[Array | NDArray, "T *batch"],
 ) -> tuple[State, PyTree]:
@@ -169,12 +170,12 @@ def run(
 
     Example:
       >>> import functools, jax, jax.numpy as jnp, optax
-      >>> from jaxcls import classifier, softmax
+      >>> from jaxcls import classifier, sampling, softmax
       >>> X, y = softmax.append_ones(jnp.array([[1.0], [-1.0]] * 50)), jnp.array([0, 1] * 50)
       >>> one_step = functools.partial(step, classifier.linear(), optax.sgd)
       >>> hyper = Hyper(lr=0.5, reg=1e-3)
       >>> state = init(optax.sgd, softmax.init(2, 2, key=jax.random.key(0)), hyper)
-      >>> batches = minibatches(0, range(100), batch_size=20, num_examples=100)
+      >>> batches = sampling.minibatches(0, range(100), batch_size=20, num_examples=100)
       >>> state, losses = jax.jit(functools.partial(run, one_step))(state, hyper, X, y, batches)
       >>> print(f"{losses[0]:.2f} -> {losses[-1]:.2f}")
       0.69 -> 0.02
@@ -188,32 +189,12 @@ def run(
     return jax.lax.scan(body, state, (batches, y[batches]))
 
 
-def minibatches(seed: int, steps: range, *, batch_size: int, num_examples: int) -> Int[NDArray, "T B"]:
-    """Rows of the examples in each step's minibatch, drawn with replacement as in both courses.
-
-    Drawn on the host, where it takes microseconds a step; in a compiled program, the generator took longer to compile
-    than the training. Each step has its own place in the stream of the generator, so the minibatches do not depend on
-    how a run is cut into chunks.
-
-    Example:
-      >>> whole = minibatches(0, range(10), batch_size=4, num_examples=100)
-      >>> tail = minibatches(0, range(6, 10), batch_size=4, num_examples=100)
-      >>> bool((whole[6:] == tail).all())
-      True
-    """
-    words = -(-batch_size // 4) * 4  # the generator counts by four numbers of 64 bits
-    stream = np.random.Philox(seed).advance(steps.start * words // 4)
-    bits = stream.random_raw((len(steps), words))[:, :batch_size]
-    # The upper half, as a fraction of the examples: NumPy keeps a generator's bits over its versions, not its integers.
-    return ((bits >> 32) * num_examples >> 32).astype(np.int32)
-
-
 class Score(NamedTuple):
     """Mean loss over a set of examples, and of each class the number of correct predictions and of examples."""
 
-    loss: Float[Array, "..."]
-    num_correct: Int[Array, "... C"]
-    num_examples: Int[Array, "... C"]
+    loss: Float[Array | NDArray, "..."]
+    num_correct: Int[Array | NDArray, "... C"]
+    num_examples: Int[Array | NDArray, "... C"]
 
 
 def score(
@@ -265,27 +246,27 @@ def evaluate(
     return total
 
 
-def accuracy(classifier: Classifier, params: Params, X: Float[NDArray, "N d"], y: Integer[NDArray, "N"]) -> float:
-    """Accuracy of one model on prepared examples, as a fraction.
+def predict(classifier: Classifier, params: Params, split: Split) -> Int[NDArray, "N"]:
+    """The class of each example by one model, prepared a few at a time.
 
     Example:
       >>> import numpy as np
       >>> from jaxcls import classifier
       >>> W, X = np.array([[1.0, -1.0], [0.0, 0.0]], np.float32), np.array([[1.0], [-1.0], [2.0]], np.float32)
-      >>> accuracy(classifier.linear(), W, X, np.array([0, 1, 0]))
-      1.0
+      >>> print(predict(classifier.linear(), W, Split(X, np.array([0, 1, 0]))))
+      [0 1 0]
     """
-    return int(_num_correct(classifier, params, X, y)) / len(y)
+    batches = [slice(first, first + PREDICTED) for first in range(0, len(split), PREDICTED)]
+    return np.concatenate([_predict(classifier, params, split.prepared(some)) for some in batches])
 
 
 @functools.partial(jax.jit, static_argnums=0)  # at module level, so that a second call compiles nothing
-def _num_correct(classifier: Classifier, params: Params, X: Array, y: Array) -> Array:
-    one = functools.partial(score, classifier, params, jnp.zeros(()))
-    return jnp.sum(evaluate(one, classifier.features(X), y).num_correct)
+def _predict(classifier: Classifier, params: Params, X: Array) -> Array:
+    return jnp.argmax(classifier.logits(params, classifier.features(X)), axis=1)
 
 
 def accuracy_on_test(classifier: Classifier, params: Params | None, data: Splits | Folds) -> float:
     """The accuracy of one model on the test set; NaN without a model or a test set, as folds have none."""
     if params is None or isinstance(data, Folds) or data.test is None:
         return math.nan
-    return accuracy(classifier, params, data.test.X, data.test.y)
+    return float(np.mean(predict(classifier, params, data.test) == data.test.y))

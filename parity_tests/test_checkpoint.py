@@ -53,8 +53,8 @@ def test_a_sweep_resumed_from_any_chunk_writes_the_same_bytes(name: str, digits:
     options = options | {"steps": 37, "chunk_steps": 15}
     if "blocks" in name:
         problem = cells.problem(digits, classifier=linear(), optimizer=optax.adam)
-        need = cells.estimate(problem, batch_size=200)
-        options["memory"] = need.data + 4 * need.cell
+        options["memory"] = nbytes(digits) + 4 * cells.estimate(problem, batch_size=200)
+        options["stream"] = False
     saved: list[Path] = []
 
     def save(take: Callable[[], sweep.Snapshot]) -> None:

@@ -67,9 +67,11 @@ def compiled_chunk(classifier: Classifier, optimizer: engine.cells.Optimizer, re
     problem = engine.Problem(classifier, optimizer, ((FEATURES, *layers, CLASSES),), jnp.dtype("float32"), (400, 100))
     hyper = Hyper(jnp.linspace(1e-7, 5e-7, cells), jnp.linspace(2.5e4, 5e4, cells))
     state = program.shapes(mesh(jax.devices()[:1]), problem, replicates, cells)
-    X, y = jax.ShapeDtypeStruct((500, FEATURES), jnp.float32), jax.ShapeDtypeStruct((500,), jnp.int32)
+    num_raw = FEATURES - (not classifier.num_hidden_layers)  # without the column of ones
+    X, y = jax.ShapeDtypeStruct((500, num_raw), jnp.uint8), jax.ShapeDtypeStruct((500,), jnp.int32)
+    mean = jax.ShapeDtypeStruct((1, num_raw), jnp.float32)
     batches = jax.ShapeDtypeStruct((20, replicates, 200), jnp.int32)
-    args = state, hyper, jnp.ones(replicates, int), engine.cells.Examples(X, y), batches
+    args = state, hyper, jnp.ones(replicates, int), engine.cells.Examples(X, y, mean, mean), batches
     return program.train(mesh(jax.devices()[:1]), problem).lower(*args).compile().as_text()
 
 

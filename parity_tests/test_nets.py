@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import torchref
-from jaxcls import sweep, train, two_layer
+from jaxcls import sampling, sweep, train, two_layer
 from jaxcls.classifier import Classifier, linear, two_layer_net
 from jaxcls.data import Splits
 from jaxcls.engine import cells, plan
@@ -53,7 +53,7 @@ def trained_alone(
     hyper = Hyper(jnp.float32(lr), jnp.float32(reg))
     state = train.init(optimizer, two_layer.init(64, hidden, 10, key=jax.random.key(seed), scale=0.1), hyper)
     X, y = jnp.asarray(splits.train.X), jnp.asarray(splits.train.y)
-    batches = train.minibatches(seed, range(STEPS), batch_size=BATCH, num_examples=len(y))
+    batches = sampling.minibatches(seed, range(STEPS), batch_size=BATCH, num_examples=len(y))
     state, losses = alone(optimizer)(state, hyper, X, y, batches)
     return state.params, losses
 
@@ -143,10 +143,9 @@ def test_padded_units_stay_exactly_zero(optimizer: train.Optimizer, digits: Spli
     problem = cells.Problem(NET, optimizer, sizes, jnp.dtype("float32"), digits.parts)
     hyper, which = Hyper(jnp.full(3, 0.5), jnp.array([0.0, 1e-2, 0.1])), jnp.arange(3)
     replicates = cells.Replicates(jax.vmap(jax.random.key)(jnp.arange(2, dtype=jnp.uint32)), jnp.ones(2, int))
-    X, y = (np.concatenate([getattr(split, name) for split in (digits.train, digits.val)]) for name in ("X", "y"))
-    examples = cells.Examples(jnp.asarray(X), jnp.asarray(y))
+    examples = cells.Examples(jnp.asarray(digits.train.X), jnp.asarray(digits.train.y))
     state = jax.jit(functools.partial(cells.init, problem))(hyper, which, replicates)
-    batches = [train.minibatches(seed, range(STEPS), batch_size=BATCH, num_examples=1257) for seed in range(2)]
+    batches = [sampling.minibatches(seed, range(STEPS), batch_size=BATCH, num_examples=1257) for seed in range(2)]
     chunk = jax.jit(functools.partial(cells.run, problem))
     state, losses = chunk(state, hyper, replicates.held_out, examples, np.stack(batches, axis=1))
     assert (losses[-1] < losses[0]).all()
@@ -174,7 +173,7 @@ def test_histories_are_those_of_the_loop_of_the_course(digits: Splits) -> None:
     steps = 4 * epoch + 1  # chunks of two lengths alone: 1, and an epoch
     found = run(digits, grid, steps=steps, optimizer=optimizer, history=True)
     assert found.history.step.tolist() == [0, 25, 50, 75, 100]
-    batches = train.minibatches(0, range(steps), batch_size=BATCH, num_examples=1257)
+    batches = sampling.minibatches(0, range(steps), batch_size=BATCH, num_examples=1257)
     tensors = [torch.tensor(array) for array in (digits.train.X, digits.train.y, digits.val.X, digits.val.y)]
     tensors[1], tensors[3] = tensors[1].long(), tensors[3].long()
     for row, cell in enumerate(grid.cells()):
@@ -280,8 +279,7 @@ def test_a_hidden_size_too_large_for_memory_is_refused_with_the_largest_that_fit
     largest = int(str(refused.value).split()[5])
     for hidden in (largest, largest + 1):
         problem = cells.problem(digits, (hidden,), classifier=NET)
-        data, cell = cells.estimate(problem, batch_size=BATCH)
-        assert (data + cell <= 10**8) == (hidden == largest)
+        assert (plan.nbytes(digits) + cells.estimate(problem, batch_size=BATCH) <= 10**8) == (hidden == largest)
 
 
 def test_a_grid_that_does_not_suit_the_model_is_refused(digits: Splits) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import torchref
-from jaxcls import softmax, train, two_layer
+from jaxcls import sampling, softmax, train, two_layer
 from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Splits
 from jaxcls.train import Hyper, State
@@ -169,7 +169,7 @@ def test_any_optax_optimizer_trains_from_a_traced_learning_rate(optimizer: train
     def trained(lr: jax.Array) -> jax.Array:
         hyper = Hyper(lr, jnp.float32(0))
         state = train.init(optimizer, softmax.init(65, 10, key=key), hyper)
-        batches = train.minibatches(0, range(200), batch_size=50, num_examples=len(y))
+        batches = sampling.minibatches(0, range(200), batch_size=50, num_examples=len(y))
         return train.run(functools.partial(train.step, linear(), optimizer), state, hyper, X, y, batches)[1]
 
     losses = trained(jnp.float32(0.01))

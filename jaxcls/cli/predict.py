@@ -1,10 +1,11 @@
 """``jaxcls predict``: labels of new features, by the best cell of a run."""
 
 import csv
-import io
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import tyro
@@ -14,6 +15,7 @@ from scipy.special import softmax
 from jaxcls import data
 from jaxcls.artifacts import record
 from jaxcls.artifacts.folder import replacing
+from jaxcls.numerics import checks
 
 BLOCK = 10_000  # examples whose logits are in memory at once
 
@@ -25,7 +27,9 @@ class Config:
     run: tyro.conf.Positional[Path]
     """The run's folder."""
     features: tyro.conf.Positional[Path]
-    """Raw features [N, d], as the run's data had them: an .npy, or X of an .npz, .safetensors or .pt."""
+    """Raw features [N, d], as the run's data had them: a file, a folder of files, or a pattern in quotes."""
+    name: str = data.NAMES[0]
+    """Their name in the file."""
     proba: bool = False
     """The probability of each class instead of the label."""
     out: Path | None = None
@@ -38,21 +42,32 @@ def main(args: list[str], program: str) -> int:
     if config.out and config.out.suffix not in (".csv", ".npy"):
         raise ValueError(f"--out must end in .csv or .npy, got {config.out}")
     run = record.read(config.run)
-    if run.best is None:
+    best = run.best
+    if best is None:
         raise ValueError(f"{config.run} holds no weights: every cell diverged")
-    X, names = data.load_features(config.features), np.array(run.record["data"]["classes"])
-    if X.shape[1] != (width := len(run.best["mean"])):
+    X, names = data.load_features(config.features, name=config.name), np.array(run.record["data"]["classes"])
+    if X.shape[1] != (width := len(best["mean"])):
         raise ValueError(f"{config.features} must have the {width} features of the run, got {X.shape[1]}")
-    scores = np.concatenate([logits(run.best, X[k : k + BLOCK]) for k in range(0, len(X), BLOCK)])
-    answer = softmax(scores, axis=1) if config.proba else names[scores.argmax(axis=1)]
+
+    def blocks() -> Iterator[NDArray]:
+        """Labels, ``[M]``, or probabilities, ``[M, C]``, of some examples after another."""
+        for first in range(0, len(X), BLOCK):
+            some = X[first : first + BLOCK]
+            with checks.about(config.features):
+                data.check_finite(some, first=first)
+            scores = logits(best, some)
+            yield softmax(scores, axis=1) if config.proba else names[scores.argmax(axis=1)]
+
+    header = names.tolist() if config.proba else ["label"]
     if config.out is None:
-        sys.stdout.write(table(answer, names))
+        write_csv(sys.stdout, blocks(), header)
         return 0
     with replacing(config.out) as partial:
         if config.out.suffix == ".npy":
-            np.save(partial, answer)
+            write_npy(partial, blocks(), len(X))
         else:
-            partial.write_text(table(answer, names))
+            with partial.open("w", encoding="utf-8", newline="") as file:
+                write_csv(file, blocks(), header)
     return 0
 
 
@@ -66,10 +81,22 @@ def logits(best: dict[str, NDArray], X: NDArray) -> NDArray[np.floating]:
     raise ValueError(f"the run must have trained a linear model or a two-layer net, its arrays are {', '.join(best)}")
 
 
-def table(answer: NDArray, names: NDArray) -> str:
-    """Labels, one per line, or probabilities with the class names as header, as CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["label"] if answer.ndim == 1 else names)
-    writer.writerows([label] for label in answer) if answer.ndim == 1 else writer.writerows(answer.tolist())
-    return text.getvalue()
+def write_npy(path: Path, blocks: Iterable[NDArray], num_examples: int) -> None:
+    """Write one array of as many examples, block after block."""
+    answer, first = None, 0
+    for block in blocks:
+        if answer is None:
+            shape = num_examples, *block.shape[1:]
+            answer = np.lib.format.open_memmap(path, "w+", block.dtype, shape)
+        answer[first : first + len(block)] = block
+        first += len(block)
+    assert answer is not None
+    answer.flush()
+
+
+def write_csv(file: TextIO, blocks: Iterable[NDArray], header: Sequence[str]) -> None:
+    """Write labels, one per line, or probabilities, as CSV."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(header)
+    for block in blocks:
+        writer.writerows(block.reshape(len(block), -1).tolist())

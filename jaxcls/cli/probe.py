@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import tyro
 
-from jaxcls import classifier, crossval, data, probe, softmax, sweep, train
+from jaxcls import classifier, crossval, data, probe, sweep, train
 from jaxcls.artifacts import checkpoint, plots, record
 from jaxcls.artifacts import report as page
 from jaxcls.artifacts.folder import claim
@@ -29,12 +29,13 @@ from jaxcls.data import Folds, Source, Splits
 from jaxcls.grid import Grid
 from jaxcls.numerics import checks
 from jaxcls.result import SweepResult, best_first, mean_per_class, tied
+from jaxcls.sampling import Sampling
 
 HELD_OUT = 0.15  # of the examples, for each of val and test, where no file is given
 LEARNING_RATES = (0.01, 0.1, 1.0)
 MOST_ROWS = 12  # of the table, on the screen
-FILES = {f"{role}{kind}" for role in ("train", "val", "test") for kind in ("", "_labels")}  # flags
-FOR_MINIBATCHES = ("lr", "steps", "batch_size")  # flags that a solver does not have
+FILES = {f"{role}{kind}" for role in ("train", "val", "test") for kind in ("", "_labels")} | {"names"}  # flags
+FOR_MINIBATCHES = ("lr", "steps", "batch_size", "sampling", "stream")  # flags that a solver does not have
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,11 @@ class Config:
     """The best linear probe for your features, among 96 values of the L2 penalty."""
 
     train: Path
-    """Features X [N, d] and labels y [N], integers or text, as .npz, .safetensors, .pt; or features alone, or .npy."""
+    """Features X [N, d] and labels y [N]: a file, a folder of files, or a pattern in quotes, as 'emb_*.npy'."""
     train_labels: Path | None = None
     """Their labels, if they are in a file of their own: .npy, .txt with one a line, or .csv with a column label."""
+    names: tuple[str, str] = data.NAMES
+    """The names of features and labels in the files."""
     val: Path | None = None
     """Another, to choose reg by; 15% of train, class by class, if not given."""
     val_labels: Path | None = None
@@ -67,6 +70,10 @@ class Config:
     """Minibatches each cell is trained on."""
     batch_size: int = 200
     """Examples in a minibatch."""
+    sampling: Sampling = "replacement"
+    """Draw from all each time, or every example once an epoch; or from blocks that lie together on a slow disk."""
+    stream: bool = False
+    """Read the examples while they are trained on, to the same result, as is done where they take half the memory."""
     seed: int = 0
     """Of the splits, the folds and the minibatches."""
     certify: bool = False
@@ -115,7 +122,8 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
 
     def execute(plan: sweep.Plan, data: Splits | Folds) -> SweepResult:
         try:
-            with running.Progress(hidden=config.quiet or config.json) as progress, saver.signals():
+            rows = config.batch_size * max(config.folds, 1)
+            with running.Progress(rows, hidden=config.quiet or config.json) as progress, saver.signals():
                 return sweep.execute(
                     plan, data, callback=progress, save=saver, resume=snapshot, select=selection(config)
                 )
@@ -150,7 +158,7 @@ def read(config: Config) -> Source:
     for role in files:
         if labels[role] and not files[role]:
             raise ValueError(f"--{role}-labels are those of --{role}: give that, too")
-    given = {role: data.load(path, labels[role], roles=()) for role, path in files.items() if path}
+    given = {role: data.load(path, labels[role], names=config.names, roles=()) for role, path in files.items() if path}
     first = given["train"]
     for role, source in given.items():
         if (width := source.X.shape[1]) != first.X.shape[1]:
@@ -180,7 +188,11 @@ def held_out(config: Config, given: dict[str, Source]) -> Source:
         console.note(f"{config.train}: too few examples of each class, so {' and '.join(missing)} ignore the classes")
     rows |= {role: np.sort(each) for role, each in held.items()}
     rows.setdefault("val", rows["train"])  # folds choose by train alone
-    X = np.concatenate([source.X for source in given.values()])
+    X = (
+        train.X
+        if len(given) == 1
+        else data.Rows([each.X for each in given.values()], [str(getattr(config, role)) for role in given])
+    )
     return replace(train, X=X, y=y, train=rows["train"], val=rows["val"], test=rows["test"])
 
 
@@ -231,6 +243,8 @@ def choose(
             grid,
             steps=config.steps,
             batch_size=config.batch_size,
+            sampling=config.sampling,
+            stream=config.stream or None,
             classifier=model,
             optimizer=train.OPTIMIZERS[config.solver],
             memory=memory,
@@ -292,7 +306,7 @@ def report(config: Config, result: SweepResult, splits: Splits, paths: list[Path
     row = table[result.best]
     assert splits.test
     y = splits.test.y
-    predicted = np.asarray(softmax.predict(result.params, softmax.append_ones(splits.test.X)))
+    predicted = train.predict(result.classifier, result.params, splits.test)
     correct, of_class = (np.bincount(y, minlength=splits.num_classes) for y in (y[predicted == y], y))
     by = f"the mean of {config.folds} folds" if config.folds else "val"
     print(f"best      {', '.join(f'{axis} {row[axis]:.4g}' for axis in axes)}: ", end="")

@@ -60,7 +60,7 @@ def asked(config: object, without: Collection[str] = ()) -> dict[str, object]:
 
 def dependencies(flags: Mapping[str, object], files: Collection[str], splits: Splits) -> dict[str, object]:
     """Everything that the bits of a result may depend on: flags but for ``files`` of data, the data, the machine."""
-    without = {*files, "memory", "out", "quiet", "json"}  # the data have a fingerprint, memory the blocks of a snapshot
+    without = {*files, "memory", "stream", "out", "quiet", "json"}  # data have a fingerprint, memory the blocks
     return {
         **{name: value for name, value in flags.items() if name not in without},
         "data": splits.fingerprint(),
@@ -93,12 +93,17 @@ def print_stopped(stopped: checkpoint.Stopped, steps: int, resume: str) -> None:
 
 
 class Progress:
-    """A progress bar, shown after compilation; hidden if asked, or when stderr is not a terminal."""
+    """A progress bar, shown after compilation; hidden if asked, or when stderr is not a terminal.
+
+    Args:
+      rows: examples that a step trains on.
+      hidden: whether to show none.
+    """
 
     bar: tqdm | None
 
-    def __init__(self, *, hidden: bool) -> None:
-        self.hidden = hidden or not sys.stderr.isatty()
+    def __init__(self, rows: int, *, hidden: bool) -> None:
+        self.rows, self.hidden = rows, hidden or not sys.stderr.isatty()
 
     def __enter__(self) -> "Progress":
         print("compiling", end=" ", flush=True)
@@ -110,13 +115,14 @@ class Progress:
         if self.bar is None:
             print(f"{time.perf_counter() - self.started:.1f} s", flush=True)
             self.bar = tqdm(
-                total=row["steps"],
+                total=row["steps"] * self.rows,
                 desc="training",
-                unit=" steps",
+                unit=" rows",
+                unit_scale=True,
                 disable=self.hidden,
                 dynamic_ncols=True,
             )
-        self.bar.update(row["step"] - self.bar.n)
+        self.bar.update(row["step"] * self.rows - self.bar.n)
         diverged = f", {row['diverged']} diverged" if row["diverged"] else ""
         self.bar.set_postfix_str(f"loss {row['loss']:.4g}{diverged}", refresh=False)
 

@@ -25,10 +25,11 @@ from jaxcls.artifacts import report as page
 from jaxcls.artifacts.folder import claim
 from jaxcls.classifier import Classifier
 from jaxcls.cli import console, running
-from jaxcls.data import Source, Splits
+from jaxcls.data import NAMES, Source, Splits
 from jaxcls.grid import Grid
 from jaxcls.numerics import checks
 from jaxcls.result import SweepResult, best_first
+from jaxcls.sampling import Sampling
 from jaxcls.train import Optimizer
 
 PRECISIONS = {"highest": "highest", "tf32": "tensorfloat32", "bf16x3": "BF16_BF16_F32_X3"}
@@ -49,6 +50,8 @@ class Config:
     """digits, cifar10, or a file with X, y (or X_train, y_train, X_val, y_val, X_test, y_test), see --labels."""
     labels: Path | None = None
     """The file of the labels, if they are not in that of the features: .npy, .txt with one a line, .csv."""
+    names: tuple[str, str] = NAMES
+    """The names of features and labels in the files."""
     protocol: Literal["standard", "cs231n", "eecs498"] = "standard"
     """Preparation of the data: each feature to mean 0 and deviation 1, or as a course prepares CIFAR-10."""
     data_dir: Path | None = None
@@ -66,7 +69,9 @@ class Config:
     steps: int = 2000
     """Minibatches each cell is trained on."""
     batch_size: int = 100
-    """Examples in a minibatch, drawn with replacement."""
+    """Examples in a minibatch."""
+    sampling: Sampling = "replacement"
+    """Draw from all each time, or every example once an epoch; or from blocks that lie together on a slow disk."""
     optimizer: Literal["sgd", "momentum", "nesterov", "adam", "rmsprop"] = "sgd"
     """The optimizer, with the learning rate of each cell."""
     decay: float = 1.0
@@ -79,6 +84,8 @@ class Config:
     """Train on one device, or split the cells over all."""
     distributed: bool = False
     """This is one of several processes, as SLURM, MPI or Kubernetes starts them: devices are those of all."""
+    stream: bool = False
+    """Read the examples while they are trained on, to the same result, as is done where they take half the memory."""
     memory: str | None = None
     """Memory to stay within on each device, as 4GB; 90 % of a GPU's or half of the host's if not given."""
     out: Path | None = None
@@ -166,6 +173,8 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
         grid,
         steps=config.steps,
         batch_size=config.batch_size,
+        sampling=config.sampling,
+        stream=config.stream or None,
         classifier=model(config),
         optimizer=optimizer(config, splits),
         history=bool(grid.hidden),  # the courses record accuracies during training of a net, not of a linear classifier
@@ -175,7 +184,7 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     kept = {"preset": "digits"} | {name: getattr(config, name) for name in ("out", "quiet", "json", "resume")}
     command = record.command(program, config, vars(PRESETS[config.preset]) | kept)
     flags, blocks = running.asked(config), [list(block.rows.shape) for block in plan.blocks]
-    depends_on = running.dependencies(flags, {"data", "labels", "data_dir"}, splits) | {"blocks": blocks}
+    depends_on = running.dependencies(flags, {"data", "labels", "names", "data_dir"}, splits) | {"blocks": blocks}
     asked_for = {"kind": "sweep", "command": command, "config": flags, "depends_on": depends_on}
     snapshot = running.resumed(saved, depends_on, out)
     saver = checkpoint.Saver(out, asked_for)
@@ -185,7 +194,8 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     with claim(out, resume=saved is not None):
         announce(config, splits, plan, out)
         try:
-            with running.Progress(hidden=config.quiet or config.json) as progress, saver.signals():
+            rows = config.batch_size * len(config.seeds)
+            with running.Progress(rows, hidden=config.quiet or config.json) as progress, saver.signals():
                 result = sweep.execute(plan, splits, callback=progress, save=saver, resume=snapshot)
         except checkpoint.Stopped as stopped:
             report_stopped(stopped, plan, f"{program} --resume {shlex.quote(str(out))}")
@@ -244,7 +254,7 @@ def read(config: Config) -> Source:
         return data.load_cifar10(config.data_dir)
     if not Path(config.data).suffix:
         raise ValueError(f"--data must be digits, cifar10 or the path of a file, got {config.data}")
-    return data.load(config.data, config.labels)
+    return data.load(config.data, config.labels, names=config.names)
 
 
 def announce(config: Config, splits: Splits, plan: sweep.Plan, out: Path) -> None:
@@ -255,7 +265,8 @@ def announce(config: Config, splits: Splits, plan: sweep.Plan, out: Path) -> Non
     console.print_data(splits, ("train", "val", "test"))
     print(f"grid      {axes} = {len(plan.grid):,} cells")
     print(f"          {config.steps:,} steps of {config.batch_size} examples, {config.optimizer}{decay}")
-    print(f"memory    about {megabytes(plan.nbytes)}, of it {megabytes(plan.groups[0].memory.data)} data", end="")
+    of_data = f"{megabytes(plan.groups[0].memory.data)} data{', read while training' if plan.stream else ''}"
+    print(f"memory    about {megabytes(plan.nbytes)}, of it {of_data}", end="")
     print(f"; {blocks} blocks, one after another" if blocks > 1 else "")
     print(f"folder    {out}/")
 

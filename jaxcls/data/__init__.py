@@ -1,21 +1,25 @@
 """Data loaders, the protocols that prepare their examples, and the resulting splits and folds."""
 
-from jaxcls.data.arrays import from_arrays, load, load_features
+from jaxcls.data.arrays import NAMES, from_arrays, load, load_features
 from jaxcls.data.cifar10 import CLASS_NAMES as CIFAR10_CLASSES
 from jaxcls.data.cifar10 import load_cifar10
 from jaxcls.data.digits import load_digits
 from jaxcls.data.protocols import PROTOCOLS, cs231n, eecs498, standard, standard_folds
+from jaxcls.data.rows import Rows
 from jaxcls.data.source import Source, hold_out
-from jaxcls.data.splits import Folds, Split, Splits, balanced, prepare
+from jaxcls.data.splits import Folds, Split, Splits, balanced, check_finite, prepare
 
 __all__ = [
     "CIFAR10_CLASSES",
+    "NAMES",
     "PROTOCOLS",
     "Folds",
+    "Rows",
     "Source",
     "Split",
     "Splits",
     "balanced",
+    "check_finite",
     "cs231n",
     "eecs498",
     "from_arrays",

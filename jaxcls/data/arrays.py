@@ -8,27 +8,36 @@ from numpy.typing import NDArray
 
 from jaxcls.data import files
 from jaxcls.data.labels import SHOWN, numbered
+from jaxcls.data.rows import Rows
 from jaxcls.data.source import Source, hold_out
 from jaxcls.data.splits import check_examples
 from jaxcls.numerics import checks, one_line
 
 ROLES = ("train", "val", "test")
 TOO_FEW = "a class has too few examples, so {} are drawn without regard to classes"
+NAMES = ("X", "y")
 READY = tuple(f"{array}_{role}" for role in ROLES for array in "Xy")
 
 
-def load(path: str | Path, labels: str | Path | None = None, *, roles: Sequence[str] = ("val", "test")) -> Source:
-    """Load features and labels from an ``.npz``, ``.safetensors`` or ``.pt``, or from a file each.
+def load(
+    path: str | Path,
+    labels: str | Path | None = None,
+    *,
+    names: tuple[str, str] = NAMES,
+    roles: Sequence[str] = ("val", "test"),
+) -> Source:
+    """Open features and labels in a file, or in several: of the kinds in `jaxcls.data.files`.
 
-    One file holds ``X, y``, split here by class, or ready splits, ``X_train, y_train, X_val, y_val, X_test, y_test``.
-    Of two, the first holds X or a single array, also as ``.npy``; ``labels`` y or a single array, also as ``.npy``,
-    ``.txt`` with a label a line, or ``.csv`` with a column ``label``.
-    ``X`` is ``[N, d]`` of any real dtype. ``y`` is ``[N]``, integers or text; classes are numbered in sorted order and
-    keep their labels as names. Arrays of Python objects are never read.
+    A file holds ``X, y``, split here by class, or ready splits, ``X_train, y_train, X_val, y_val, X_test, y_test``.
+    With ``labels``, the file of the features holds X or a single array, that of the labels y or a single array.
+    A folder, or a pattern such as ``emb_*.npy``, stands for files whose rows follow one another, in natural order.
+    ``X`` is ``[N, d]`` of any real dtype, which it keeps. ``y`` is ``[N]``, integers or text; classes are numbered in
+    sorted order and keep their labels as names. Arrays of Python objects are never read.
 
     Args:
-      path: the file.
-      labels: the file of the labels, if that is another one.
+      path: the file, folder or pattern.
+      labels: that of the labels, if it is another one.
+      names: of X and y in the files.
       roles: the splits to hold out of ``X, y``; without any, all rows are train. Ready splits stay as they are.
 
     Raises:
@@ -39,45 +48,54 @@ def load(path: str | Path, labels: str | Path | None = None, *, roles: Sequence[
     Example:
       >>> import numpy as np, tempfile
       >>> folder = tempfile.mkdtemp()
-      >>> np.save(folder + "/features.npy", np.eye(20))
+      >>> for part in (0, 1):
+      ...     np.save(f"{folder}/emb_{part}.npy", np.eye(10, dtype=np.float16))
       >>> np.save(folder + "/labels.npy", np.arange(20) % 2)
-      >>> source = load(folder + "/features.npy", folder + "/labels.npy")
-      >>> len(source.train), len(source.val), len(source.test)
-      (14, 3, 3)
+      >>> source = load(folder + "/emb_*.npy", folder + "/labels.npy")
+      >>> source.X.shape, source.X.dtype, len(source.train), len(source.val), len(source.test)
+      ((20, 10), dtype('float16'), 14, 3, 3)
     """
     path = Path(path)
+    paths = files.matching(path)
     if labels is not None:
-        X, y = _one(path, "X"), _one(Path(labels), "y")
+        X = _rows([_one(each, names[0], names) for each in paths], paths)
+        y = _labels([_one(each, names[1], names) for each in files.matching(Path(labels))])
         with checks.about(path, labels):
             return _split(path.stem, X, y, roles, f"{path}: ")
-    held, arrays = files.read(path, "X and y", lambda names: [name for name in ("X", "y", *READY) if name in names])
-    if {"X", "y"} <= arrays.keys():
+    known = (*names, *READY)
+    read = [
+        files.read(each, " and ".join(names), lambda held: [name for name in known if name in held]) for each in paths
+    ]
+    lacking = [k for k, (_, arrays) in enumerate(read) if not set(names) <= arrays.keys()]
+    held, arrays = read[lacking[0]] if lacking else read[0]
+    if not lacking:
+        X = _rows([arrays[names[0]] for _, arrays in read], paths)
+        y = _labels([arrays[names[1]] for _, arrays in read])
         with checks.about(path):
-            return _split(path.stem, arrays["X"], arrays["y"], roles, f"{path}: ")
-    if not set(READY) <= arrays.keys():
-        either = f"X and y, or {', '.join(READY)}, or come with a file of labels"
-        raise ValueError(f"{path} must hold {either}; it holds {_names(held)}")
-    numbers, names, note = numbered([arrays[f"y_{role}"] for role in ROLES])
+            return _split(path.stem, X, y, roles, f"{path}: ")
+    if len(paths) > 1 or not set(READY) <= arrays.keys():
+        either = f"{' and '.join(names)}, or {', '.join(READY)}, or come with a file of labels"
+        raise ValueError(f"{paths[lacking[0]]} must hold {either}; it holds {_names(held)}")
+    numbers, class_names, note = numbered([np.asarray(arrays[f"y_{role}"]) for role in ROLES])
     pairs = list(zip([arrays[f"X_{role}"] for role in ROLES], numbers, strict=True))
     with checks.about(path):
         for role, (X, y) in zip(ROLES, pairs, strict=True):
             check_examples(X, y, f"X_{role}", f"y_{role}")
             _check_not_negative(y, f"y_{role}")
-        if len(widths := {X.shape[1] for X, _ in pairs}) > 1:
-            raise ValueError(f"X_train, X_val and X_test must be of one width, got {sorted(widths)}")
-    X, y = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+        X = Rows([X for X, _ in pairs], [f"X_{role}" for role in ROLES])
+    y = np.concatenate(numbers)
     ends = np.cumsum([len(X) for X, _ in pairs])
     rows = np.split(np.arange(len(X)), ends[:-1])
-    if len(absent := np.setdiff1d(np.arange(len(names)), numbers[0])):
-        note = _and(note, f"train has no example of {', '.join(names[k] for k in absent[:SHOWN])}")
-    return _source(path.stem, X, y, names, rows, note, f"{path}: ")
+    if len(absent := np.setdiff1d(np.arange(len(class_names)), numbers[0])):
+        note = _and(note, f"train has no example of {', '.join(class_names[k] for k in absent[:SHOWN])}")
+    return _source(path.stem, X, y, class_names, rows, note, f"{path}: ")
 
 
-def from_arrays(X: NDArray, y: NDArray, *, name: str = "arrays") -> Source:
+def from_arrays(X: NDArray | Rows, y: NDArray, *, name: str = "arrays") -> Source:
     """Take features and labels from arrays, split by class.
 
     Args:
-      X: features, ``[N, d]``, of any real dtype.
+      X: features, ``[N, d]``, of any real dtype; or `jaxcls.data.Rows` of what is not to be read into memory.
       y: labels, ``[N]``, integers or text, as in `load`.
       name: name of the data in a run's record.
 
@@ -92,7 +110,7 @@ def from_arrays(X: NDArray, y: NDArray, *, name: str = "arrays") -> Source:
       >>> len(splits.train.y), len(splits.val.y), len(splits.test.y)
       (14, 3, 3)
     """
-    if not hasattr(X, "toarray"):  # the check rejects sparse matrices, and masked arrays
+    if not isinstance(X, Rows) and not hasattr(X, "toarray"):  # the check rejects sparse matrices, and masked arrays
         X = np.asanyarray(X)
     y = np.asanyarray(y)
     if y.dtype == object and all(isinstance(label, str) for label in y.flat):  # a column of a data frame
@@ -100,12 +118,12 @@ def from_arrays(X: NDArray, y: NDArray, *, name: str = "arrays") -> Source:
     return _split(name, X, y, ("val", "test"))
 
 
-def load_features(path: str | Path) -> NDArray:
-    """Load features alone, ``[N, d]`` of any real dtype: X of a file, or its only array.
+def load_features(path: str | Path, *, name: str = NAMES[0]) -> NDArray | Rows:
+    """Open features alone, ``[N, d]`` of any real dtype: the array of this name, or the only one.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the file is of another kind, or damaged, or does not hold a matrix of finite numbers.
+      ValueError: a file is of another kind, or damaged, or does not hold a matrix.
       TypeError: features are not real numbers.
 
     Example:
@@ -115,18 +133,19 @@ def load_features(path: str | Path) -> NDArray:
       >>> load_features(path).shape
       (3, 3)
     """
-    X = _one(Path(path), "X")
+    paths = files.matching(Path(path))
+    X = _rows([_one(each, name, NAMES) for each in paths], paths)
     with checks.about(path):
         check_examples(X, np.zeros(len(X) if X.ndim else 0, int))
     return X
 
 
-def _one(path: Path, name: str) -> NDArray:
+def _one(path: Path, name: str, names: Sequence[str]) -> NDArray | Rows:
     """The array of this name, or the only one of the file under any name but that of the other."""
 
-    def choose(names: Sequence[str]) -> Sequence[str]:
-        alone = len(names) == 1 and names[0] not in ("X", "y")
-        return [name] if name in names else names if alone else []
+    def choose(held: Sequence[str]) -> Sequence[str]:
+        alone = len(held) == 1 and held[0] not in names
+        return [name] if name in held else held if alone else []
 
     held, arrays = files.read(path, name, choose)
     if not arrays:
@@ -134,12 +153,22 @@ def _one(path: Path, name: str) -> NDArray:
     return next(iter(arrays.values()))
 
 
+def _rows(pieces: Sequence[NDArray | Rows], paths: Sequence[Path]) -> NDArray | Rows:
+    """The features of several files, one after another."""
+    return pieces[0] if len(pieces) == 1 else Rows(pieces, [str(path) for path in paths])
+
+
+def _labels(parts: Sequence[NDArray | Rows]) -> NDArray:
+    """The labels of several files, one after another."""
+    return np.concatenate([np.asarray(part) for part in parts]) if len(parts) > 1 else np.asarray(parts[0])
+
+
 def _names(held: Sequence[str]) -> str:
     """The names of a file's arrays, which can be anything, in one line."""
     return one_line(", ".join(name or "an array without a name" for name in held) or "nothing")
 
 
-def _split(name: str, X: NDArray, y: NDArray, roles: Sequence[str], where: str = "") -> Source:
+def _split(name: str, X: NDArray | Rows, y: NDArray, roles: Sequence[str], where: str = "") -> Source:
     """All examples, the roles held out by class."""
     (y,), names, note = numbered([y])
     check_examples(X, y)
@@ -159,7 +188,7 @@ def _check_not_negative(y: NDArray[np.integer], name: str) -> None:
 
 def _source(
     name: str,
-    X: NDArray,
+    X: NDArray | Rows,
     y: NDArray,
     names: tuple[str, ...],
     rows: Sequence[NDArray[np.integer]],

@@ -20,7 +20,7 @@ def load_digits() -> Source:
     """
     # A copy of our own: importing scikit-learn takes a second, a fifth of the whole default run.
     with resources.files("jaxcls.data").joinpath("digits.npz").open("rb") as file, np.load(file) as saved:
-        X, y = saved["X"].astype(np.float64), saved["y"].astype(np.int64)
+        X, y = saved["X"].astype(np.float32), saved["y"].astype(np.int64)
     names = tuple(str(digit) for digit in range(10))
     split, _ = hold_out(y, by_class=False)  # all published figures use this split
     return Source("digits", X, y, split["train"], split["val"], split["test"], names, np.arange(64).reshape(8, 8))

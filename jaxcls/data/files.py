@@ -4,28 +4,39 @@
     .npy            one array, without a name
     .safetensors    the tensors it holds
     .pt             one tensor, without a name, or a dict of them; needs torch
+    .parquet        its columns, of numbers, of text, or of lists of numbers of one length; needs pyarrow
+    .csv            its columns: ``label``, or the only one, as y; all others, of numbers, as X
     .txt            y: labels, one a line
-    .csv            y: the column ``label``, or the only one
 
-An ``.npy`` and a ``.pt`` are mapped: what is not used is not read.
+A matrix in an ``.npy``, a ``.safetensors`` or, uncompressed, an ``.npz`` is opened, not read: see `jaxcls.data.Rows`.
 """
 
 import csv
+import json
+import math
 import re
+import struct
 import zipfile
 from collections.abc import Callable, Sequence
 from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, TypeAlias, TypeGuard
 
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from jaxcls import memory
-from jaxcls.numerics import one_line
+from jaxcls.data.rows import OnDisk, Rows
+from jaxcls.numerics import one_line, require
 
 NAMELESS = ""  # the name of an array that is alone in its file
-Arrays: TypeAlias = dict[str, NDArray]
+NUMBERS = re.compile(r"(\d+)")
+LOCAL_HEADER = 30  # bytes before the name of a member of a zip file
+BF16 = np.dtype(jnp.bfloat16)
+SAFETENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": BF16, "BOOL": "?"}
+SAFETENSORS |= {f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "IU" for size in (1, 2, 4, 8)}
+Arrays: TypeAlias = dict[str, NDArray | Rows]
 Choose: TypeAlias = Callable[[Sequence[str]], Sequence[str]]
 
 
@@ -48,9 +59,9 @@ def read(path: Path, expected: str, choose: Choose) -> tuple[Sequence[str], Arra
       >>> import tempfile
       >>> path = Path(tempfile.mkdtemp()) / "features.npz"
       >>> np.savez(path, X=np.eye(2), z=np.zeros(9))
-      >>> read(path, "X", lambda names: names[:1])
-      (['X', 'z'], {'X': array([[1., 0.],
-             [0., 1.]])})
+      >>> held, arrays = read(path, "X", lambda names: names[:1])
+      >>> held, arrays["X"].shape
+      (['X', 'z'], (2, 2))
     """
     if path.suffix not in READERS:
         raise ValueError(f"{path} must end in {', '.join(READERS)}")
@@ -62,49 +73,120 @@ def read(path: Path, expected: str, choose: Choose) -> tuple[Sequence[str], Arra
         raise ValueError(f"{path} cannot be read as an {path.suffix} of plain arrays: {one_line(error)}") from None
 
 
+def matching(path: Path) -> list[Path]:
+    """The files that a path names: itself; or all of a folder's of one kind, or of a pattern, in natural order.
+
+    Raises:
+      FileNotFoundError: no file matches.
+      ValueError: a folder holds files of several kinds.
+
+    Example:
+      >>> import tempfile
+      >>> folder = Path(tempfile.mkdtemp())
+      >>> for number in (2, 10, 1):
+      ...     np.save(folder / f"emb_{number}.npy", np.eye(2))
+      >>> [path.name for path in matching(folder / "emb_*.npy")]
+      ['emb_1.npy', 'emb_2.npy', 'emb_10.npy']
+    """
+    if path.is_dir():
+        found = [file for file in path.iterdir() if file.suffix in READERS]
+        if len(kinds := {file.suffix for file in found}) > 1:
+            raise ValueError(f"{path} must hold files of one kind, got {', '.join(sorted(kinds))}")
+    elif path.exists() or not any(character in path.name for character in "*?["):
+        return [path]
+    else:
+        found = list(path.parent.glob(path.name))
+    if not found:
+        raise FileNotFoundError(f"{path}: no such files, expected some of {', '.join(READERS)}")
+    return sorted(found, key=lambda file: [int(part) if part.isdigit() else part for part in NUMBERS.split(file.name)])
+
+
 def _npz(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
     with zipfile.ZipFile(path) as archive:
         held = [member.removesuffix(".npy") for member in archive.namelist()]
-        names = choose(held)
-        size = sum(archive.getinfo(f"{name}.npy").file_size for name in names)
-        if size > memory.host():
-            raise ValueError(f"its arrays take {size} bytes, more than this machine has")
-        arrays = {}
-        for name in names:
-            with archive.open(f"{name}.npy") as file:
-                arrays[name] = _array(file, name)
-    return held, arrays
+        return held, {name: _member(path, archive, archive.getinfo(f"{name}.npy"), name) for name in choose(held)}
 
 
-def _array(file: IO[bytes] | BufferedIOBase, name: str) -> NDArray:
-    """Read an array like `numpy.load`, but allocate memory only for bytes that the file holds."""
+def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> NDArray | Rows:
+    with archive.open(info) as file:
+        shape, fortran_order, dtype = _header(file, name)
+        if info.compress_type == zipfile.ZIP_STORED and _is_matrix(shape, fortran_order):
+            header = file.tell()
+            if (needed := header + math.prod(shape) * dtype.itemsize) != info.file_size:
+                raise ValueError(f"its {name} must take {needed} bytes, got {info.file_size}")
+            while file.read(2**20):  # to its end, where its checksum is compared
+                pass
+            with path.open("rb") as whole:
+                whole.seek(info.header_offset)
+                before = struct.unpack("<HH", whole.read(LOCAL_HEADER)[-4:])  # the lengths of its name and extra field
+            return Rows([OnDisk(path, info.header_offset + LOCAL_HEADER + sum(before) + header, shape, dtype)])
+        if info.file_size > memory.host():
+            raise ValueError(f"its {name} takes {info.file_size} bytes, more than this machine has")
+        return _array(file.read(), shape, fortran_order, dtype)
+
+
+def _npy(path: Path, _: Choose) -> tuple[Sequence[str], Arrays]:
+    with path.open("rb") as file:
+        shape, fortran_order, dtype = _header(file, "X")
+        if _is_matrix(shape, fortran_order):
+            return [NAMELESS], {NAMELESS: Rows([OnDisk(path, file.tell(), shape, dtype)])}
+        return [NAMELESS], {NAMELESS: _array(file.read(), shape, fortran_order, dtype)}
+
+
+def _header(file: IO[bytes] | BufferedIOBase, name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, order and dtype of the array that a file of NumPy holds from here on."""
     major, _ = np.lib.format.read_magic(file)
     read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
     shape, fortran_order, dtype = read_header(file)
     if dtype.hasobject:
         hint = ": save y.astype(str), or y.astype(int) of integers" if name.startswith("y") else ""
         raise ValueError(f"its {name} holds Python objects{hint}")
-    return np.frombuffer(file.read(), dtype).reshape(shape, order="F" if fortran_order else "C")
+    return shape, fortran_order, dtype
 
 
-def _npy(path: Path, _: Choose) -> tuple[Sequence[str], Arrays]:
-    return [NAMELESS], {NAMELESS: np.asarray(np.lib.format.open_memmap(path, mode="r"))}
+def _is_matrix(shape: tuple[int, ...], fortran_order: bool) -> TypeGuard[tuple[int, int]]:
+    """True for a matrix whose rows can be read one by one."""
+    return len(shape) == 2 and min(shape) > 0 and (not fortran_order or min(shape) == 1)
+
+
+def _array(content: bytes, shape: tuple[int, ...], fortran_order: bool, dtype: np.dtype) -> NDArray:
+    """An array like `numpy.load`'s, from bytes that the file holds, however many it claims to."""
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran_order else "C")
 
 
 def _safetensors(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
     import safetensors  # an extra
 
-    with safetensors.safe_open(path, framework="numpy") as file:
+    with safetensors.safe_open(path, framework="numpy") as file:  # which checks the header
         held = sorted(file.keys())
-        return held, {name: file.get_tensor(name) for name in choose(held)}
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    arrays: Arrays = {}
+    for name in choose(held):
+        about = header[name]
+        shape, dtype, (first, stop) = (
+            tuple(about["shape"]),
+            np.dtype(SAFETENSORS[about["dtype"]]),
+            about["data_offsets"],
+        )
+        if _is_matrix(shape, fortran_order=False):
+            arrays[name] = Rows([OnDisk(path, 8 + length + first, shape, dtype)])
+            continue
+        with path.open("rb") as file:
+            file.seek(8 + length + first)
+            arrays[name] = _array(file.read(stop - first), shape, False, dtype)
+    return held, arrays
 
 
 def _pt(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
     import torch  # in no extra: who has such a file has it
 
     def array(tensor: torch.Tensor) -> NDArray:
-        narrow = tensor.dtype == torch.bfloat16  # which NumPy has not
-        return (tensor.float() if narrow else tensor).detach().numpy()
+        tensor = tensor.detach()
+        if tensor.dtype == torch.bfloat16:  # which NumPy has not
+            return tensor.contiguous().view(torch.int16).numpy().view(BF16)
+        return tensor.numpy()
 
     held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     held = held if isinstance(held, dict) else {NAMELESS: held}
@@ -112,17 +194,47 @@ def _pt(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
     return list(tensors), {name: array(tensors[name]) for name in choose(list(tensors))}
 
 
+def _parquet(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
+    require("a .parquet", "pyarrow", extra="parquet")
+    import pyarrow.compute
+    import pyarrow.parquet
+
+    def array(name: str) -> NDArray:
+        column = pyarrow.parquet.read_table(path, columns=[name], partitioning=None).column(0).combine_chunks()
+        if column.null_count:
+            raise ValueError(f"its {name} has missing values")
+        if not pyarrow.types.is_nested(column.type):
+            text = pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type)
+            return column.to_numpy(zero_copy_only=False).astype(str if text else column.type.to_pandas_dtype())
+        lengths = np.unique(pyarrow.compute.list_value_length(column).to_numpy(zero_copy_only=False))
+        if len(lengths) != 1:
+            raise ValueError(f"its {name} must hold lists of one length, got {lengths[0]} to {lengths[-1]}")
+        return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), int(lengths[0]))
+
+    held = pyarrow.parquet.read_schema(path).names
+    return held, {name: array(name) for name in choose(held)}
+
+
 def _txt(path: Path, _: Choose) -> tuple[Sequence[str], Arrays]:
     return ["y"], {"y": _labels(path.read_text("utf-8").splitlines())}
 
 
-def _csv(path: Path, _: Choose) -> tuple[Sequence[str], Arrays]:
+def _csv(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
     with path.open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file, strict=True)
-        if len(header) > 1 and "label" not in header:
-            raise ValueError(f"it must have a column label, it has {', '.join(header)}")
-        column = header.index("label") if len(header) > 1 else 0
-        return ["y"], {"y": _labels([row[column] for row in rows])}
+    if len(header) > 1 and "label" not in header:
+        raise ValueError(f"it must have a column label, it has {', '.join(header)}")
+    if len(uneven := {len(row) for row in rows} - {len(header)}):
+        raise ValueError(f"its rows must have the {len(header)} columns of its header, one has {min(uneven)}")
+    column = header.index("label") if len(header) > 1 else 0
+    held = ["X", "y"] if len(header) > 1 else ["y"]
+    arrays: Arrays = {}
+    for name in choose(held):
+        if name == "y":
+            arrays[name] = _labels([row[column] for row in rows])
+        else:
+            arrays[name] = np.array([row[:column] + row[column + 1 :] for row in rows], np.float64)
+    return held, arrays
 
 
 def _labels(lines: Sequence[str]) -> NDArray:
@@ -135,6 +247,7 @@ READERS: dict[str, Callable[[Path, Choose], tuple[Sequence[str], Arrays]]] = {
     ".npy": _npy,
     ".safetensors": _safetensors,
     ".pt": _pt,
-    ".txt": _txt,
+    ".parquet": _parquet,
     ".csv": _csv,
+    ".txt": _txt,
 }

@@ -3,11 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxcls.data.moments import Pass, check_range, merged, scan
+from jaxcls.data.rows import Rows
 from jaxcls.data.source import Source
-from jaxcls.data.splits import Folds, Split, Splits, prepare
+from jaxcls.data.splits import Folds, Split, Splits
 
 
 def standard(source: Source) -> Splits:
@@ -19,7 +22,8 @@ def standard(source: Source) -> Splits:
       >>> splits.train.X.shape, splits.num_classes
       ((1257, 64), 10)
     """
-    return _split(source, "standard", *_moments(source.X[source.train]))
+    found = _scan(source, [source.train])
+    return _split(source, "standard", found, found.groups[0].mean, found.groups[0].scale())
 
 
 def standard_folds(source: Source, parts: Sequence[NDArray[np.integer]]) -> Folds:
@@ -42,13 +46,23 @@ def standard_folds(source: Source, parts: Sequence[NDArray[np.integer]]) -> Fold
     rows = np.concatenate(parts)
     if len(np.unique(rows)) < len(rows):
         raise ValueError("parts must have no row in common, or what is held out would be trained on")
-    mean, scale = _moments(source.X[rows])
-    moments = [_moments(source.X[np.setdiff1d(rows, part, assume_unique=True)]) for part in parts]
-    fold_mean, fold_scale = (np.stack(each) for each in zip(*moments, strict=True))
-    sizes, name = tuple(len(part) for part in parts), f"{source.name}/standard, {len(parts)} folds"
-    train = Split(prepare(source.X[rows], mean, scale), _labels(source.y[rows]))
-    fold_mean, fold_scale = (fold_mean - mean) / scale, fold_scale / scale
-    return Folds(train, sizes, mean, scale, fold_mean, fold_scale, source.class_names, name)
+    found = _scan(source, parts)
+    whole = merged(found.groups)
+    others = [merged(found.groups[:k] + found.groups[k + 1 :]) for k in range(len(parts))]
+    folds = [_of_device(source.X, each.mean, each.scale()) for each in others]
+    for mean, scale in folds:
+        check_range(found, mean, scale)
+    mean, scale = _of_device(source.X, whole.mean, whole.scale())
+    return Folds(
+        train=Split(source.X, _labels(source.y[rows]), rows, mean, scale, found.digest),
+        parts=tuple(len(part) for part in parts),
+        mean=mean,
+        scale=scale,
+        fold_mean=np.stack([mean for mean, _ in folds]),
+        fold_scale=np.stack([scale for _, scale in folds]),
+        class_names=source.class_names,
+        name=f"{source.name}/standard, {len(parts)} folds",
+    )
 
 
 def cs231n(source: Source) -> Splits:
@@ -60,11 +74,11 @@ def cs231n(source: Source) -> Splits:
       ValueError: the source is not CIFAR-10.
     """
     _require_cifar10(source, "cs231n")
-    X = source.X.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1).reshape(-1, 3072)
+    X = np.asarray(source.X).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1).reshape(-1, 3072)
     train, val, test = np.split(np.arange(51_000), [49_000, 50_000])
     source = replace(source, X=X, train=train, val=val, test=test, pixels=np.arange(3072).reshape(32, 32, 3))
-    mean_image = X[train].mean(axis=0)
-    return _split(source, "cs231n", mean_image, np.ones(3072))
+    found = _scan(source, [train])
+    return _split(source, "cs231n", found, found.groups[0].mean, np.ones(3072))
 
 
 def eecs498(source: Source) -> Splits:
@@ -79,24 +93,31 @@ def eecs498(source: Source) -> Splits:
     _require_cifar10(source, "eecs498")
     train, val, test = np.split(np.arange(60_000), [40_000, 50_000])
     source = replace(source, train=train, val=val, test=test)
-    channel_means = source.X[:50_000].reshape(-1, 3, 1024).mean(axis=(0, 2))
+    found = _scan(source, [np.arange(50_000)])
+    channel_means = found.groups[0].mean.reshape(3, 1024).mean(axis=1)
     # x / 255 less the mean of x / 255 is (x - mean) / 255.
-    return _split(source, "eecs498", np.repeat(channel_means, 1024), np.full(3072, 255.0))
+    return _split(source, "eecs498", found, np.repeat(channel_means, 1024), np.full(3072, 255.0))
 
 
 PROTOCOLS: dict[str, Callable[[Source], Splits]] = {"standard": standard, "cs231n": cs231n, "eecs498": eecs498}
 
 
-def _moments(X: NDArray) -> tuple[NDArray, NDArray]:
-    """Mean and standard deviation of each feature; 1 for a deviation within the rounding of the mean."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, scale = X.mean(axis=0, dtype=np.float64), X.std(axis=0, dtype=np.float64)
-    if not (finite := np.isfinite(mean) & np.isfinite(scale)).all():
-        column = int(np.argmin(finite))
-        raise ValueError(
-            f"X must be finite when squared, its largest in column {column} is {abs(X[:, column]).max():g}"
-        )
-    return mean, np.where(scale > len(X) * np.finfo(float).eps * np.abs(mean), scale, 1.0)
+def _scan(source: Source, groups: Sequence[NDArray[np.integer]]) -> Pass:
+    """One pass over the features, with the moments of these rows."""
+    group = np.full(len(source.X), -1)
+    for k, rows in enumerate(groups):
+        group[rows] = k
+    return scan(source.X, group, len(groups))
+
+
+def _of_device(X: NDArray | Rows, mean: NDArray, scale: NDArray) -> tuple[NDArray, NDArray]:
+    """Moments as a device applies them to raw features: rounded where it does, see `Split.stays_raw`."""
+    default = jnp.result_type(float)
+    if not np.can_cast(X.dtype, default):
+        return mean, scale
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = mean.astype(default).astype(float), scale.astype(default).astype(float)
+    return rounded if np.isfinite(rounded).all() and rounded[1].all() else (mean, scale)
 
 
 def _labels(y: NDArray[np.integer]) -> NDArray[np.int32]:
@@ -104,9 +125,11 @@ def _labels(y: NDArray[np.integer]) -> NDArray[np.int32]:
     return np.clip(y, np.iinfo(np.int32).min, np.iinfo(np.int32).max).astype(np.int32)
 
 
-def _split(source: Source, protocol: str, mean: NDArray, scale: NDArray) -> Splits:
+def _split(source: Source, protocol: str, found: Pass, mean: NDArray, scale: NDArray) -> Splits:
+    mean, scale = _of_device(source.X, mean, scale)
+    check_range(found, mean, scale)
     train, val, test = (
-        Split(prepare(source.X[rows], mean, scale), _labels(source.y[rows]))
+        Split(source.X, _labels(source.y[rows]), rows, mean, scale, found.digest)
         for rows in (source.train, source.val, source.test)
     )
     return Splits(train, val, test, source.class_names, mean, scale, source.pixels, f"{source.name}/{protocol}")

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxcls.data.rows import Rows
+
 
 @dataclass(frozen=True, eq=False)
 class Source:
@@ -22,7 +24,7 @@ class Source:
     """
 
     name: str
-    X: NDArray
+    X: NDArray | Rows
     y: NDArray
     train: NDArray[np.integer]
     val: NDArray[np.integer]

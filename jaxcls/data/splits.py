@@ -1,31 +1,38 @@
-"""Prepared examples for the trainer, with the one check of their values."""
+"""Examples for the trainer: raw features with their standardisation, and the one check of their shapes."""
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
+from jaxcls.data import moments
+from jaxcls.data.rows import Rows
 from jaxcls.numerics import sha256
 
 BLOCK = 2**18  # numbers prepared at once, in float64: what stays in cache
+LARGE = 1e30  # means and deviations, up to which and from the inverse of which float32 has room for a standardisation
+
+Moments = tuple[Float[NDArray, "K D"], Float[NDArray, "K D"]]
 
 _TO_INTEGERS = dict.fromkeys("US", ": np.unique(y, return_inverse=True)[1] makes them, of the y of all files at once")
 _TO_INTEGERS |= {"f": ": y.astype(int) makes them of whole numbers", "b": ": y.astype(int) makes them"}
 
 
-def check_examples(X: NDArray, y: NDArray, X_name: str = "X", y_name: str = "y") -> None:
+def check_examples(X: NDArray | Rows, y: NDArray, X_name: str = "X", y_name: str = "y") -> None:
     """Checks that these are N examples and their N integer labels, N at least 1, with one-line errors.
 
     Raises:
-      ValueError: a wrong rank, lengths that differ, no examples or features, a NaN or infinite feature.
+      ValueError: a wrong rank, lengths that differ, no examples or features.
       TypeError: they are not arrays, or masked; the features are not real numbers, or the labels not integers.
     """
     for name, array in ((X_name, X), (y_name, y)):
         if hasattr(array, "toarray"):
             raise TypeError(f"{name} must be dense, {name}.toarray() makes it, got {type(array).__name__}")
-        if not isinstance(array, np.ndarray | jax.Array) or isinstance(array, np.ma.MaskedArray):
+        if not isinstance(array, np.ndarray | jax.Array | Rows) or isinstance(array, np.ma.MaskedArray):
             raise TypeError(f"{name} must be a plain array, got {type(array).__name__}")
     if X.ndim != 2 or y.ndim != 1:
         raise ValueError(
@@ -36,16 +43,24 @@ def check_examples(X: NDArray, y: NDArray, X_name: str = "X", y_name: str = "y")
         raise ValueError(f"{X_name} and {y_name} must have the same length, got {len(X)} examples and {len(y)} labels")
     if X.size == 0:
         raise ValueError(f"{X_name} must hold at least one example of one feature, got shape {list(X.shape)}")
-    if not (np.issubdtype(X.dtype, np.integer) or np.issubdtype(X.dtype, np.floating)):
+    if not (np.issubdtype(X.dtype, np.integer) or jnp.issubdtype(X.dtype, jnp.floating)):
         raise TypeError(f"{X_name} must hold real numbers, got {X.dtype}")
     if not np.issubdtype(y.dtype, np.integer):
         raise TypeError(f"{y_name} must hold integer labels, got {y.dtype}{_TO_INTEGERS.get(y.dtype.kind, '')}")
+
+
+def check_finite(X: NDArray, *, first: int = 0) -> None:
+    """Checks that all features are finite, those of rows from ``first`` on.
+
+    Raises:
+      ValueError: a NaN or infinite feature.
+    """
     if not (finite := np.isfinite(X)).all():
         row, column = np.argwhere(~finite)[0]
-        raise ValueError(f"{X_name} must be finite, got {X[row, column]} at row {row}, column {column}")
+        raise ValueError(f"X must be finite, got {X[row, column]} at row {first + row}, column {column}")
 
 
-def _to_ranks(X: NDArray, y: NDArray) -> str:
+def _to_ranks(X: NDArray | Rows, y: NDArray) -> str:
     """A hint for the common shapes that are not a matrix and a vector of labels."""
     if X.ndim > 2:
         return ": X.reshape(len(X), -1) makes rows of pictures"
@@ -56,27 +71,91 @@ def _to_ranks(X: NDArray, y: NDArray) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Examples ``X: [N, D]``, floating point, and their integer labels ``y: [N]``.
+    """Examples: raw features with their standardisation, and integer labels ``y: [N]``.
+
+    Attributes:
+      raw: features of any real dtype, ``[M, D]``, which are never copied as a whole.
+      y: labels.
+      rows: the rows of ``raw`` that are these examples, ``[N]``; all when None.
+      mean, scale: ``[D]``, of the standardisation ``X = (raw - mean) / scale``; None where ``raw`` is used as it is.
+      digest: SHA-256 of ``raw``, if it is known.
 
     Raises:
       ValueError: ranks or lengths do not fit, there are no examples or features, or a feature is not finite.
-      TypeError: they are not plain arrays, the features not floating point, or the labels not integers.
+      TypeError: they are not plain arrays, the features not real numbers, or the labels not integers.
 
     Example:
       >>> import numpy as np
-      >>> Split(np.ones((3, 2)), np.array([0, 1]))
-      Traceback (most recent call last):
-      ...
-      ValueError: X and y must have the same length, got 3 examples and 2 labels
+      >>> Split(np.array([[2], [4]], np.uint8), np.array([0, 1]), mean=np.array([3.0]), scale=np.array([1.0])).X
+      array([[-1.],
+             [ 1.]], dtype=float32)
     """
 
-    X: NDArray[np.floating]
+    raw: NDArray | Rows
     y: NDArray[np.integer]
+    rows: NDArray[np.integer] | None = None
+    mean: NDArray[np.floating] | None = None
+    scale: NDArray[np.floating] | None = None
+    digest: str = ""
 
     def __post_init__(self) -> None:
-        check_examples(self.X, self.y)
-        if not np.issubdtype(self.X.dtype, np.floating):
-            raise TypeError(f"X must be floating point, got {self.X.dtype}")
+        check_examples(self.raw, self.y if self.rows is None else np.zeros(len(self.raw), int))
+        if self.rows is None and not isinstance(self.raw, Rows):
+            check_finite(self.raw)
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.y)
+
+    def __getitem__(self, which: slice | Int[NDArray, "M"]) -> NDArray:
+        """Raw features of some of the examples."""
+        found = self.raw[which if self.rows is None else self.rows[which]]
+        return np.asarray(found, found.dtype.newbyteorder("="))
+
+    @property
+    def X(self) -> Float[NDArray, "N D"]:  # noqa: N802
+        """All examples, prepared: standardised, in JAX's default float. Each use prepares them again."""
+        return self.prepared(slice(None))
+
+    @property
+    def num_features(self) -> int:
+        """D."""
+        return self.raw.shape[1]
+
+    def in_order(self, which: Int[NDArray, "M"]) -> Int[NDArray, "M"]:
+        """Some of the examples in the order in which their rows lie."""
+        return np.sort(which) if self.rows is None else which[np.argsort(self.rows[which], kind="stable")]
+
+    @property
+    def stays_raw(self) -> bool:
+        """True if a device can standardise raw features in JAX's default float, which holds them all exactly."""
+        if not np.can_cast(self.raw.dtype, jnp.result_type(float)):
+            return False
+        if self.mean is None or self.scale is None:
+            return True
+        return bool((np.abs(self.mean) < LARGE).all() and ((self.scale > 1 / LARGE) & (self.scale < LARGE)).all())
+
+    @property
+    def stored_dtype(self) -> np.dtype:
+        """The dtype of `stored`."""
+        return self.raw.dtype.newbyteorder("=") if self.stays_raw else np.dtype(jnp.result_type(float))
+
+    def prepared(self, which: slice | Int[NDArray, "M"]) -> Float[NDArray, "M D"]:
+        """Some of the examples, prepared."""
+        X = self[which]
+        if self.mean is None or self.scale is None:
+            return X.astype(jnp.result_type(float), copy=False)
+        return prepare(X, self.mean, self.scale)
+
+    def stored(self, which: slice | Int[NDArray, "M"]) -> NDArray:
+        """Some of the examples as a device holds them: raw, or prepared where it cannot prepare them."""
+        return self[which] if self.stays_raw else self.prepared(which)
+
+    def identity(self) -> list[NDArray]:
+        """Arrays that are equal only if the examples are, byte for byte."""
+        digest = self.digest or moments.scan(self.raw, np.full(len(self.raw), -1), 0).digest
+        rest = [array for array in (self.rows, self.mean, self.scale) if array is not None]
+        return [np.frombuffer(bytes.fromhex(digest), np.uint8), self.y, *rest]
 
 
 class _Sizes:
@@ -88,7 +167,7 @@ class _Sizes:
     @property
     def num_features(self) -> int:
         """D."""
-        return self.train.X.shape[1]
+        return self.train.num_features
 
     @property
     def num_classes(self) -> int:
@@ -103,7 +182,7 @@ class _Sizes:
 
 @dataclass(frozen=True, eq=False)
 class Splits(_Sizes):
-    """Train, validation and test examples, all prepared by ``X = (raw - mean) / scale``.
+    """Train, validation and test examples, all standardised by ``X = (raw - mean) / scale``.
 
     Attributes:
       train, val, test: the examples; no test where none is to be scored.
@@ -128,9 +207,9 @@ class Splits(_Sizes):
 
     def __post_init__(self) -> None:
         for role, split in self.items():
-            if split.X.shape[1] != self.num_features:
+            if split.num_features != self.num_features:
                 raise ValueError(
-                    f"all splits must have the {self.num_features} features of train, {role} has {split.X.shape[1]}"
+                    f"all splits must have the {self.num_features} features of train, {role} has {split.num_features}"
                 )
             _check_labels(split.y, self.num_classes, role)
         if (self.train.y == self.train.y[0]).all():
@@ -146,9 +225,38 @@ class Splits(_Sizes):
         """The number of examples in train and in val."""
         return len(self.train.y), len(self.val.y)
 
+    def num_train(self, fold: int) -> int:
+        """The number of examples in train; there is one fold."""
+        return len(self.train)
+
+    def rows(self, fold: int, numbers: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Of these of train among `examples`."""
+        return numbers
+
+    @functools.cached_property
+    def examples(self) -> Split:
+        """All examples of train, then all of val."""
+        train, val = self.train, self.val
+        y = np.concatenate([train.y, val.y])
+        of_one = train.raw is val.raw and train.mean is val.mean and train.scale is val.scale
+        if of_one and train.rows is not None and val.rows is not None:
+            return replace(train, y=y, rows=np.concatenate([train.rows, val.rows]))
+        if _equal(train.mean, val.mean) and _equal(train.scale, val.scale):
+            return Split(Rows([train, val]), y, mean=train.mean, scale=train.scale)
+        return Split(np.concatenate([train.X, val.X]), y)
+
+    def moments(self) -> Moments | None:
+        """Mean and scale, ``[1, D]``, by which a device standardises what `Split.stored` gave it; None if it need not.
+
+        They are rounded to JAX's default float.
+        """
+        mean, scale = self.examples.mean, self.examples.scale
+        raw = self.examples.stays_raw
+        return _rounded(mean[None], scale[None]) if raw and mean is not None and scale is not None else None
+
     def fingerprint(self) -> str:
-        """SHA-256 over every prepared example and label: equal only if the data are, byte for byte."""
-        return sha256(("", array) for _, split in self.items() for array in (split.X, split.y)).hex()
+        """SHA-256 over every example and label: equal only if the data are, byte for byte."""
+        return sha256(("", array) for _, split in self.items() for array in split.identity()).hex()
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,10 +264,10 @@ class Folds(_Sizes):
     """Examples in parts for cross-validation: fold k validates on part k and trains on all others.
 
     Attributes:
-      train: all examples, part by part, prepared by the mean and scale of all: ``X = (raw - mean) / scale``.
+      train: all examples, part by part, standardised by the mean and scale of all.
       parts: how many examples each part has.
       mean, scale: ``[D]``, float64, of all examples.
-      fold_mean, fold_scale: ``[K, D]``, the further standardisation of X by each fold's own train.
+      fold_mean, fold_scale: ``[K, D]``, float64, of each fold's own train.
       class_names: a name for each of the C classes.
       name: source and protocol, for the record.
       order: for each fold, the rows of train that it trains on, in the order that minibatches count them; None for
@@ -194,8 +302,23 @@ class Folds(_Sizes):
 
     def fingerprint(self) -> str:
         """SHA-256 over every example and label, the parts, and each fold's standardisation."""
-        arrays = [self.train.X, self.train.y, np.array(self.parts), self.fold_mean, self.fold_scale]
+        arrays = [*self.train.identity(), np.array(self.parts), self.fold_mean, self.fold_scale]
         return sha256(("", array) for array in (*arrays, *(self.order or ()))).hex()
+
+    @property
+    def examples(self) -> Split:
+        """All examples, part by part."""
+        return self.train
+
+    def moments(self) -> Moments | None:
+        """Mean and scale of each fold, ``[K, D]``, by which a device standardises what `Split.stored` gave it.
+
+        They are rounded to JAX's default float; None if it need not.
+        """
+        mean, scale = self.fold_mean, self.fold_scale
+        if not self.train.stays_raw and self.train.mean is not None:
+            mean, scale = (mean - self.mean) / self.scale, scale / self.scale
+        return None if not mean.any() and (scale == 1).all() else _rounded(mean, scale)
 
     def num_train(self, fold: int) -> int:
         """The number of examples that this fold trains on."""
@@ -208,12 +331,14 @@ class Folds(_Sizes):
         return numbers + np.where(numbers >= sum(self.parts[:fold]), self.parts[fold], 0)
 
     def split(self, fold: int) -> Splits:
-        """This fold's examples, prepared: val is the part held out, and there is no test set."""
+        """This fold's examples: val is the part held out, and there is no test set."""
         rows = self.rows(fold, np.arange(self.num_train(fold)))
         held_out = sum(self.parts[:fold]) + np.arange(self.parts[fold])
         mean, scale = self.fold_mean[fold], self.fold_scale[fold]
-        train, val = (Split(prepare(self.train.X[r], mean, scale), self.train.y[r]) for r in (rows, held_out))
-        mean, scale = self.mean + self.scale * mean, self.scale * scale  # of raw features
+        of_raw = np.arange(len(self.train.raw)) if self.train.rows is None else self.train.rows
+        train, val = (
+            replace(self.train, y=self.train.y[r], rows=of_raw[r], mean=mean, scale=scale) for r in (rows, held_out)
+        )
         return Splits(train, val, None, self.class_names, mean, scale, None, self.name)
 
 
@@ -246,12 +371,21 @@ def prepare(X: NDArray, mean: NDArray, scale: NDArray) -> NDArray[np.floating]:
        [ 1.  1.]]
     """
     prepared = np.empty(X.shape, jnp.result_type(float))
-    with np.errstate(over="ignore", invalid="ignore"):  # `Split` says where a feature is too large for the dtype
+    with np.errstate(over="ignore", invalid="ignore"):  # a protocol says which feature is too large for the dtype
         step = max(1, BLOCK // max(1, X.shape[1]))
         for first in range(0, len(X), step):
             rows = slice(first, first + step)
             prepared[rows] = np.subtract(X[rows], mean, dtype=np.float64, casting="unsafe") / scale
     return prepared
+
+
+def _equal(one: NDArray | None, other: NDArray | None) -> bool:
+    return one is other or (one is not None and other is not None and np.array_equal(one, other))
+
+
+def _rounded(mean: NDArray, scale: NDArray) -> Moments:
+    dtype = jnp.result_type(float)
+    return mean.astype(dtype), scale.astype(dtype)
 
 
 def _check_labels(y: NDArray[np.integer], num_classes: int, role: str) -> None:

@@ -1,8 +1,9 @@
 """From a grid to compiled programs: plan, step of all cells, devices, progress."""
 
 from jaxcls.engine import cells, plan, program
-from jaxcls.engine.cells import Examples, Problem, Replicates
+from jaxcls.engine.cells import Problem, Replicates
 from jaxcls.engine.devices import BY_CELL, CELLS, EVERYWHERE, alignment, mesh, put
+from jaxcls.engine.feed import Feed
 from jaxcls.engine.plan import Block, Group, Plan, minibatches, plan_sweep
 from jaxcls.engine.program import Program
 from jaxcls.engine.progress import Callback, Figures, Progress, Save, Snapshot
@@ -14,7 +15,7 @@ __all__ = [
     "EVERYWHERE",
     "Block",
     "Callback",
-    "Examples",
+    "Feed",
     "Figures",
     "Group",
     "Plan",

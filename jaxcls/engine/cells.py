@@ -25,16 +25,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, Integer, Key, PyTree
+from jaxtyping import Array, Float, Int, Integer, Key, PyTree, Real
+from numpy.typing import NDArray
 
 from jaxcls import train
 from jaxcls.classifier import LINEAR, Classifier
 from jaxcls.data import Folds, Splits
 from jaxcls.engine.devices import CELLS
-from jaxcls.memory import Memory
 from jaxcls.numerics import Params
 from jaxcls.train import Hyper, Optimizer, Score, State
 
@@ -45,7 +46,7 @@ class Problem(NamedTuple):
     Attributes:
       classifier, optimizer: those of the sweep.
       sizes: ``(num_features, *num_hidden, num_classes)`` of each size that a cell may have, in ascending order.
-      dtype: of examples and params.
+      dtype: of params, and of examples once they are standardised.
       parts: how many examples each part has.
       alignment: X is padded to a multiple of so many columns.
     """
@@ -74,16 +75,14 @@ class Examples(NamedTuple):
     """All examples, part by part.
 
     Attributes:
-      X, y: the examples and their labels.
-      mean, scale: standardisation of X while each part is held out; None for data that are split once.
-      scored: rows of train that are scored; None for all.
+      X, y: the examples, raw where JAX's default float is exact for them, and their labels.
+      mean, scale: standardisation of X, ``[1, D]``, or while each part is held out; None where there is none.
     """
 
-    X: Float[Array, "N D"]
+    X: Real[Array, "N d"]
     y: Integer[Array, "N"]
-    mean: Float[Array, "P D"] | None = None
-    scale: Float[Array, "P D"] | None = None
-    scored: Int[Array, "M"] | None = None
+    mean: Float[Array, "P d"] | None = None
+    scale: Float[Array, "P d"] | None = None
 
 
 def problem(
@@ -101,10 +100,11 @@ def problem(
       >>> problem(data.standard(data.load_digits())).sizes
       ((65, 10),)
     """
-    num_features = jax.eval_shape(classifier.features, data.train.X).shape[1]
+    dtype = np.dtype(jnp.result_type(float))
+    num_features = jax.eval_shape(classifier.features, jax.ShapeDtypeStruct((1, data.num_features), dtype)).shape[1]
     layers = [(num_hidden,) * classifier.num_hidden_layers for num_hidden in sorted(hidden)] or [()]
     sizes = tuple((num_features, *layer, data.num_classes) for layer in layers)
-    return Problem(classifier, optimizer, sizes, data.train.X.dtype, data.parts, alignment)
+    return Problem(classifier, optimizer, sizes, dtype, data.parts, alignment)
 
 
 @functools.lru_cache
@@ -168,19 +168,17 @@ def check_optimizer(problem: Problem) -> None:
         raise TypeError(f"optimizer must update from the gradient alone: {error}") from None
 
 
-def estimate(problem: Problem, *, batch_size: int) -> Memory:
-    """Bytes of training: the data; for each cell its state, a gradient, an update and activations.
+def estimate(problem: Problem, *, batch_size: int) -> int:
+    """Bytes of a cell in training: its state, a gradient, an update and activations.
 
     Example:
       >>> from jaxcls import data
       >>> estimate(problem(data.standard(data.load_digits())), batch_size=200)
-      Memory(data=403128, cell=167800)
+      167800
     """
     state = cell(problem)
-    num_columns, *activations = _widest(problem)
-    data = sum(problem.parts) * (num_columns * problem.dtype.itemsize + 4)
-    outputs = max(batch_size, train.EVALUATION_BATCH) * sum(activations) * problem.dtype.itemsize
-    return Memory(data, _nbytes(state) + 2 * _nbytes(state.params) + 4 * outputs)
+    outputs = max(batch_size, train.EVALUATION_BATCH) * sum(_widest(problem)[1:]) * problem.dtype.itemsize
+    return _nbytes(state) + 2 * _nbytes(state.params) + 4 * outputs
 
 
 def features(problem: Problem, X: Float[ArrayLike, "B d"]) -> Float[Array, "B D"]:
@@ -250,53 +248,41 @@ def run(
     return jax.tree.map(lambda leaf: leaf[None], state), losses[:, None]
 
 
-def evaluate(
-    problem: Problem, params: Params, reg: Float[Array, "G"], held_out: Int[Array, "S"], examples: Examples
-) -> tuple[Score, Score]:
-    """Scores of all cells, ``[S, G]`` and ``[S, G, C]``: over train, penalty included, and over val, without."""
-    size = jnp.asarray(problem.parts)[:, None, None]
-    is_val = (jnp.arange(len(problem.parts))[:, None] == held_out[None])[..., None]
-    penalty = jnp.where(is_val, 0, reg[None, None])
-    scores = [
-        evaluate_part(problem, params, penalty[part], held_out, examples, part) for part in range(len(problem.parts))
-    ]
-    loss, *counts = jax.tree.map(lambda *parts: jnp.stack(parts), *scores)
-    share = size / jnp.sum(size, 0, where=~is_val, keepdims=True)
-
-    def over(parts: Array, loss: Array) -> Score:
-        return Score(jnp.sum(loss, 0, where=parts), *(jnp.sum(each, 0, where=parts[..., None]) for each in counts))
-
-    return over(~is_val, share.astype(loss.dtype) * loss), over(is_val, loss)
-
-
-def evaluate_part(
+def score(
     problem: Problem,
+    before: Score,
     params: Params,
     reg: Float[Array, "S G"],
     held_out: Int[Array, "S"],
     examples: Examples,
-    part: int,
+    rows: Int[Array, "S M"],
+    share: Float[Array, ""],
 ) -> Score:
-    """Scores of all cells over one part, ``[S, G]``; over train, those of its rows that are scored."""
-    replicates = jax.vmap(functools.partial(_score, problem, examples), in_axes=(0, 0, 0, None, None))
-    score = functools.partial(replicates, held_out, params, reg)
-    if part == 0 and examples.scored is not None:
-        return train.evaluate(score, examples.X[examples.scored], examples.y[examples.scored])
-    first, count = sum(problem.parts[:part]), problem.parts[part]
-    return train.evaluate(score, examples.X, examples.y, first=first, count=count)
+    """The `Score` of all cells, ``[S, G]``, over examples that are this share of a set, added to that ``before``."""
+    replicates = jax.vmap(functools.partial(_score, problem, examples), in_axes=(0, 0, 0, 0, 0))
+    found = replicates(held_out, params, reg, examples.X[rows], examples.y[rows])
+    return jax.tree.map(jnp.add, before, found._replace(loss=share * found.loss))
 
 
-def evaluate_minibatch(
-    problem: Problem,
-    params: Params,
-    reg: Float[Array, "G"],
-    held_out: Int[Array, "S"],
-    examples: Examples,
-    batch: Int[Array, "S B"],
-) -> Score:
-    """Scores of all cells, ``[S, G]``, each replicate on its minibatch."""
-    score = jax.vmap(functools.partial(_score, problem, examples), in_axes=(0, 0, None, 0, 0))
-    return score(held_out, params, reg, examples.X[batch], examples.y[batch])
+def no_score(problem: Problem, num_replicates: int, num_cells: int) -> Score:
+    """The `Score` of all cells over no examples."""
+    cells, num_classes = (num_replicates, num_cells), problem.sizes[-1][-1]
+    counts = np.zeros((*cells, num_classes), jax.dtypes.canonicalize_dtype(int))
+    return Score(np.zeros(cells, problem.dtype), counts, counts)
+
+
+def over_parts(problem: Problem, found: Sequence[Score], held_out: Int[NDArray, "S"]) -> tuple[Score, Score]:
+    """Scores over train and val from those over each part."""
+    is_val = np.arange(len(problem.parts))[:, None] == held_out
+    size = np.where(is_val, 0, np.asarray(problem.parts)[:, None])
+    share = size / size.sum(axis=0)
+    loss, num_correct, num_examples = (np.stack(each) for each in zip(*found, strict=True))
+
+    def over(share: NDArray, parts: NDArray) -> Score:
+        sums = (np.sum(each, 0, where=parts[..., None, None]) for each in (num_correct, num_examples))
+        return Score(np.sum(share[..., None] * loss, 0, where=parts[..., None]), *sums)
+
+    return over(share, ~is_val), over(np.ones_like(share), is_val)
 
 
 def take(problem: Problem, params: Params, replicate: int, index: int, size: int) -> Params:
@@ -332,11 +318,13 @@ def _draw(problem: Problem, sizes: tuple[int, ...], key: Array) -> Params:
     return problem.classifier.init(*sizes, key=key, dtype=problem.dtype)
 
 
-def _features(problem: Problem, examples: Examples, held_out: Int[Array, ""], X: Float[Array, "B d"]) -> Array:
-    """The classifier's inputs for some examples."""
-    if examples.mean is None or examples.scale is None:
-        return X
-    return features(problem, (X - examples.mean[held_out][None]) / examples.scale[held_out][None])
+def _features(problem: Problem, examples: Examples, held_out: Int[Array, ""], X: Real[Array, "B d"]) -> Array:
+    """The classifier's inputs for some raw examples."""
+    X = X.astype(problem.dtype)
+    if examples.mean is not None and examples.scale is not None:
+        which = held_out if len(examples.mean) > 1 else 0
+        X = (X - examples.mean[which][None]) / examples.scale[which][None]
+    return features(problem, X)
 
 
 def _score(

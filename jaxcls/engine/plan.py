@@ -1,7 +1,7 @@
 """The plan of a sweep: which cells share a program, and which of them train together within the memory there is."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -20,8 +20,12 @@ from jaxcls.engine.schedule import Schedule
 from jaxcls.grid import Grid
 from jaxcls.memory import Memory, available
 from jaxcls.numerics import checks, pinned_generator
+from jaxcls.sampling import Sampling, check
+from jaxcls.sampling import minibatches as sampled
 from jaxcls.train import Optimizer
 
+CHUNK = 2**30  # bytes of the host that streamed examples take
+IN_FLIGHT = 4  # chunks: in training, read, being read, and the rows that this reads
 LEAST_SCORED = 2000  # of the examples of train
 COMPILATION = 3e11  # multiplications that take about as long as compiling one more program
 
@@ -57,6 +61,8 @@ class Plan(NamedTuple):
       batch_size: examples in a minibatch.
       devices: the cells of a block are split over these.
       num_scored: how many examples of train are scored after training.
+      sampling: as `jaxcls.sampling` draws minibatches.
+      stream: whether the examples come to the devices chunk by chunk.
     """
 
     grid: Grid
@@ -65,15 +71,20 @@ class Plan(NamedTuple):
     batch_size: int
     devices: Sequence[jax.Device]
     num_scored: int
+    sampling: Sampling = "replacement"
+    stream: bool = False
+
+    def scored_rows(self, part: int) -> NDArray[np.integer]:
+        """The examples of a part that are scored, always the same: all, but for a long train."""
+        parts = self.groups[0].problem.parts
+        if part == 0 and self.num_scored < parts[0]:
+            return np.sort(np.random.default_rng(0).choice(parts[0], self.num_scored, replace=False))
+        return sum(parts[:part]) + np.arange(parts[part])
 
     @property
-    def scored_rows(self) -> NDArray[np.int32] | None:
-        """The rows of train that are scored, always the same; None for all."""
-        num_train = self.groups[0].problem.parts[0]  # of folds, which are scored whole, the first part alone
-        if self.num_scored >= num_train:
-            return None
-        rows = np.random.default_rng(0).choice(num_train, self.num_scored, replace=False)
-        return np.sort(rows).astype(np.int32)
+    def all_scored_rows(self) -> list[NDArray[np.integer]]:
+        """`scored_rows` of each part."""
+        return [self.scored_rows(part) for part in range(len(self.groups[0].problem.parts))]
 
     @property
     def blocks(self) -> list[Block]:
@@ -99,6 +110,8 @@ def plan_sweep(
     devices: Sequence[jax.Device] | None = None,
     chunk_steps: int = 100,
     memory: int | None = None,
+    sampling: Sampling = "replacement",
+    stream: bool | None = None,
 ) -> Plan:
     """The plan that `jaxcls.sweep.run` follows, with its arguments and errors.
 
@@ -106,7 +119,7 @@ def plan_sweep(
       >>> from jaxcls import data, grid
       >>> planned = plan_sweep(data.standard(data.load_digits()), grid.Grid(lr=[0.1, 1.0], reg=[0.0]), steps=100)
       >>> planned.groups[0].memory.data, planned.blocks[0].rows.shape
-      (403128, (1, 2))
+      (397020, (1, 2))
     """
     checks.own_mesh("sweep.run")
     if not isinstance(splits, Splits | Folds):
@@ -115,7 +128,7 @@ def plan_sweep(
     if not isinstance(grid, Grid):
         raise TypeError(f"grid must be a Grid, such as Grid(lr=[0.1, 1.0], reg=[1e-3]), got {type(grid).__name__}")
     chosen = train.as_optimizer(optimizer)
-    checks.default_float(splits.train.X.dtype)
+    check(sampling)
     for name, value in (("steps", steps), ("batch_size", batch_size), ("chunk_steps", chunk_steps)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
@@ -133,21 +146,40 @@ def plan_sweep(
     cells.check_optimizer(problem(sizes[0]))
     need = functools.partial(cells.estimate, batch_size=batch_size)
     budget = available() if memory is None else memory
+    data = nbytes(splits)
+    if stream is None:
+        stream = data > budget // 2
+    if stream:
+        num_rows = max(len(grid.seed) * max(len(grid.fold), 1) * batch_size, train.EVALUATION_BATCH)
+        of_step = num_rows * data // len(splits.examples)
+        chunk_steps = min(chunk_steps, max(min(budget // 2, CHUNK) // (IN_FLIGHT * of_step), 1))
+        data = IN_FLIGHT * chunk_steps * of_step
     if grid.hidden:
-        (data, one), (_, two) = need(problem((1,))), need(problem((2,)))
+        one, two = need(problem((1,))), need(problem((2,)))
         largest = (budget - data - one) // (two - one) + 1
         if 1 <= largest < max(grid.hidden):
             raise ValueError(f"hidden must be at most {largest} for a net to fit in memory, got {max(grid.hidden)}")
     groups = []
     for hidden in sizes:
-        estimate = need(problem(hidden))
+        estimate = Memory(data, need(problem(hidden)))
         rows = blocks(grid, hidden, estimate.fits(budget), num_devices=len(devices))
         groups.append(Group(problem(hidden), estimate, rows))
     num_scored = len(splits.train.y)
     schedule = Schedule(steps, chunk_steps, train.steps_per_epoch(num_scored, batch_size) if history else None)
     if isinstance(splits, Splits):  # scoring takes 0.6 of the time of training on as many, and may take a tenth of it
         num_scored = min(num_scored, max(steps * batch_size // 6, LEAST_SCORED))
-    return Plan(grid, groups, schedule, batch_size, devices, num_scored)
+    return Plan(grid, groups, schedule, batch_size, devices, num_scored, sampling, stream)
+
+
+def nbytes(data: Splits | Folds) -> int:
+    """Bytes of all examples on a device.
+
+    Example:
+      >>> from jaxcls import data
+      >>> nbytes(data.standard(data.load_digits()))
+      397020
+    """
+    return len(data.examples) * (data.examples.num_features * data.examples.stored_dtype.itemsize + 4)
 
 
 def _padding(
@@ -168,26 +200,33 @@ def _padding(
     return columns, sizes
 
 
-def minibatches(plan: Plan, data: Splits | Folds, rows: NDArray[np.integer], steps: range) -> Int[NDArray, "T S B"]:
-    """The minibatches of a block with these rows: each replicate draws from the examples that it trains on.
+def minibatches(
+    plan: Plan, data: Splits | Folds, rows: NDArray[np.integer]
+) -> Callable[[range], Int[NDArray, "T S B"]]:
+    """Draws the minibatches of some steps for a block with these rows of the grid.
+
+    Each replicate draws from the examples that it trains on.
 
     Example:
       >>> from jaxcls import data
       >>> splits, grid = data.standard(data.load_digits()), Grid(lr=[0.1, 1.0], reg=[0.0], seed=[0, 1])
       >>> planned = plan_sweep(splits, grid, steps=100)
-      >>> minibatches(planned, splits, planned.blocks[0].rows, range(10)).shape
+      >>> minibatches(planned, splits, planned.blocks[0].rows)(range(10)).shape
       (10, 2, 200)
     """
-    columns, drawn = plan.grid.columns(), []
-    for first in rows[:, 0]:
-        seed = int(columns["seed"][first])
-        draw = functools.partial(train.minibatches, seed, steps, batch_size=plan.batch_size)
-        if isinstance(data, Folds):
-            fold = int(columns["fold"][first])
-            drawn.append(data.rows(fold, draw(num_examples=data.num_train(fold))))
-        else:
-            drawn.append(draw(num_examples=len(data.train.y)))
-    return np.stack(drawn, axis=1).astype(np.int32)
+    columns = plan.grid.columns()
+
+    def of_replicate(first: int) -> Callable[[range], NDArray[np.integer]]:
+        seed, fold = int(columns["seed"][first]), int(columns["fold"][first]) if plan.grid.fold else 0
+        count = data.num_train(fold)
+        of_examples: Callable[[NDArray[np.integer]], NDArray[np.integer]] = functools.partial(data.rows, fold)
+        if plan.sampling == "blocks":  # which are to lie together
+            of_examples = data.examples.in_order(of_examples(np.arange(count))).__getitem__
+        draw = functools.partial(sampled, seed, batch_size=plan.batch_size, num_examples=count, sampling=plan.sampling)
+        return lambda steps: of_examples(draw(steps))
+
+    replicates = [of_replicate(first) for first in rows[:, 0].tolist()]
+    return lambda steps: np.stack([draw(steps) for draw in replicates], axis=1)
 
 
 def groups(hidden: Sequence[int], work: float) -> list[tuple[int, ...]]:

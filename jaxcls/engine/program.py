@@ -1,4 +1,4 @@
-"""Ahead-of-time compiled functions for the blocks of a group: initialise, train, record, evaluate."""
+"""Ahead-of-time compiled functions for the blocks of a group: initialise, train, score."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -14,15 +14,16 @@ from jax.stages import Compiled, Wrapped
 from jaxtyping import Array, Int, PyTree, Shaped
 from numpy.typing import NDArray
 
-from jaxcls.data import Folds, Splits
 from jaxcls.engine import cells
-from jaxcls.engine.cells import Examples, Problem, Replicates
+from jaxcls.engine.cells import Problem, Replicates
 from jaxcls.engine.devices import BY_CELL, CELLS, EVERYWHERE, fetch, on_each, put
+from jaxcls.engine.feed import Fed, Feed
 from jaxcls.engine.plan import Plan
 from jaxcls.grid import Grid
-from jaxcls.numerics import Params, matmul_precision, padded
+from jaxcls.numerics import matmul_precision
 from jaxcls.result import Scores, scores
-from jaxcls.train import Hyper, State
+from jaxcls.train import EVALUATION_BATCH as SCORED
+from jaxcls.train import Hyper, Score, State
 
 POOL = ThreadPoolExecutor(thread_name_prefix="compile")
 
@@ -37,27 +38,26 @@ class Inputs(NamedTuple):
 
 @dataclass(frozen=True)
 class Program:
-    """The compiled functions of a group, with the examples that all its blocks share.
+    """The compiled functions of a group, with the feed of the examples that all its blocks share.
 
     Attributes:
       on: the devices.
       problem: the group's.
       plan: the sweep's.
-      examples: on the devices.
+      feed: of the examples.
       shapes: of a block's state, with its sharding.
-      compiled_init, compiled_chunks, compiled_record, compiled_evaluate: what the methods call; chunks by their
-        number of steps, no record without a history.
+      compiled_init, compiled_chunks, compiled_score: what the methods call; chunks by their number of steps, scores by
+        the number of examples.
     """
 
     on: Mesh
     problem: Problem
     plan: Plan
-    examples: Examples
+    feed: Feed
     shapes: State
     compiled_init: Compiled
     compiled_chunks: dict[int, Compiled]
-    compiled_record: Compiled | None
-    compiled_evaluate: Compiled
+    compiled_score: dict[int, Compiled]
 
     def inputs(self, rows: NDArray[np.integer]) -> Inputs:
         """A block's inputs, on the devices."""
@@ -79,23 +79,51 @@ class Program:
             raise ValueError("the saved state must be of the model, optimizer and grid that resume from it")
         return jax.tree.unflatten(tree, map(place, leaves, shapes))
 
-    def train(self, state: State, block: Inputs, batches: NDArray[np.int32]) -> tuple[State, NDArray[np.floating]]:
+    def train(self, state: State, block: Inputs, fed: Fed) -> tuple[State, NDArray[np.floating]]:
         """Train on minibatches, ``[T, S, B]``, in place; the new state, and their losses, ``[S, G, T]``."""
-        args = block.hyper, block.replicates.held_out, self.examples, put(self.on, batches)
+        examples, batches = fed
+        args = block.hyper, block.replicates.held_out, examples, batches
         state, losses = self.compiled_chunks[len(batches)](state, *args)
         return state, np.moveaxis(fetch(self.on, losses), 0, -1)
 
-    def record(self, state: State, block: Inputs, batch: NDArray[np.int32]) -> tuple[NDArray, NDArray]:
+    def record(self, state: State, block: Inputs, batch: NDArray[np.integer]) -> tuple[NDArray, NDArray]:
         """Accuracies, ``[S, G]``: on a minibatch of each replicate, ``[S, B]``, and over val."""
-        assert self.compiled_record
-        args = state.params, block.hyper.reg, block.replicates.held_out, self.examples, put(self.on, batch)
-        on_batch, on_val = fetch(self.on, self.compiled_record(*args))
-        return on_batch / self.plan.batch_size, on_val / self.problem.parts[-1]
+        on_batch, on_val = self._score(state, block, [batch], 1), self._part(state, block, len(self.problem.parts) - 1)
+        batch_accuracy, val_accuracy = (
+            np.asarray(score.num_correct).sum(-1) / np.asarray(score.num_examples).sum(-1)
+            for score in (on_batch, on_val)
+        )
+        return batch_accuracy, val_accuracy
 
     def evaluate(self, state: State, block: Inputs) -> Scores:
         """Scores over train and val, ``[S, G]`` each."""
-        args = state.params, block.hyper.reg, block.replicates.held_out, self.examples
-        return scores(*fetch(self.on, self.compiled_evaluate(*args)))
+        found = [self._part(state, block, part) for part in range(len(self.problem.parts))]
+        return scores(*cells.over_parts(self.problem, found, np.asarray(fetch(self.on, block.replicates.held_out))))
+
+    def _part(self, state: State, block: Inputs, part: int) -> Score:
+        """`_score` over the examples of one part; penalty included where it is trained on."""
+        rows = self.feed.data.examples.in_order(self.plan.scored_rows(part))
+        num_replicates = len(block.replicates.held_out)
+        batches = [rows[first : first + SCORED] for first in range(0, len(rows), SCORED)]
+        batches = [np.broadcast_to(batch, (num_replicates, len(batch))) for batch in batches]
+        return self._score(state, block, batches, len(rows), part)
+
+    def _score(
+        self, state: State, block: Inputs, batches: Sequence[NDArray[np.integer]], size: int, part: int | None = None
+    ) -> Score:
+        """Scores, ``[S, G]``, over batches of rows, ``[S, M]`` each, of as many examples in all; on the host."""
+        num_replicates, num_cells = len(block.replicates.held_out), len(block.size)
+        by_cell = PartitionSpec(None, CELLS)
+        penalised = fetch(self.on, block.replicates.held_out) != part
+        reg = put(self.on, np.where(penalised[:, None], fetch(self.on, block.hyper.reg), 0), by_cell)
+        found = jax.tree.map(
+            lambda leaf: put(self.on, leaf, by_cell), cells.no_score(self.problem, num_replicates, num_cells)
+        )
+        for examples, rows in self.feed.ahead(batches):
+            share = put(self.on, np.asarray(rows.shape[1] / size, self.problem.dtype))
+            args = state.params, reg, block.replicates.held_out, examples, rows, share
+            found = self.compiled_score[rows.shape[1]](found, *args)
+        return fetch(self.on, found)
 
     def take(self, state: State, rows: NDArray[np.integer], row: int) -> list[NDArray]:
         """The leaves of one cell's params, of the block with these rows."""
@@ -108,47 +136,57 @@ class Program:
         return jax.tree.leaves(fetch(self.on, jax.tree.map(without_keys, tree)))
 
 
-def build(on: Mesh, plan: Plan, group: int, examples: Examples) -> Program:
+def build(on: Mesh, plan: Plan, group: int, feed: Feed) -> Program:
     """The functions of a group, compiled unless this process has compiled them for the same shapes before.
 
     Args:
       on: the mesh of ``plan.devices``.
       plan: the sweep's.
       group: the number of the group.
-      examples: as `examples` puts them on the devices.
+      feed: of the examples.
     """
     problem, _, blocks = plan.groups[group]
     block = inputs(on, problem, plan.grid, blocks[0])  # all blocks of a group have one shape
     hyper, held_out, state = block.hyper, block.replicates.held_out, shapes(on, problem, *blocks[0].shape)
-
-    def compiling(function: Callable[[Mesh, Problem], Wrapped], problem: Problem, *args: PyTree) -> Future[Compiled]:
-        return _compiling(function, on, problem, _abstract(args), matmul_precision())
-
-    def batches(*shape: int) -> jax.ShapeDtypeStruct:
-        shape = (*shape, len(held_out), plan.batch_size)
-        return jax.ShapeDtypeStruct(shape, np.int32, sharding=NamedSharding(on, EVERYWHERE))
-
+    num_replicates, num_cells = blocks[0].shape
     of_any_parts = problem._replace(parts=())  # shared by data of other numbers of examples
-    scoring = compiling(evaluate, problem, state.params, hyper.reg, held_out, examples)
-    starting = compiling(init, of_any_parts, *block)
-    chunks = {
-        steps: compiling(train, of_any_parts, state, hyper, held_out, examples, batches(steps))
-        for steps in {len(chunk) for chunk in plan.schedule.chunks}
-    }
-    recording = None
+
+    def array(*shape: int, dtype: np.dtype | None = None, spec: PartitionSpec = EVERYWHERE) -> PyTree:
+        return jax.ShapeDtypeStruct(shape, dtype or np.int32, sharding=NamedSharding(on, spec))
+
+    def compiling(function: Callable[[Mesh, Problem], Wrapped], *args: PyTree) -> Future[Compiled]:
+        return _compiling(function, on, of_any_parts, _abstract(args), matmul_precision())
+
+    def training(steps: int) -> Future[Compiled]:
+        batches = array(steps, num_replicates, plan.batch_size)
+        return compiling(train, state, hyper, held_out, feed.shapes(steps * num_replicates * plan.batch_size), batches)
+
+    def scoring(count: int) -> Future[Compiled]:
+        by_cell = PartitionSpec(None, CELLS)
+        before = jax.tree.map(
+            lambda leaf: array(*leaf.shape, dtype=leaf.dtype, spec=by_cell),
+            cells.no_score(problem, num_replicates, num_cells),
+        )
+        reg, share = array(num_replicates, num_cells, dtype=problem.dtype, spec=by_cell), array(dtype=problem.dtype)
+        examples, rows = feed.shapes(num_replicates * count), array(num_replicates, count)
+        return compiling(score, before, state.params, reg, held_out, examples, rows, share)
+
+    sizes = {min(SCORED, len(rows) - first) for rows in plan.all_scored_rows for first in range(0, len(rows), SCORED)}
     if plan.schedule.epoch is not None:
-        recording = compiling(record, problem, state.params, hyper.reg, held_out, examples, batches())
+        sizes.add(plan.batch_size)
+    starting = compiling(init, *block)
+    chunks = {steps: training(steps) for steps in {len(chunk) for chunk in plan.schedule.chunks}}
+    scores = {size: scoring(size) for size in sizes}
     try:
         return Program(
             on=on,
             problem=problem,
             plan=plan,
-            examples=examples,
+            feed=feed,
             shapes=state,
             compiled_init=starting.result(),
             compiled_chunks={steps: chunk.result() for steps, chunk in chunks.items()},
-            compiled_record=recording.result() if recording else None,
-            compiled_evaluate=scoring.result(),
+            compiled_score={size: each.result() for size, each in scores.items()},
         )
     except Exception:
         _compiling.cache_clear()  # what failed, as for want of memory, is tried again
@@ -169,23 +207,6 @@ def _compiling(
 def _abstract(tree: PyTree) -> PyTree:
     """Shape, dtype and sharding of each array."""
     return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding), tree)
-
-
-def examples(on: Mesh, plan: Plan, data: Splits | Folds) -> Examples:
-    """All examples that cells train and validate on, on the devices."""
-    problem, rows = plan.groups[0].problem, plan.scored_rows
-    if isinstance(data, Folds):
-        mean, scale = (put(on, moment.astype(problem.dtype)) for moment in (data.fold_mean, data.fold_scale))
-        return Examples(put(on, padded(data.train.X)), put(on, padded(data.train.y)), mean, scale)
-    scored = None if rows is None else put(on, rows)
-    X, y = ([put(on, getattr(split, name)) for split in (data.train, data.val)] for name in ("X", "y"))
-    return Examples(_features(problem, *X), jnp.concatenate(y), scored=scored)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _features(problem: Problem, *parts: Array) -> Array:
-    """The classifier's inputs for all parts, in one copy."""
-    return cells.features(problem, jnp.concatenate(parts))
 
 
 def inputs(on: Mesh, problem: Problem, grid: Grid, rows: NDArray[np.integer]) -> Inputs:
@@ -221,24 +242,11 @@ def train(on: Mesh, problem: Problem) -> Wrapped:
     return on_each(on, functools.partial(cells.run, problem), in_specs, out_specs, donate_argnums=0)
 
 
-def evaluate(on: Mesh, problem: Problem) -> Wrapped:
-    """`cells.evaluate` in the same way."""
-    in_specs = cells.specs(problem).params, BY_CELL, EVERYWHERE, EVERYWHERE
-    return on_each(on, functools.partial(cells.evaluate, problem), in_specs, PartitionSpec(None, CELLS))
-
-
-def record(on: Mesh, problem: Problem) -> Wrapped:
-    """Numbers of correct predictions, ``[S, G]``, on a minibatch and over val, in the same way."""
-
-    def of_cells(params: Params, reg: Array, held_out: Array, examples: Examples, batch: Array) -> tuple[Array, Array]:
-        val = len(problem.parts) - 1
-        on_batch = cells.evaluate_minibatch(problem, params, reg, held_out, examples, batch)
-        penalty = jnp.broadcast_to(reg, on_batch.loss.shape)
-        on_val = cells.evaluate_part(problem, params, penalty, held_out, examples, val)
-        return jnp.sum(on_batch.num_correct, -1), jnp.sum(on_val.num_correct, -1)
-
-    in_specs = cells.specs(problem).params, BY_CELL, EVERYWHERE, EVERYWHERE, EVERYWHERE
-    return on_each(on, of_cells, in_specs, PartitionSpec(None, CELLS))
+def score(on: Mesh, problem: Problem) -> Wrapped:
+    """`cells.score` in the same way; the new scores replace the old in place."""
+    by_cell = PartitionSpec(None, CELLS)
+    in_specs = (by_cell, cells.specs(problem).params, by_cell, EVERYWHERE, EVERYWHERE, EVERYWHERE, EVERYWHERE)
+    return on_each(on, functools.partial(cells.score, problem), in_specs, by_cell, donate_argnums=0)
 
 
 def without_keys(leaf: Array) -> Array:

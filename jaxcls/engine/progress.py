@@ -32,7 +32,7 @@ class Snapshot(NamedTuple):
       step: the number of steps that the next one has trained for.
       state: the leaves of its cells' state; empty at step 0.
       timings: seconds so far.
-      fingerprint: SHA-256 of the data and the batch size; empty before the first snapshot.
+      fingerprint: SHA-256 of the data, the batch size and the sampling; empty before the first snapshot.
     """
 
     table: NDArray
@@ -75,7 +75,7 @@ class Progress:
         self.plan, self.blocks, self.data, self.callback, self.save = plan, plan.blocks, data, callback, save
         check_select(select)
         self.select = select
-        self.fingerprint = functools.cache(functools.partial(_fingerprint, data, plan.batch_size))
+        self.fingerprint = functools.cache(functools.partial(_fingerprint, data, plan))
         self.begin = initial_snapshot(plan)
         if resume is not None:
             self.begin = _resumed(resume, self.begin._replace(fingerprint=self.fingerprint()), plan)
@@ -188,8 +188,8 @@ def initial_snapshot(plan: Plan) -> Snapshot:
     )
 
 
-def _fingerprint(data: Splits | Folds, batch_size: int) -> str:
-    return hashlib.sha256(f"{data.fingerprint()} {batch_size}".encode()).hexdigest()
+def _fingerprint(data: Splits | Folds, plan: Plan) -> str:
+    return hashlib.sha256(f"{data.fingerprint()} {plan.batch_size} {plan.sampling}".encode()).hexdigest()
 
 
 def _resumed(resume: Snapshot, begin: Snapshot, plan: Plan) -> Snapshot:

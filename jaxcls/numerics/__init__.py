@@ -1,7 +1,7 @@
 """Shared numerics: argument checks, precision, stacks, sharding, buckets of rows, PRNG, SHA-256, compilation time."""
 
 from jaxcls.numerics import checks
-from jaxcls.numerics.buckets import padded
+from jaxcls.numerics.buckets import common_number, padded
 from jaxcls.numerics.checks import one_line
 from jaxcls.numerics.compiling import compile_seconds
 from jaxcls.numerics.digest import sha256
@@ -17,6 +17,7 @@ __all__ = [
     "LossAndGrad",
     "Params",
     "checks",
+    "common_number",
     "compile_seconds",
     "einsum",
     "full_precision",

@@ -137,21 +137,6 @@ def own_mesh(name: str) -> None:
         raise ValueError(f"{name} must be called outside of jax.set_mesh: its argument devices selects the devices")
 
 
-def default_float(dtype: jnp.dtype) -> None:
-    """Raise unless prepared examples have JAX's default float dtype.
-
-    Example:
-      >>> import numpy as np
-      >>> default_float(np.dtype("float64"))
-      Traceback (most recent call last):
-      ...
-      TypeError: examples must be float32, JAX's default float, got float64: prepare them under this jax_enable_x64
-    """
-    if dtype != (default := jnp.result_type(float)):
-        hint = "prepare them under this jax_enable_x64"
-        raise TypeError(f"examples must be {default}, JAX's default float, got {dtype}: {hint}")
-
-
 @contextmanager
 def about(*files: str | Path | None) -> Iterator[None]:
     """Name files, but for None, in an error about what they hold.

@@ -204,6 +204,8 @@ def _bits(found: Any) -> list[Any]:
         return [(key, _bits(value)) for key, value in found.items()]
     if isinstance(found, tuple | list):
         return [_bits(value) for value in found]
+    if isinstance(found, data.Rows):
+        return _bits(found[:])
     if isinstance(found, np.ndarray):
         return [found.dtype.descr, found.shape, found.tobytes()]
     return [repr(found)]

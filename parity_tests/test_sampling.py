@@ -1,0 +1,59 @@
+"""Minibatches as pure functions of a seed and the step."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from jaxcls import sampling
+
+# Around the sides of the cipher's squares, and blocks with a rest.
+LENGTHS = [1, 2, 5, 99, 100, 101, 1024, 5000, 70_000]
+
+
+@pytest.mark.parametrize("how", ["epochs", "blocks"])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_an_epoch_has_every_example_once(length: int, how: sampling.Sampling) -> None:
+    """In another order each, and with another seed."""
+    batches = sampling.minibatches(3, range(3 * length), batch_size=1, num_examples=length, sampling=how)
+    epochs = batches.reshape(3, length)
+    np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(length), (3, 1)))
+    other = sampling.minibatches(4, range(length), batch_size=1, num_examples=length, sampling=how)[:, 0]
+    if length > 10:
+        assert all((one != two).mean() > 0.9 for one, two in itertools.combinations([*epochs, other], 2))
+
+
+@pytest.mark.parametrize("how", ["replacement", "epochs", "blocks"])
+def test_any_part_of_a_run_is_drawn_alone(how: sampling.Sampling) -> None:
+    draw = {"batch_size": 7, "num_examples": 3001, "sampling": how}
+    whole = sampling.minibatches(0, range(2000), **draw)
+    for start, stop in ((0, 1), (428, 430), (1990, 2000)):
+        np.testing.assert_array_equal(sampling.minibatches(0, range(start, stop), **draw), whole[start:stop])
+
+
+def test_a_permutation_looks_random() -> None:
+    """Every number is as often at every place, and neighbours are as far apart as two numbers are."""
+    counts = np.zeros((50, 50))
+    for key in range(2000):
+        counts[np.arange(50), sampling.permuted(np.arange(50), 50, (key,))] += 1
+    chi_square = np.sum((counts - 40) ** 2 / 40)
+    assert abs(chi_square - 49**2) < 5 * np.sqrt(2 * 49**2)
+    order = sampling.permuted(np.arange(100_000), 100_000, (0,))
+    assert abs(np.abs(np.diff(order)).mean() / 100_000 - 1 / 3) < 0.005
+
+
+def test_blocks_are_read_in_few_pieces_and_mixed() -> None:
+    """The rows of a window lie in as many blocks as it has; all classes of sorted data are in a minibatch."""
+    length, classes = 64 * 1024 * 10, 640
+    batches = sampling.minibatches(0, range(100), batch_size=512, num_examples=length, sampling="blocks")
+    assert len(np.unique(np.diff(np.sort(batches, axis=None)) > 1, return_counts=True)[1]) <= 2
+    starts = np.count_nonzero(np.diff(np.sort(batches, axis=None)) > 100)
+    assert starts <= 64
+    labels = batches // (length // classes)  # sorted by class
+    assert len(np.unique(labels[0])) > 40
+
+
+@pytest.mark.usefixtures("no_type_checker")
+def test_an_unknown_sampling_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^sampling must be one of replacement, epochs, blocks, got 'shuffled'$"):
+        sampling.minibatches(0, range(1), batch_size=1, num_examples=1, sampling="shuffled")
