@@ -256,12 +256,19 @@ def predict(classifier: Classifier, params: Params, split: Split) -> Int[NDArray
       >>> print(predict(classifier.linear(), W, Split(X, np.array([0, 1, 0]))))
       [0 1 0]
     """
-    batches = [slice(first, first + PREDICTED) for first in range(0, len(split), PREDICTED)]
-    return np.concatenate([_predict(classifier, params, split.prepared(some)) for some in batches])
+    predicted, order = np.empty(len(split), int), split.order(np.arange(len(split)))
+    moments = split.moments()
+    for first in range(0, len(split), PREDICTED):
+        some = order[first : first + PREDICTED]
+        predicted[some] = _predict(classifier, params, split.stored(some), moments)
+    return predicted
 
 
 @functools.partial(jax.jit, static_argnums=0)  # at module level, so that a second call compiles nothing
-def _predict(classifier: Classifier, params: Params, X: Array) -> Array:
+def _predict(classifier: Classifier, params: Params, X: Array, moments: tuple[Array, Array] | None) -> Array:
+    X = X.astype(float)
+    if moments is not None:
+        X = (X - moments[0]) / moments[1]
     return jnp.argmax(classifier.logits(params, classifier.features(X)), axis=1)
 
 

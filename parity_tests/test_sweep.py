@@ -201,7 +201,9 @@ def test_sweep_runs_in_float64(digits: Splits) -> None:
             digits.name,
         )
         found = sweep.run(wide, Grid([0.1], [1e-3]), steps=20)
+        streamed = sweep.run(wide, Grid([0.1], [1e-3]), steps=20, stream=True)
     assert found.losses.dtype == found.params.dtype == np.float64
+    np.testing.assert_array_equal(streamed.losses, found.losses)
 
 
 def test_callback_is_called_before_and_after_every_chunk(digits: Splits) -> None:

@@ -4,10 +4,10 @@ A file is read by position, not mapped into memory: a disk that fails is then an
 process, and what was read does not count as memory of the process.
 """
 
-import itertools
+import functools
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Int
 from numpy.typing import ArrayLike, NDArray
 
-GAP = 2**14  # bytes between two rows, up to which they are read together
+GAP = 2**15  # bytes between two rows, up to which they are read together
+FEW = 4  # neighbours that are read one by one, which takes less time than to copy them from what was read
 RUN = 2**22  # bytes read together at most
 READERS = 16  # reads at once: what a disk answers side by side
 POOL, SEEK = ThreadPoolExecutor(READERS, "read"), Lock()
@@ -61,24 +62,44 @@ class OnDisk:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> NDArray:
-        """Some rows that stand next to each other.
+        """Some rows that stand next to each other."""
+        first, stop, _ = rows.indices(len(self))
+        found = np.empty((max(stop - first, 0), self.shape[1]), self.dtype)
+        self.read(first, found)
+        return found
+
+    def read(self, first: int, found: NDArray) -> None:
+        """Fill an array with the rows from ``first`` on.
 
         Raises:
           ValueError: the file has changed since it was opened.
           OSError: it cannot be read.
         """
-        first, stop, _ = rows.indices(len(self))
-        found = np.empty((max(stop - first, 0), self.shape[1]), self.dtype)
-        into, at = memoryview(found.view(np.uint8).reshape(-1).data), self.offset + first * self.width
+        self._fill(memoryview(found.view(np.uint8).reshape(-1).data), self.offset + first * self.width)
+        self._check()
+
+    def scatter(self, rows: Int[NDArray, "M"], found: NDArray, places: Int[NDArray, "M"]) -> None:
+        """Read rows that lie far apart into these places of an array; the same errors."""
+        into, width = memoryview(found.view(np.uint8).reshape(-1).data), self.width
+        ends = (self.offset + rows * width).tolist(), (places * width).tolist()
+        for at, place in zip(*ends, strict=True):
+            self._fill(into[place : place + width], at)
+        self._check()
+
+    def _fill(self, into: memoryview, at: int) -> None:
         while into:
             try:
                 count = _read(self.file, into, at)
             except OSError as error:
                 raise OSError(f"{self.path} cannot be read: {error.strerror}") from None
-            if not count or self._state() != self.seen:
+            if not count:
                 raise ValueError(f"{self.path} has changed since it was opened")
             into, at = into[count:], at + count
-        return found
+
+    def _check(self) -> None:
+        """Raise if the file has changed."""
+        if self._state() != self.seen:
+            raise ValueError(f"{self.path} has changed since it was opened")
 
     def _state(self) -> tuple[int, int]:
         """Size and time of the file, which change when it does."""
@@ -162,40 +183,54 @@ class Rows:
             rows = np.arange(*rows.indices(len(self)))
         rows = np.asarray(rows)
         found, order = np.empty((len(rows), self.shape[1]), self.dtype), np.argsort(rows, kind="stable")
-        runs = self._runs(rows[order])
+        rows = rows[order]
+        starts, stops = self._runs(rows)
+        alone = stops - starts <= FEW
 
-        def read(first: int, stop: int) -> None:
-            into = order[first:stop]
-            wanted = rows[into]
-            number, start = self._piece(int(wanted[0]))
-            block = np.asarray(self.pieces[number][int(wanted[0]) - start : int(wanted[-1]) - start + 1])
-            if len(wanted) == len(block) == into[-1] - into[0] + 1 and (np.diff(into) == 1).all():
-                found[into[0] : into[-1] + 1] = block
-            else:
-                found[into] = block[wanted - wanted[0]]
+        def read_runs(runs: Iterable[tuple[int, int]]) -> None:
+            for first, stop in runs:
+                low, into = int(rows[first]), order[first:stop]
+                piece, begin = self._piece(low)
+                found[into] = np.asarray(piece[low - begin : int(rows[stop - 1]) - begin + 1])[rows[first:stop] - low]
 
-        side_by_side = len(runs) > 2 and all(isinstance(piece, OnDisk) for piece in self.pieces)
-        for _ in (POOL.map if side_by_side else map)(read, *zip(*runs, strict=True)) if runs else ():
-            pass
+        def read_alone(some: Int[NDArray, "M"]) -> None:
+            number = np.searchsorted(self.ends, rows[some], side="right")
+            for each in np.unique(number).tolist():
+                mine, piece = some[number == each], self.pieces[each]
+                begin = self.ends[each] - len(piece)
+                if isinstance(piece, OnDisk) and piece.dtype == self.dtype:
+                    piece.scatter(rows[mine] - begin, found, order[mine])
+                else:
+                    read_runs([(first, first + 1) for first in mine.tolist()])
+
+        runs = list(zip(starts[~alone].tolist(), stops[~alone].tolist(), strict=True))
+        share = max(1, len(runs) // (4 * READERS))
+        jobs = [functools.partial(read_runs, runs[first : first + share]) for first in range(0, len(runs), share)]
+        scattered = np.flatnonzero(np.repeat(alone, stops - starts))
+        jobs += [functools.partial(read_alone, some) for some in np.array_split(scattered, READERS) if len(some)]
+        if len(jobs) > 2 and all(isinstance(piece, OnDisk) for piece in self.pieces):
+            list(POOL.map(lambda job: job(), jobs))
+        else:
+            for job in jobs:
+                job()
         return found
 
     def where(self, row: int) -> tuple[str, int]:
         """The name of the piece that holds a row, and the row's number in it."""
-        number, start = self._piece(row)
-        return self.names[number], row - start
-
-    def _piece(self, row: int) -> tuple[int, int]:
-        """The number of the piece that holds a row, and the piece's first row."""
         number = int(np.searchsorted(self.ends, row, side="right"))
-        return number, int(self.ends[number - 1]) if number else 0
+        return self.names[number], int(row - self.ends[number] + len(self.pieces[number]))
 
-    def _runs(self, rows: Int[NDArray, "M"]) -> list[tuple[int, int]]:
-        """The first and last index, of rows in ascending order, of those that are read together."""
-        if not len(rows):
-            return []
+    def _piece(self, row: int) -> tuple[Piece, int]:
+        """The piece that holds a row, and its first row."""
+        piece = self.pieces[number := int(np.searchsorted(self.ends, row, side="right"))]
+        return piece, int(self.ends[number]) - len(piece)
+
+    def _runs(self, rows: Int[NDArray, "M"]) -> tuple[Int[NDArray, "R"], Int[NDArray, "R"]]:
+        """Where those that are read together begin and end, among rows in ascending order."""
         width = max(1, self.shape[1] * self.dtype.itemsize)
         far = np.diff(rows) > max(1, GAP // width)
         other = np.diff(np.searchsorted(self.ends, rows, side="right")) > 0
         long = np.diff(rows // max(1, RUN // width)) > 0
-        cuts = [0, *(np.flatnonzero(far | other | long) + 1).tolist(), len(rows)]
-        return list(itertools.pairwise(cuts))
+        cuts = np.flatnonzero(far | other | long) + 1
+        bounds = np.concatenate([[0], cuts, [len(rows)]]) if len(rows) else np.zeros(1, int)
+        return bounds[:-1], bounds[1:]

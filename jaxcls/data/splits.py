@@ -122,9 +122,9 @@ class Split:
         """D."""
         return self.raw.shape[1]
 
-    def in_order(self, which: Int[NDArray, "M"]) -> Int[NDArray, "M"]:
-        """Some of the examples in the order in which their rows lie."""
-        return np.sort(which) if self.rows is None else which[np.argsort(self.rows[which], kind="stable")]
+    def order(self, which: Int[NDArray, "M"]) -> Int[NDArray, "M"]:
+        """The order of some of the examples in which their rows lie, as `numpy.argsort` gives it."""
+        return np.argsort(which if self.rows is None else self.rows[which], kind="stable")
 
     @property
     def stays_raw(self) -> bool:
@@ -150,6 +150,15 @@ class Split:
     def stored(self, which: slice | Int[NDArray, "M"]) -> NDArray:
         """Some of the examples as a device holds them: raw, or prepared where it cannot prepare them."""
         return self[which] if self.stays_raw else self.prepared(which)
+
+    def moments(self) -> Moments | None:
+        """Mean and scale, ``[1, D]``, by which a device standardises what `stored` gave it; None if it need not.
+
+        They are rounded to JAX's default float.
+        """
+        if self.mean is None or self.scale is None or not self.stays_raw:
+            return None
+        return _rounded(self.mean[None], self.scale[None])
 
     def identity(self) -> list[NDArray]:
         """Arrays that are equal only if the examples are, byte for byte."""
@@ -246,13 +255,8 @@ class Splits(_Sizes):
         return Split(np.concatenate([train.X, val.X]), y)
 
     def moments(self) -> Moments | None:
-        """Mean and scale, ``[1, D]``, by which a device standardises what `Split.stored` gave it; None if it need not.
-
-        They are rounded to JAX's default float.
-        """
-        mean, scale = self.examples.mean, self.examples.scale
-        raw = self.examples.stays_raw
-        return _rounded(mean[None], scale[None]) if raw and mean is not None and scale is not None else None
+        """Those of `examples`."""
+        return self.examples.moments()
 
     def fingerprint(self) -> str:
         """SHA-256 over every example and label: equal only if the data are, byte for byte."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Int, PyTree
@@ -20,7 +21,8 @@ from jaxcls.numerics import common_number
 
 Fed = tuple[Examples, jax.Array]  # and the rows of them, in the shape in which rows of the data were asked for
 ALIGNMENT = 64  # bytes; JAX takes an array of the host that begins at a multiple of them as it is, others it copies
-READ = 2**16  # rows read together
+READ = 2**14  # rows read together
+POOL = ThreadPoolExecutor(1, "load")  # while programs are compiled
 
 
 class Feed:
@@ -46,12 +48,14 @@ class Feed:
         self.on, self.data, self.stream = on, data, stream
         moments = data.moments()
         self.moments = (None, None) if moments is None else tuple(put(on, each) for each in moments)
-        self.all = None if stream else self._examples(np.arange(len(data.examples)), common_number(len(data.examples)))
+        self.wide = jnp.result_type(float) == np.float64
+        self.count = common_number(len(data.examples))
+        self.all = None if stream else POOL.submit(self._examples, np.arange(len(data.examples)), self.count)
 
     def __call__(self, rows: Int[NDArray, "*shape"]) -> Fed:
         """Examples on the devices, and where these rows are among them."""
         if self.all is not None:
-            return self.all, put(self.on, rows.astype(np.int32))
+            return self.all.result(), put(self.on, rows.astype(np.int32))
         wanted, place = np.unique(rows, return_inverse=True)
         return self._examples(wanted, rows.size), put(self.on, place.reshape(rows.shape).astype(np.int32))
 
@@ -68,21 +72,24 @@ class Feed:
 
     def shapes(self, count: int) -> Examples:
         """Shapes, dtypes and sharding of the examples that come with so many rows."""
-        if self.all is not None:
-            return jax.tree.map(self._shape, self.all)
-        data = self.data.examples
+        data, count = self.data.examples, count if self.stream else self.count
         X: PyTree = jax.ShapeDtypeStruct((count, data.num_features), data.stored_dtype)
         y: PyTree = jax.ShapeDtypeStruct((count,), np.int32)
         return jax.tree.map(self._shape, Examples(X, y, *self.moments))
 
     def _examples(self, rows: Int[NDArray, "M"], count: int) -> Examples:
         """These rows of the data, and zeros up to this number of them."""
+        with jax.enable_x64(self.wide):  # a setting of each thread
+            return self._put(rows, count)
+
+    def _put(self, rows: Int[NDArray, "M"], count: int) -> Examples:
         data = self.data.examples
         X = _aligned((count, data.num_features), data.stored_dtype)
         y = np.zeros(count, np.int32)
+        order = data.order(rows)
         for first in range(0, len(rows), READ):
-            some = rows[first : first + READ]
-            X[first : first + len(some)] = data.stored(some)
+            some = order[first : first + READ]
+            X[some] = data.stored(rows[some])
         X[len(rows) :] = 0
         y[: len(rows)] = data.y[rows]
         return Examples(put(self.on, X), put(self.on, y), *self.moments)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from jaxcls import train
 from jaxcls.classifier import LINEAR, Classifier
-from jaxcls.data import Folds, Splits
+from jaxcls.data import Folds, Rows, Splits
 from jaxcls.engine import cells
 from jaxcls.engine.cells import Problem
 from jaxcls.engine.devices import alignment
@@ -24,7 +24,8 @@ from jaxcls.sampling import Sampling, check
 from jaxcls.sampling import minibatches as sampled
 from jaxcls.train import Optimizer
 
-CHUNK = 2**30  # bytes of the host that streamed examples take
+SMALL = 2**26  # bytes of examples that are read whole, though a short training draws but a few of them
+CHUNK = 2**29  # bytes that streamed examples take
 IN_FLIGHT = 4  # chunks: in training, read, being read, and the rows that this reads
 LEAST_SCORED = 2000  # of the examples of train
 COMPILATION = 3e11  # multiplications that take about as long as compiling one more program
@@ -148,12 +149,14 @@ def plan_sweep(
     budget = available() if memory is None else memory
     data = nbytes(splits)
     if stream is None:
-        stream = data > budget // 2
+        drawn = len(grid.seed) * max(len(grid.fold), 1) * steps * batch_size
+        in_files = isinstance(splits.examples.raw, Rows)
+        stream = data > budget // 2 or (in_files and drawn < len(splits.examples) and data > SMALL)
     if stream:
-        num_rows = max(len(grid.seed) * max(len(grid.fold), 1) * batch_size, train.EVALUATION_BATCH)
-        of_step = num_rows * data // len(splits.examples)
-        chunk_steps = min(chunk_steps, max(min(budget // 2, CHUNK) // (IN_FLIGHT * of_step), 1))
-        data = IN_FLIGHT * chunk_steps * of_step
+        num_replicates, row = len(grid.seed) * max(len(grid.fold), 1), data // len(splits.examples)
+        of_step = IN_FLIGHT * num_replicates * batch_size * row
+        chunk_steps = min(chunk_steps, max(min(budget // 2, CHUNK) // of_step, 1))
+        data = max(chunk_steps * of_step, IN_FLIGHT * num_replicates * train.EVALUATION_BATCH * row)
     if grid.hidden:
         one, two = need(problem((1,))), need(problem((2,)))
         largest = (budget - data - one) // (two - one) + 1
@@ -221,7 +224,8 @@ def minibatches(
         count = data.num_train(fold)
         of_examples: Callable[[NDArray[np.integer]], NDArray[np.integer]] = functools.partial(data.rows, fold)
         if plan.sampling == "blocks":  # which are to lie together
-            of_examples = data.examples.in_order(of_examples(np.arange(count))).__getitem__
+            own = of_examples(np.arange(count))
+            of_examples = own[data.examples.order(own)].__getitem__
         draw = functools.partial(sampled, seed, batch_size=plan.batch_size, num_examples=count, sampling=plan.sampling)
         return lambda steps: of_examples(draw(steps))
 

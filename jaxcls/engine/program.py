@@ -102,7 +102,8 @@ class Program:
 
     def _part(self, state: State, block: Inputs, part: int) -> Score:
         """`_score` over the examples of one part; penalty included where it is trained on."""
-        rows = self.feed.data.examples.in_order(self.plan.scored_rows(part))
+        rows = self.plan.scored_rows(part)
+        rows = rows[self.feed.data.examples.order(rows)]
         num_replicates = len(block.replicates.held_out)
         batches = [rows[first : first + SCORED] for first in range(0, len(rows), SCORED)]
         batches = [np.broadcast_to(batch, (num_replicates, len(batch))) for batch in batches]
