@@ -123,8 +123,8 @@ def compiled(workload: Workload, device: Any, alignment: int) -> str:
 
     state = program.shapes(on, problem, 1, workload.cells)
     hyper = Hyper(*[array((workload.cells,), BY_CELL)] * 2)
-    num_columns = jax.tree.leaves(state.params)[0].shape[1]
-    examples = cells.Examples(array((workload.batch_size, num_columns)), array((workload.batch_size,), dtype=jnp.int32))
+    num_raw = workload.num_features - (not workload.num_hidden)  # without the column of ones
+    examples = cells.Examples(array((workload.batch_size, num_raw)), array((workload.batch_size,), dtype=jnp.int32))
     held_out, batches = (array(shape, dtype=jnp.int32) for shape in ((1,), (STEPS, 1, workload.batch_size)))
     return program.train(on, problem).lower(state, hyper, held_out, examples, batches).compile().as_text()
 

@@ -254,7 +254,7 @@ def jaxcls_wide(problem: Problem, cells: Sequence[int], optimizer: train.Optimiz
     parts, align = (len(problem.y),), alignment(jax.devices())
     common = engine.Problem(model, optimizer, (sizes,), jnp.dtype("float32"), parts, align)
     hyper = Hyper(*(put(on, array[filled], BY_CELL) for array in (problem.lr, problem.reg)))
-    examples = engine.cells.Examples(engine.cells.features(common, put(on, problem.X)), put(on, problem.y))
+    examples = engine.cells.Examples(put(on, problem.X), put(on, problem.y))
     held_out = put(on, np.ones(1, np.int32))
     # One replicate, [1, ..., G].
     params = jax.tree.map(engine.cells.widen, params, engine.cells.cell(common).params)

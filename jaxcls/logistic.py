@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from jaxcls.memory import Memory, available
 from jaxcls.numerics import checks
-from jaxcls.solver import lbfgs, newton
+from jaxcls.solver import Moments, Source, lbfgs, newton
 
+IN_FLIGHT = 2**13  # rows of features that are read block by block: computed with, read, and being read
 TOL = {4: 1e-6, 8: 1e-7}  # by bytes of a float; see docs/accuracy.md for what it decides
 
 
@@ -50,10 +51,11 @@ class Optimum(NamedTuple):
 
 
 def path(
-    X: Real[ArrayLike, "N d"],
+    X: Real[ArrayLike, "N d"] | Source,
     y: Integer[ArrayLike, "N"],
     reg: Real[ArrayLike, "K"] | Sequence[float],
     *,
+    moments: Moments | None = None,
     num_classes: int | None = None,
     weights: Real[ArrayLike, "N *F"] | None = None,
     penalise_bias: bool = False,
@@ -65,9 +67,11 @@ def path(
     """Minimise L for every regularisation value, largest first, each warm-started from the last two.
 
     Args:
-      X: features, without a column of ones, of any real dtype; computed with in JAX's default float.
+      X: features, without a column of ones, of any real dtype; computed with in JAX's default float. A
+        `jaxcls.data.Split` is read block by block, its raw features, once for every evaluation of L.
       y: labels in ``[0, C)``. A class without examples gets zero weights and a bias of negligible probability.
       reg: regularisation values, above 0; scikit-learn's C is ``1 / (2 N reg)``.
+      moments: mean and scale, ``[d]``, that standardise X; the weights are then those of standardised features.
       num_classes: C. Default: the largest label plus 1.
       weights: example weights, of which only the proportions matter; or several weightings, solved side by side, such
         as the folds of a cross-validation with held-out examples at 0. Default: equal weights.
@@ -104,6 +108,7 @@ def path(
         _of_some_classes,
         features,
         labels,
+        moments=moments,
         num_classes=num_classes,
         penalise_bias=penalise_bias,
         tol=tol,
@@ -138,12 +143,13 @@ def estimate(num_examples: int, num_features: int, num_classes: int, *, dtype: j
 
 
 def _of_some_classes(
-    X: jax.Array,
+    X: jax.Array | Source,
     labels: NDArray[np.integer],
     weights: Float[NDArray, "F N"],
     reg: Float[NDArray, "K"],
     present: Int[NDArray, "P"],
     *,
+    moments: Moments | None,
     num_classes: int,
     penalise_bias: bool,
     tol: float,
@@ -158,9 +164,11 @@ def _of_some_classes(
     """
     dtype = np.dtype(jnp.result_type(float))
     labels = np.searchsorted(present, labels).clip(max=len(present) - 1)  # any label will do for an example of weight 0
-    fitting = lbfgs.estimate(len(X), X.shape[1], len(present), dtype).fits(budget)
+    held = X.shape[0] if isinstance(X, jax.Array) else min(X.shape[0], IN_FLIGHT)
+    fitting = lbfgs.estimate(held, X.shape[1], len(present), dtype).fits(budget)
     some = functools.partial(
         lbfgs.path,
+        moments=moments,
         num_classes=len(present),
         penalise_bias=penalise_bias,
         tol=max(tol, TOL[dtype.itemsize]) if certify else tol,
@@ -168,8 +176,11 @@ def _of_some_classes(
     )
     found = _joined([some(X, labels, w, reg) for w in np.split(weights, range(fitting, len(weights), fitting))])
     if certify:
+        standardised = jnp.asarray(X if isinstance(X, jax.Array) else X[:]).astype(dtype)
+        if moments is not None:
+            standardised = (standardised - moments[0][None]) / moments[1][None]
         prove = functools.partial(
-            newton.prove, X.astype(dtype), labels, penalise_bias=penalise_bias, tol=tol, budget=budget
+            newton.prove, standardised.astype(dtype), labels, penalise_bias=penalise_bias, tol=tol, budget=budget
         )
         for f, w in enumerate(weights):
             proof = prove(w, reg, found.W[..., f])
@@ -189,11 +200,13 @@ def _joined(parts: Sequence[lbfgs.Solutions]) -> lbfgs.Solutions:
     return lbfgs.Solutions(*(np.concatenate(arrays, axis=-1) for arrays in zip(*parts, strict=True)))
 
 
-def _examples(X: ArrayLike, y: ArrayLike, num_classes: int | None) -> tuple[jax.Array, NDArray[np.integer], int]:
-    X = checks.real(X, "X")
-    if X.ndim != 2 or 0 in X.shape:
+def _examples(
+    X: ArrayLike | Source, y: ArrayLike, num_classes: int | None
+) -> tuple[jax.Array | Source, NDArray[np.integer], int]:
+    X = X if isinstance(X, Source) and not isinstance(X, np.ndarray | jax.Array) else checks.real(X, "X")
+    if len(X.shape) != 2 or 0 in X.shape:
         raise ValueError(f"X must have shape [N, d] with N, d >= 1, got {list(X.shape)}")
-    labels = np.asarray(checks.labels(y, len(X)))
+    labels = np.asarray(checks.labels(y, X.shape[0]))
     num_classes = int(labels.max()) + 1 if num_classes is None else num_classes
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(f"labels must lie in [0, {num_classes}), got {labels.min()} to {labels.max()}")

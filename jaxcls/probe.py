@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +15,15 @@ from numpy.typing import NDArray
 
 from jaxcls import logistic, softmax, train
 from jaxcls.classifier import LINEAR
-from jaxcls.data import Folds, Splits
+from jaxcls.data import Folds, Split, Splits
 from jaxcls.grid import Grid
+from jaxcls.memory import available
 from jaxcls.numerics import checks, compile_seconds
 from jaxcls.result import SCORES, SweepResult, Timings, check_select, empty_table, rank_rows, scores, total
 from jaxcls.train import Score
 
 # Columns beside those of a sweep.
+SCORED = 2**14  # examples scored at a time
 MORE = {"gap": "f8", "gradient": "f8", "iterations": "i8", "converged": "?"}
 REG = tuple(np.logspace(1, -9, 96).tolist())
 
@@ -35,6 +38,7 @@ def run(
     certify: bool = False,
     memory: int | None = None,
     select: str = "accuracy",
+    stream: bool | None = None,
 ) -> SweepResult:
     """Solve the linear softmax classifier for every regularisation value, and choose the best by validation.
 
@@ -43,7 +47,7 @@ def run(
       reg: regularisation values of the L2 penalty; 96 from 10 to 1e-9 when not given.
       class_weights: weight of the examples of each class, ``[C]``, see `jaxcls.data.balanced`.
       tol, max_iterations, certify, memory: as in `jaxcls.logistic.path`.
-      select: what ranks the values, as in `jaxcls.sweep.run`.
+      select, stream: as in `jaxcls.sweep.run`; a stream reads the examples once for each evaluation.
 
     Returns:
       A `SweepResult` whose table has four more columns, as in `jaxcls.logistic.Optimum`: ``gap``, ``gradient``,
@@ -71,6 +75,7 @@ def run(
         certify=certify,
         memory=memory,
         select=select,
+        stream=stream,
     )
 
 
@@ -84,6 +89,7 @@ def search(
     certify: bool = False,
     memory: int | None = None,
     select: str = "accuracy",
+    stream: bool | None = None,
 ) -> SweepResult:
     """`run` for the regularisation values and folds of a grid, as `jaxcls.crossval.run` calls it.
 
@@ -99,10 +105,12 @@ def search(
 
     def solve(data: Splits) -> SweepResult:
         path = functools.partial(
-            logistic.path,
+            _path,
+            data.train.in_order(),
+            stream=stream,
+            class_weights=class_weights,
             reg=grid.reg,
             num_classes=data.num_classes,
-            weights=None if class_weights is None else class_weights[data.train.y],
             tol=tol,
             max_iterations=max_iterations,
             certify=certify,
@@ -113,18 +121,36 @@ def search(
     return _folds(solve, splits, grid) if isinstance(splits, Folds) else solve(splits)
 
 
-def _solve(path: Callable[..., logistic.Optimum], splits: Splits, grid: Grid, select: str) -> SweepResult:
+def _path(
+    train: Split, *, stream: bool | None, class_weights: NDArray | None, memory: int | None, **options: Any
+) -> logistic.Optimum:
+    """`logistic.path` of these examples: raw where the device can standardise them, else prepared.
+
+    They are read block by block where they would take more than half of the memory.
+    """
+    weights = None if class_weights is None else class_weights[train.y]
+    budget = available() if memory is None else memory
+    if stream is None:
+        stream = len(train) * train.num_features * train.dtype.itemsize > budget // 2
+    moments = None if train.mean is None or train.scale is None else (train.mean, train.scale)
+    X: Split | NDArray = train if stream else train[:]
+    if not train.stays_raw:
+        X, moments = train.X, None
+    return logistic.path(X, train.y, moments=moments, weights=weights, memory=memory, **options)
+
+
+def _solve(path: Callable[[], logistic.Optimum], splits: Splits, grid: Grid, select: str) -> SweepResult:
     """The values of a grid solved by ``path`` on train, and scored."""
     started = time.perf_counter()
     with compile_seconds() as in_solving:
-        optimum = path(splits.train.X, splits.train.y)
+        optimum = path()
     solved = time.perf_counter()
     table = empty_table(grid, **MORE)
     for name in MORE:
         table[name] = getattr(optimum, name)
     with compile_seconds() as in_scoring:
-        on_train, on_val = (_scores(optimum.W, split.X, split.y) for split in (splits.train, splits.val))
-    for name, values in scores(*jax.device_get((on_train._replace(loss=optimum.loss), on_val)))._asdict().items():
+        on_train, on_val = (_scores(optimum.W, split) for split in (splits.train, splits.val))
+    for name, values in scores(on_train._replace(loss=optimum.loss), on_val)._asdict().items():
         table[name] = values
     rank_rows(table, select)
     W = optimum.W[..., np.argmax(table["rank"] == 1)]
@@ -155,8 +181,21 @@ def _folds(solve: Callable[[Splits], SweepResult], folds: Folds, grid: Grid) -> 
     return SweepResult(grid, table, losses, None, None, math.nan, timings, LINEAR, *about)
 
 
+def _scores(W: NDArray, split: Split) -> Score:
+    """Loss without penalty and number of correct predictions of each cell of a stack, some examples after another."""
+    order, moments, found = split.order(np.arange(len(split))), split.moments(), []
+    on_device = jnp.asarray(W)
+    for first in range(0, len(split), SCORED):
+        some = order[first : first + SCORED]
+        score = jax.device_get(_score(on_device, split.stored(some), split.y[some], moments))
+        found.append(score._replace(loss=score.loss * (len(some) / len(split))))
+    return jax.tree.map(lambda *parts: np.sum(parts, axis=0), *found)
+
+
 @jax.jit  # at module level, with W an argument, so that all folds share one compiled function
-def _scores(W: Array, X: Array, y: Array) -> Score:
-    """Loss without penalty and number of correct predictions of each cell of a stack."""
+def _score(W: Array, X: Array, y: Array, moments: tuple[Array, Array] | None) -> Score:
+    X = X.astype(W.dtype)
+    if moments is not None:
+        X = (X - moments[0]) / moments[1]
     cells = jax.vmap(functools.partial(train.score, LINEAR), in_axes=(-1, 0, None, None))
     return train.evaluate(functools.partial(cells, W, jnp.zeros(W.shape[-1], W.dtype)), softmax.append_ones(X), y)

@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 import safetensors.numpy
 
-from jaxcls import data, sweep
+from jaxcls import data, probe, sweep
 from jaxcls.data import Rows
 from jaxcls.grid import Grid
 
@@ -209,6 +209,49 @@ def test_a_damaged_member_is_noticed_when_it_is_opened(tmp_path: Path) -> None:
     (tmp_path / "f.npz").write_bytes(raw)
     with pytest.raises(ValueError, match="Bad CRC-32"):
         data.load(tmp_path / "f.npz")
+
+
+class Counted(data.rows.OnDisk):
+    """A file that counts the bytes that are read of it."""
+
+    count = 0
+
+    def _fill(self, into: memoryview, at: int) -> None:
+        Counted.count += len(into)
+        super()._fill(into, at)
+
+
+def test_one_pass_feeds_all_cells(tmp_path: Path) -> None:
+    """Twenty cells read as many bytes as one."""
+    (tmp_path / "X").write_bytes(X.tobytes())
+    file = Counted(tmp_path / "X", 0, X.shape, X.dtype)
+    train, val = np.split(np.arange(500), [400])
+    splits = data.standard(data.Source("made up", Rows([file]), Y, train, val, val, tuple("abcde")))
+    counts = []
+    for cells in (1, 20):
+        before = Counted.count
+        sweep.run(
+            splits,
+            Grid(lr=np.logspace(-3, 0, cells).tolist(), reg=[0.0]),
+            steps=40,
+            batch_size=10,
+            sampling="epochs",
+            stream=True,
+        )
+        counts.append(Counted.count - before)
+    assert counts[0] == counts[1] < 3 * X.nbytes  # an epoch, and the evaluation of train, val and test
+
+
+def test_the_solver_reads_what_it_does_not_load(tmp_path: Path) -> None:
+    """To the optimum it finds in memory, of several weightings too; certified as well."""
+    np.savez(tmp_path / "f.npz", X=X.astype(np.float16), y=Y)
+    splits = data.standard(data.load(tmp_path / "f.npz"))
+    assert isinstance(splits.train.raw, Rows)
+    for certify in (False, True):
+        loaded, read = (probe.run(splits, [1e-1, 1e-3], stream=stream, certify=certify) for stream in (False, True))
+        assert read.table["converged"].all()
+        np.testing.assert_allclose(read.table["train_loss"], loaded.table["train_loss"], rtol=1e-5)
+        np.testing.assert_allclose(read.params, loaded.params, atol=2e-3)
 
 
 def test_an_outlier_that_is_held_out_takes_no_digits_from_the_rest() -> None:

@@ -35,7 +35,7 @@ HELD_OUT = 0.15  # of the examples, for each of val and test, where no file is g
 LEARNING_RATES = (0.01, 0.1, 1.0)
 MOST_ROWS = 12  # of the table, on the screen
 FILES = {f"{role}{kind}" for role in ("train", "val", "test") for kind in ("", "_labels")} | {"names"}  # flags
-FOR_MINIBATCHES = ("lr", "steps", "batch_size", "sampling", "stream")  # flags that a solver does not have
+FOR_MINIBATCHES = ("lr", "steps", "batch_size", "sampling")  # flags that a solver does not have
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Config:
     sampling: Sampling = "replacement"
     """Draw from all each time, or every example once an epoch; or from blocks that lie together on a slow disk."""
     stream: bool = False
-    """Read the examples while they are trained on, to the same result, as is done where they take half the memory."""
+    """Read the examples again and again instead of loading them, as is done where they take half the memory."""
     seed: int = 0
     """Of the splits, the folds and the minibatches."""
     certify: bool = False
@@ -237,7 +237,15 @@ def choose(
 
     def search(data: Splits | Folds, grid: Grid, /) -> SweepResult:
         if config.solver == "lbfgs":
-            return probe.search(data, grid, class_weights=weights, certify=config.certify, memory=memory, select=select)
+            return probe.search(
+                data,
+                grid,
+                class_weights=weights,
+                certify=config.certify,
+                memory=memory,
+                select=select,
+                stream=config.stream or None,
+            )
         plan = sweep.plan(
             data,
             grid,

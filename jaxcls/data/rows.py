@@ -226,7 +226,7 @@ class Rows:
         return piece, int(self.ends[number]) - len(piece)
 
     def _runs(self, rows: Int[NDArray, "M"]) -> tuple[Int[NDArray, "R"], Int[NDArray, "R"]]:
-        """Where those that are read together begin and end, among rows in ascending order."""
+        """The first and the last index of those that are read together, among rows in ascending order."""
         width = max(1, self.shape[1] * self.dtype.itemsize)
         far = np.diff(rows) > max(1, GAP // width)
         other = np.diff(np.searchsorted(self.ends, rows, side="right")) > 0

@@ -107,10 +107,27 @@ class Split:
         """N."""
         return len(self.y)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(N, D)``."""
+        return len(self.y), self.num_features
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of raw features, in this machine's byte order."""
+        return self.raw.dtype.newbyteorder("=")
+
+    def in_order(self) -> "Split":
+        """The same examples in the order in which their rows lie."""
+        return (
+            self
+            if self.rows is None
+            else replace(self, y=self.y[order := np.argsort(self.rows)], rows=self.rows[order])
+        )
+
     def __getitem__(self, which: slice | Int[NDArray, "M"]) -> NDArray:
         """Raw features of some of the examples."""
-        found = self.raw[which if self.rows is None else self.rows[which]]
-        return np.asarray(found, found.dtype.newbyteorder("="))
+        return np.asarray(self.raw[which if self.rows is None else self.rows[which]], self.dtype)
 
     @property
     def X(self) -> Float[NDArray, "N D"]:  # noqa: N802
@@ -138,7 +155,7 @@ class Split:
     @property
     def stored_dtype(self) -> np.dtype:
         """The dtype of `stored`."""
-        return self.raw.dtype.newbyteorder("=") if self.stays_raw else np.dtype(jnp.result_type(float))
+        return self.dtype if self.stays_raw else np.dtype(jnp.result_type(float))
 
     def prepared(self, which: slice | Int[NDArray, "M"]) -> Float[NDArray, "M D"]:
         """Some of the examples, prepared."""
@@ -255,7 +272,7 @@ class Splits(_Sizes):
         return Split(np.concatenate([train.X, val.X]), y)
 
     def moments(self) -> Moments | None:
-        """Those of `examples`."""
+        """The moments of `examples`."""
         return self.examples.moments()
 
     def fingerprint(self) -> str:

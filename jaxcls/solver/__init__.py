@@ -1,5 +1,6 @@
 """Solvers of the linear softmax classifier: L-BFGS, which takes most of the time, and Newton's method, which proves."""
 
 from jaxcls.solver import eigenbasis, lbfgs, newton
+from jaxcls.solver.eigenbasis import Moments, Source
 
-__all__ = ["eigenbasis", "lbfgs", "newton"]
+__all__ = ["Moments", "Source", "eigenbasis", "lbfgs", "newton"]

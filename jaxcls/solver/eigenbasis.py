@@ -12,7 +12,7 @@ Reference:
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -32,20 +32,39 @@ LEADING = 128  # eigenvectors elsewhere
 
 
 class Centring(NamedTuple):
-    """The map ``(X - mean) / size``."""
+    """The map ``(X - mean) / size``, which standardises raw features too."""
 
     mean: Float[Array, "D"]
-    size: Float[Array, ""]
+    size: Float[Array, "D"]
+
+
+Moments = tuple[Float[NDArray, "D"], Float[NDArray, "D"]]  # mean and scale
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Raw features that are read block by block, as `jaxcls.data.Split` has them."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(N, D)``."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the features."""
+
+    def __getitem__(self, rows: Any, /) -> NDArray:
+        """Some rows: a slice of them, or these."""
 
 
 class Examples(NamedTuple):
-    """Examples on the device; rotated, or centred, or features as they came, with their centring.
+    """Examples on the device; rotated, or centred, or features as they came, with their centring; or none, if read.
 
     The Hessian is nearly diagonal in the eigenbasis: of the coefficients, or where those are along the features, of
     ``vectors``.
     """
 
-    X: Real[Array, "N P"]
+    X: Real[Array, "N P"] | None
     y: Integer[Array, "N"]
     weights: Float[Array, "F N"]
     centring: Centring | None
@@ -84,18 +103,24 @@ class Basis(NamedTuple):
 
 
 def prepare(
-    X: Real[Array, "N d"],
+    X: Real[Array, "N d"] | Source,
     y: Integer[NDArray, "N"],
     weights: Float[NDArray, "F N"],
     *,
+    moments: Moments | None = None,
     penalise_bias: bool,
     dtype: np.dtype,
 ) -> tuple[Examples, Basis]:
-    """Put the examples on the device, with eigenvectors of XᵀX."""
+    """Put the examples on the device, but for features that are to be read, with eigenvectors of XᵀX.
+
+    With ``moments``, X are the features that these standardise.
+    """
     num_examples, num_features = X.shape
     few, every = num_examples <= SAMPLE * num_features, all_eigenvectors(num_examples, num_features)
     rows = np.arange(num_examples) if few else np.linspace(0, num_examples - 1, SAMPLE * num_features).astype(int)
-    sample = np.asarray(X)[rows].astype(np.float64 if every else dtype)
+    sample = (np.asarray(X) if isinstance(X, jax.Array) else X)[rows].astype(np.float64 if every else dtype)
+    if moments is not None:
+        sample = ((sample - moments[0]) / moments[1]).astype(sample.dtype, copy=False)
     shares = weights.mean(axis=0)[rows]
     shares = shares / shares.sum() if shares.any() else np.full(len(rows), 1 / len(rows))
     mean = np.zeros(num_features) if penalise_bias else shares @ sample
@@ -104,6 +129,7 @@ def prepare(
     size = float(np.asarray(np.abs(sample).max(), dtype)) or 1.0  # squares must not over- or underflow
     sample /= sample.dtype.type(size)
     rest, rotated, centring = np.inf, few and every, None
+    prepared: NDArray | Array | None
     if not every:
         eigenvalues, vectors, rest = _leading(sample, shares.astype(dtype))
     elif num_examples < num_features and dtype == np.float32:
@@ -114,16 +140,22 @@ def prepare(
     if rotated:
         prepared = padded(coordinates.astype(dtype))
     else:
-        prepared, centring = padded(X), Centring(*jax.device_put((mean.astype(dtype), np.asarray(size, dtype))))
-        if X.size * dtype.itemsize <= COPY:
+        centre, divisor = mean, np.full(num_features, size)
+        if moments is not None:
+            centre, divisor = moments[0] + moments[1] * mean, moments[1] * size
+        centring = Centring(*jax.device_put((centre.astype(dtype), divisor.astype(dtype))))
+        prepared = padded(X) if isinstance(X, jax.Array) else None
+        if prepared is not None and prepared.size * dtype.itemsize <= COPY:
             prepared, centring = _centred(prepared, centring), None
     curvature = np.append(np.maximum(eigenvalues, 0), 1).astype(dtype)
     examples = {
         "X": prepared,
-        "y": padded(y),
-        "weights": padded(weights.T).T.astype(dtype),
+        "y": y if prepared is None else padded(y),
+        "weights": (weights if prepared is None else padded(weights.T).T).astype(dtype),
         "centring": centring,
-        "penalised": np.append(np.ones(prepared.shape[1]), penalise_bias).astype(dtype),
+        "penalised": np.append(np.ones(num_features if prepared is None else prepared.shape[1]), penalise_bias).astype(
+            dtype
+        ),
         "curvature": curvature,
         "rest": np.asarray(rest, dtype),
         "vectors": None if rotated else vectors.matrix.astype(dtype, copy=False),
@@ -139,7 +171,7 @@ def _centred(X: Array, centring: Centring) -> Array:
 
 def centred(X: Real[Array, "N D"], centring: Centring) -> Float[Array, "N D"]:
     """Examples as they came, centred."""
-    return (X.astype(centring.mean.dtype) - centring.mean[None]) / centring.size
+    return (X.astype(centring.mean.dtype) - centring.mean[None]) / centring.size[None]
 
 
 def all_eigenvectors(num_examples: int, num_features: int) -> bool:

@@ -21,12 +21,15 @@ References:
 
 import functools
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import io_callback
 from jax.scipy.linalg import solve_triangular
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Integer, Real
 from numpy.typing import NDArray
 
@@ -34,7 +37,7 @@ from jaxcls.losses import cross_entropy_terms
 from jaxcls.memory import Memory
 from jaxcls.numerics import full_precision
 from jaxcls.solver import eigenbasis
-from jaxcls.solver.eigenbasis import Examples
+from jaxcls.solver.eigenbasis import Examples, Moments, Source
 
 PAIRS, FEW_PAIRS = 40, 20  # few where they would not stay in cache
 MANY_PARAMS = 2**15
@@ -96,11 +99,12 @@ class Solutions(NamedTuple):
 
 
 def path(
-    X: Real[Array, "N d"],
+    X: Real[Array, "N d"] | Source,
     y: Integer[NDArray, "N"],
     weights: Float[NDArray, "F N"],
     reg: Float[NDArray, "K"],
     *,
+    moments: Moments | None = None,
     num_classes: int,
     penalise_bias: bool,
     tol: float,
@@ -109,19 +113,21 @@ def path(
     """Minimise L for each value of reg, largest first, and each weighting.
 
     Args:
-      X, y, weights: the examples; the weights of each weighting sum to 1.
+      X, y, weights: the examples, X on the device or to be read block by block; the weights of each weighting sum to 1.
       reg: regularisation values, in descending order.
+      moments: mean and scale that standardise X.
       num_classes: C; each class has an example.
       penalise_bias: whether the bias is penalised with the rest.
       tol: see `solve`.
       max_evaluations: of L and its gradient, per value.
     """
     dtype = np.dtype(jnp.result_type(float))
-    examples, basis = eigenbasis.prepare(X, y, weights, penalise_bias=penalise_bias, dtype=dtype)
+    examples, basis = eigenbasis.prepare(X, y, weights, moments=moments, penalise_bias=penalise_bias, dtype=dtype)
     num_weightings, num_params = len(weights), num_classes * len(examples.penalised)
-    one_block = examples.centring is None and examples.X.dtype == dtype
-    num_examples, width = examples.X.shape
+    one_block = examples.X is not None and examples.centring is None and examples.X.dtype == dtype
+    num_examples, width = len(examples.y), len(examples.penalised) - 1
     rows = rows_in_a_block(num_examples, width, num_weightings * num_classes, one_block=one_block)
+    read = Blocks(X, rows) if examples.X is None and not isinstance(X, jax.Array) else None
     frequencies = np.stack([np.bincount(y, weights=w, minlength=num_classes) for w in weights])
     logs = np.log(np.maximum(frequencies, np.finfo(dtype).eps))
     constant = np.full(len(weights), np.log(num_classes)) if penalise_bias else -np.sum(frequencies * logs, axis=1)
@@ -147,6 +153,7 @@ def path(
             np.asarray(tol if k >= before else max(tol, ROUGHLY), dtype),
             max_evaluations=max_evaluations,
             rows=rows,
+            read=read,
         )
         last = [solution.A, last[0]]
         if k < before:
@@ -192,7 +199,27 @@ def rows_in_a_block(num_examples: int, num_features: int, columns: int, *, one_b
     return -(-num_examples // num_blocks)
 
 
-@functools.partial(jax.jit, static_argnames=("max_evaluations", "rows"))
+class Blocks:
+    """Blocks of rows of features that are read, one while the one before it is computed with."""
+
+    def __init__(self, X: Source, rows: int) -> None:
+        self.X, self.rows = X, rows
+        self.reader, self.ahead = ThreadPoolExecutor(1, "blocks"), (-1, Future[NDArray]())
+        self.shape = jax.ShapeDtypeStruct((rows, X.shape[1]), X.dtype)
+
+    def __call__(self, first: Integer[ArrayLike, ""]) -> NDArray:
+        """The block from this row on."""
+        start = np.asarray(first).item()
+        at, block = self.ahead if self.ahead[0] == start else (start, self.reader.submit(self._read, start))
+        following = min(at + self.rows, self.X.shape[0] - self.rows) if at + self.rows < self.X.shape[0] else 0
+        self.ahead = following, self.reader.submit(self._read, following)
+        return block.result()
+
+    def _read(self, first: int) -> NDArray:
+        return np.ascontiguousarray(self.X[first : first + self.rows])
+
+
+@functools.partial(jax.jit, static_argnames=("max_evaluations", "rows", "read"))
 @full_precision
 def solve(
     examples: Examples,
@@ -205,6 +232,7 @@ def solve(
     *,
     max_evaluations: int,
     rows: int,
+    read: Blocks | None = None,
 ) -> tuple[Solution, Pairs]:
     """Minimise L for one value of reg.
 
@@ -218,6 +246,7 @@ def solve(
       tol: stop where the estimate of L − min L is at most this share of L, and of what L has gained over ``constant``.
       max_evaluations: of L and its gradient.
       rows: see `rows_in_a_block`.
+      read: gives the blocks of X, where they are not on the device.
     """
     A = last[0] + reach * (last[0] - last[1])
     shape, dtype = A.shape, A.dtype
@@ -229,7 +258,7 @@ def solve(
     def step(state: Descent) -> Descent:
         A, before, d, slope, size, pairs, evaluations, active = state
         trial = A + size[:, None, None] * d
-        at = _evaluate(examples, trial, penalty, rows)
+        at = _evaluate(examples, trial, penalty, rows, read)
         accepted = active & (at.loss <= before.loss + 1e-4 * size * slope + rounding * jnp.abs(before.loss))
         pairs = _append(pairs, flat(trial - A), flat(at.gradient - before.gradient), accepted & (evaluations > 0))
 
@@ -268,7 +297,7 @@ def _above(slope: Array) -> Float[Array, "F"]:
     return -CAUTION * slope / 2
 
 
-def _evaluate(examples: Examples, A: Array, penalty: Array, rows: int) -> Evaluation:
+def _evaluate(examples: Examples, A: Array, penalty: Array, rows: int, read: Blocks | None) -> Evaluation:
     """L of every weighting at its own coefficients, ``[F, C, R]``, block by block of rows."""
     X, y, weights, centring, *_ = examples
     num_weightings, num_classes, _ = A.shape
@@ -276,7 +305,11 @@ def _evaluate(examples: Examples, A: Array, penalty: Array, rows: int) -> Evalua
 
     def block(sums: Evaluation, start: Array) -> tuple[Evaluation, None]:
         first = jnp.minimum(start, len(y) - rows)  # the last block overlaps the one before, at a weight of 0
-        X_b = jax.lax.dynamic_slice_in_dim(X, first, rows)
+        if X is None:
+            assert read
+            X_b = io_callback(read, read.shape, first)
+        else:
+            X_b = jax.lax.dynamic_slice_in_dim(X, first, rows)
         X_b = X_b if centring is None else eigenbasis.centred(X_b, centring)
         y_b = jax.lax.dynamic_slice_in_dim(y, first, rows)
         w_b = jax.lax.dynamic_slice_in_dim(weights, first, rows, axis=1)
@@ -293,7 +326,7 @@ def _evaluate(examples: Examples, A: Array, penalty: Array, rows: int) -> Evalua
         here = Evaluation(loss, jnp.append(dW, db, 2), spread)
         return jax.tree.map(jnp.add, sums, here), None
 
-    shapes = (num_weightings,), (num_weightings, num_classes, X.shape[1] + 1), (num_weightings, num_classes)
+    shapes = (num_weightings,), (num_weightings, num_classes, A.shape[2]), (num_weightings, num_classes)
     nothing = Evaluation(*(jnp.zeros(shape, A.dtype) for shape in shapes))
     sums, _ = jax.lax.scan(block, nothing, jnp.arange(0, len(y), rows))
     G = sums.gradient

@@ -144,9 +144,9 @@ MUTATIONS = [
     Mutation("data/moments", "rounding", "np.finfo(float).eps * np.abs(self.mean), scale, 1.0)", "0, scale, 1.0)"),
     Mutation("data/moments", "merge", "difference**2 * (count * ", "difference**2 * (0 * "),
     Mutation("data/moments", "origin", "        values -= origin\n", ""),
-    Mutation("data/rows", "gap", "found[into] = block[wanted - wanted[0]]", "found[into] = block[: len(wanted)]"),
+    Mutation("data/rows", "gap", "[rows[first:stop] - low]", "[: stop - first]"),
     Mutation("data/rows", "piece", "far | other | long", "far | long"),
-    Mutation("data/rows", "changed", "or self._state() != self.seen", ""),
+    Mutation("data/rows", "changed", "if self._state() != self.seen:", "if False:"),
     Mutation("data/protocols", "rows", "_scan(source, [train])", "_scan(source, [np.arange(50_000)])"),
     Mutation("data/protocols", "rows", "_scan(source, [np.arange(50_000)])", "_scan(source, [np.arange(40_000)])"),
     Mutation("data/protocols", "check", "if len(np.unique(rows)) < len(rows):", "if len(np.unique(rows)) < 0:"),
@@ -155,7 +155,7 @@ MUTATIONS = [
     Mutation("data/files", "member", "* dtype.itemsize) != info.file_size:", "* dtype.itemsize) < 0:"),
     Mutation("crossval", "first", "np.where(first < never, first, -1)", "first"),
     Mutation("crossval", "mean", "dict.fromkeys(SCORES, np.mean)", "dict.fromkeys(SCORES, np.max)"),
-    Mutation("probe", "weights", "None if class_weights is None else class_weights[data.train.y]", "None"),
+    Mutation("probe", "weights", "None if class_weights is None else class_weights[train.y]", "None"),
 ]
 # Files of tests to begin with: those of the file itself, then any that use it.
 LIKELY = {
