@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 Sampling = Literal["replacement", "epochs", "blocks"]
 ROUNDS = 4  # of the cipher, as many as make a pseudorandom permutation of a pseudorandom function
-BLOCK = 2**10  # rows that lie together
-WINDOW = 2**6  # blocks that are mixed
+BLOCK = 2**6  # rows that lie together
+WINDOW = 2**12  # blocks that are mixed
 
 
 def minibatches(
@@ -88,21 +88,27 @@ def permuted(places: Int[NDArray, "M"], length: int, key: tuple[int, ...]) -> In
 
 
 def _by_blocks(places: Int[NDArray, "M"], length: int, key: tuple[int, ...]) -> Int[NDArray, "M"]:
-    """The numbers at some places of a permutation that moves blocks, and mixes each window of them.
+    """The numbers at some places of a permutation that mixes one window of blocks after another.
 
-    The blocks begin at a random row, another one in every epoch; what is left over beyond the last one comes last.
+    Each window has one of as many neighbouring blocks as there are windows, so that it is like the whole though this be
+    sorted. The blocks begin at a random row, another one in every epoch; the rows left over beyond them are mixed with
+    the last window.
     """
-    num_blocks, window = length // BLOCK, places // (WINDOW * BLOCK)
-    found = np.empty(len(places), np.int64)
+    num_windows = max(1, round(length / (BLOCK * WINDOW)))
+    num_blocks = length // (num_windows * BLOCK)  # of a window
+    size = num_blocks * BLOCK
+    if not size:
+        return permuted(places, length, key)
+    window, found = np.minimum(places // size, num_windows - 1), np.empty(len(places), np.int64)
     for number in np.unique(window).tolist():
-        first, inside = number * WINDOW, window == number
-        size = min(WINDOW * BLOCK, length - first * BLOCK)
-        mixed = permuted(places[inside] - first * BLOCK, size, (*key, number))
-        found[inside] = first * BLOCK + mixed
-    block = found // BLOCK
-    if (whole := block < num_blocks).any():
-        found[whole] += BLOCK * (permuted(block[whole], num_blocks, (*key, -1 % 2**32)) - block[whole])
-    shift = int(permuted(np.zeros(1, int), length, (*key, -2 % 2**32))[0])
+        own = size if number < num_windows - 1 else length - number * size
+        inside = window == number
+        mixed = permuted(places[inside] - number * size, own, (*key, number))
+        group, within = np.divmod(mixed, BLOCK)
+        turn = _hash(group.astype(np.uint64) + np.uint64(key[-1] << 32)) % np.uint64(num_windows)
+        block = group * num_windows + (number + turn.astype(np.int64)) % num_windows
+        found[inside] = np.where(mixed < size, block * BLOCK + within, num_windows * size + mixed - size)
+    shift = int(permuted(np.zeros(1, int), length, (*key, num_windows))[0])
     return (found + shift) % length
 
 

@@ -8,7 +8,7 @@ import pytest
 from jaxcls import sampling
 
 # Around the sides of the cipher's squares, and blocks with a rest.
-LENGTHS = [1, 2, 5, 99, 100, 101, 1024, 5000, 70_000]
+LENGTHS = [1, 2, 5, 63, 64, 99, 100, 101, 5000, 600_001]
 
 
 @pytest.mark.parametrize("how", ["epochs", "blocks"])
@@ -43,14 +43,15 @@ def test_a_permutation_looks_random() -> None:
 
 
 def test_blocks_are_read_in_few_pieces_and_mixed() -> None:
-    """The rows of a window lie in as many blocks as it has; all classes of sorted data are in a minibatch."""
-    length, classes = 64 * 1024 * 10, 640
-    batches = sampling.minibatches(0, range(100), batch_size=512, num_examples=length, sampling="blocks")
-    assert len(np.unique(np.diff(np.sort(batches, axis=None)) > 1, return_counts=True)[1]) <= 2
-    starts = np.count_nonzero(np.diff(np.sort(batches, axis=None)) > 100)
-    assert starts <= 64
-    labels = batches // (length // classes)  # sorted by class
-    assert len(np.unique(labels[0])) > 40
+    """The rows of a window lie in as many blocks as it has, and are of all classes though the data be sorted by them."""
+    window, num_windows, classes = sampling.BLOCK * sampling.WINDOW, 5, 1000
+    length = num_windows * window + 999
+    rows = np.sort(sampling._by_blocks(np.arange(window), length, (0, 0)))
+    assert np.count_nonzero(np.diff(rows) > 1) < 1.01 * sampling.WINDOW
+    counts = np.bincount(rows * classes // length, minlength=classes)
+    assert counts.min() > 0.5 * window / classes
+    batch = sampling.minibatches(0, range(1), batch_size=512, num_examples=length, sampling="blocks")
+    assert len(np.unique(batch * classes // length)) > 350  # of 512 with replacement, 401 on average
 
 
 @pytest.mark.usefixtures("no_type_checker")

@@ -17,10 +17,10 @@ import numpy as np
 from jaxtyping import Int
 from numpy.typing import ArrayLike, NDArray
 
-GAP = 2**15  # bytes between two rows, up to which they are read together
+GAP = 2**13  # bytes between two rows, up to which they are read together
 FEW = 4  # neighbours that are read one by one, which takes less time than to copy them from what was read
 RUN = 2**22  # bytes read together at most
-READERS = 16  # reads at once: what a disk answers side by side
+READERS = 8  # reads at once: what a disk answers side by side
 POOL, SEEK = ThreadPoolExecutor(READERS, "read"), Lock()
 
 
