@@ -43,7 +43,7 @@ def test_a_permutation_looks_random() -> None:
 
 
 def test_blocks_are_read_in_few_pieces_and_mixed() -> None:
-    """The rows of a window lie in as many blocks as it has, and are of all classes though the data be sorted by them."""
+    """The rows of a window lie in as many blocks as it has, and are of all classes though they be sorted by class."""
     window, num_windows, classes = sampling.BLOCK * sampling.WINDOW, 5, 1000
     length = num_windows * window + 999
     rows = np.sort(sampling._by_blocks(np.arange(window), length, (0, 0)))

@@ -1,5 +1,6 @@
 """Features and labels of the user, from files or from arrays."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -143,14 +144,15 @@ def load_features(path: str | Path, *, name: str = NAMES[0]) -> NDArray | Rows:
 def _one(path: Path, name: str, names: Sequence[str]) -> NDArray | Rows:
     """The array of this name, or the only one of the file under any name but that of the other."""
 
-    def choose(held: Sequence[str]) -> Sequence[str]:
-        alone = len(held) == 1 and held[0] not in names
-        return [name] if name in held else held if alone else []
-
-    held, arrays = files.read(path, name, choose)
+    held, arrays = files.read(path, name, functools.partial(_chosen, name, names))
     if not arrays:
         raise ValueError(f"{path} must hold {name}, or one array; it holds {_names(held)}")
     return next(iter(arrays.values()))
+
+
+def _chosen(name: str, names: Sequence[str], held: Sequence[str]) -> Sequence[str]:
+    alone = len(held) == 1 and held[0] not in names
+    return [name] if name in held else held if alone else []
 
 
 def _rows(pieces: Sequence[NDArray | Rows], paths: Sequence[Path]) -> NDArray | Rows:

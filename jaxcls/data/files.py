@@ -20,7 +20,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, TypeAlias, TypeGuard
+from typing import IO, Any, TypeAlias, TypeGuard
 
 import jax.numpy as jnp
 import numpy as np
@@ -141,6 +141,8 @@ def _header(file: IO[bytes] | BufferedIOBase, name: str) -> tuple[tuple[int, ...
     if dtype.hasobject:
         hint = ": save y.astype(str), or y.astype(int) of integers" if name.startswith("y") else ""
         raise ValueError(f"its {name} holds Python objects{hint}")
+    if min(shape, default=0) < 0:
+        raise ValueError(f"its {name} must have lengths not below 0, got {shape}")
     return shape, fortran_order, dtype
 
 
@@ -182,37 +184,44 @@ def _safetensors(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
 def _pt(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
     import torch  # in no extra: who has such a file has it
 
-    def array(tensor: torch.Tensor) -> NDArray:
-        tensor = tensor.detach()
-        if tensor.dtype == torch.bfloat16:  # which NumPy has not
-            return tensor.contiguous().view(torch.int16).numpy().view(BF16)
-        return tensor.numpy()
-
     held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     held = held if isinstance(held, dict) else {NAMELESS: held}
     tensors = {str(name): tensor for name, tensor in held.items() if isinstance(tensor, torch.Tensor)}
-    return list(tensors), {name: array(tensors[name]) for name in choose(list(tensors))}
+    return list(tensors), {name: _of_tensor(tensors[name].detach()) for name in choose(list(tensors))}
+
+
+def _of_tensor(tensor: Any) -> NDArray:
+    import torch
+
+    if tensor.dtype == torch.bfloat16:  # which NumPy has not
+        return tensor.contiguous().view(torch.int16).numpy().view(BF16)
+    return tensor.numpy()
 
 
 def _parquet(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
     require("a .parquet", "pyarrow", extra="parquet")
-    import pyarrow.compute
     import pyarrow.parquet
 
-    def array(name: str) -> NDArray:
-        column = pyarrow.parquet.read_table(path, columns=[name], partitioning=None).column(0).combine_chunks()
-        if column.null_count:
-            raise ValueError(f"its {name} has missing values")
-        if not pyarrow.types.is_nested(column.type):
-            text = pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type)
-            return column.to_numpy(zero_copy_only=False).astype(str if text else column.type.to_pandas_dtype())
-        lengths = np.unique(pyarrow.compute.list_value_length(column).to_numpy(zero_copy_only=False))
-        if len(lengths) != 1:
-            raise ValueError(f"its {name} must hold lists of one length, got {lengths[0]} to {lengths[-1]}")
-        return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), int(lengths[0]))
+    with pyarrow.parquet.ParquetFile(path) as file:
+        held = file.schema_arrow.names
+        chosen = {name: file.read(columns=[name]).column(0) for name in choose(held)}
+        return held, {name: _of_column(column, name) for name, column in chosen.items()}
 
-    held = pyarrow.parquet.read_schema(path).names
-    return held, {name: array(name) for name in choose(held)}
+
+def _of_column(chunks: Any, name: str) -> NDArray:
+    """A column of pyarrow's; of lists of one length, a matrix."""
+    import pyarrow
+
+    column = chunks.combine_chunks()
+    if column.null_count:
+        raise ValueError(f"its {name} has missing values")
+    if not pyarrow.types.is_nested(column.type):
+        text = pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type)
+        return column.to_numpy(zero_copy_only=False).astype(str if text else column.type.to_pandas_dtype())
+    lengths = np.unique(column.value_lengths().to_numpy(zero_copy_only=False))
+    if len(lengths) != 1:
+        raise ValueError(f"its {name} must hold lists of one length, got {lengths[0]} to {lengths[-1]}")
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), int(lengths[0]))
 
 
 def _txt(path: Path, _: Choose) -> tuple[Sequence[str], Arrays]:

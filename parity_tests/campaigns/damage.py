@@ -8,6 +8,7 @@ process or the network.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import io
@@ -28,7 +29,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import safetensors.numpy
+import torch
 
 from jaxcls import data, sweep
 from jaxcls.artifacts import checkpoint, record
@@ -66,6 +70,11 @@ KINDS = (
     "cifar-10 archive",
     ".npz",
     ".npz, compressed",
+    ".npy",
+    ".safetensors",
+    ".pt",
+    ".parquet",
+    ".csv",
     checkpoint.NAME,
     "run.json",
     "results.csv",
@@ -166,9 +175,14 @@ def kinds() -> dict[str, Kind]:
     made: dict[str, Kind] = {}
 
     def add(name: str, file: str, whole: bytes, read: Callable[[Path], Any], right: Any = None) -> None:
+        with contextlib.suppress(*SENTENCES):  # the type checker of the tests runs code of its own at a first call
+            (place / file).write_bytes(whole[:1])
+            read(place / file)
         (place / file).write_bytes(whole)
-        expected = None if right else _bits(read(place / file))
+        found = read(place / file)
+        expected = None if right else _bits(found)
         made[name] = Kind(place / file, whole, read, right or (lambda found: _bits(found) == expected))
+        made[name].right(found)
 
     # A picture has no checksum of its own: the MD5 of the whole file makes a note, and the archive has a SHA-256.
     def is_batch(batch: cifar10._Batch) -> bool:
@@ -188,6 +202,22 @@ def kinds() -> dict[str, Kind]:
     )
     add(".npz", "features.npz", stored.getvalue(), data.load)
     add(".npz, compressed", "compressed.npz", compressed.getvalue(), data.load)
+
+    # These have no checksum: a number may be another, of no more bytes than the file can hold.
+    def is_matrix(found: data.Source | data.Rows | np.ndarray) -> bool:
+        rows = found.X if isinstance(found, data.Source) else found
+        return np.asarray(rows).ndim == 2 and rows.nbytes < 10 * X.nbytes
+
+    npy, parquet, pt = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    np.save(npy, X)
+    pyarrow.parquet.write_table(pa.table({"X": list(X), "y": y}), parquet)
+    torch.save({"X": torch.tensor(X), "y": torch.tensor(y)}, pt)
+    csv = "\n".join(["a,b,label", *(f"{a},{b},{label}" for a, b, label in zip(X[:, 0], X[:, 1], y, strict=True))])
+    add(".npy", "features.npy", npy.getvalue(), data.load_features, is_matrix)
+    add(".safetensors", "X.safetensors", safetensors.numpy.save({"X": X, "y": y}), data.load, is_matrix)
+    add(".pt", "features.pt", pt.getvalue(), data.load, is_matrix)
+    add(".parquet", "features.parquet", parquet.getvalue(), data.load, is_matrix)
+    add(".csv", "features.csv", csv.encode(), data.load, is_matrix)
     add(checkpoint.NAME, path.name, path.read_bytes(), checkpoint.read)
     for name in ("run.json", "results.csv", "history.csv", "best.safetensors"):
         whole = (place / "run" / name).read_bytes()
@@ -321,10 +351,32 @@ def hostile_records() -> dict[str, bytes]:
     }
 
 
+def hostile_arrays() -> dict[str, bytes]:
+    """Headers of .npy that lie, and objects."""
+    made = {}
+    shapes = {"not there": (2**50, 2), "beyond all integers": (2**80, 2), "negative": (-1, 2), "empty": (0, 2)}
+    for what, shape in shapes.items():
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        made[f"a shape that is {what}"] = header.getvalue() + bytes(80)
+    objects = io.BytesIO()
+    np.save(objects, np.array([[Call()] * 3] * 9, dtype=object), allow_pickle=True)
+    return made | {"objects": objects.getvalue()}
+
+
+def hostile_torch() -> dict[str, bytes]:
+    """Pickles of torch that call."""
+    made = io.BytesIO()
+    torch.save({"X": Call(), "y": torch.zeros(3)}, made)
+    return {"a call": made.getvalue(), "a plain pickle": pickle.dumps({"X": Call()})}
+
+
 HOSTILE: dict[str, Callable[[], dict[str, bytes]]] = {
     "cifar-10-batches-py": hostile_pickles,
     "cifar-10 archive": hostile_archives,
     ".npz": hostile_zips,
+    ".npy": hostile_arrays,
+    ".pt": hostile_torch,
     "checkpoint.safetensors": hostile_tensors,
     "best.safetensors": hostile_tensors,
     "run.json": hostile_records,
