@@ -21,9 +21,10 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Integer, Real
 from numpy.typing import NDArray
 
+from jaxcls.data import Split
 from jaxcls.memory import Memory, available
 from jaxcls.numerics import checks
-from jaxcls.solver import Moments, Source, lbfgs, newton
+from jaxcls.solver import Moments, lbfgs, newton
 
 IN_FLIGHT = 2**13  # rows of features that are read block by block: computed with, read, and being read
 TOL = {4: 1e-6, 8: 1e-7}  # by bytes of a float; see docs/accuracy.md for what it decides
@@ -51,7 +52,7 @@ class Optimum(NamedTuple):
 
 
 def path(
-    X: Real[ArrayLike, "N d"] | Source,
+    X: Real[ArrayLike, "N d"] | Split,
     y: Integer[ArrayLike, "N"],
     reg: Real[ArrayLike, "K"] | Sequence[float],
     *,
@@ -143,7 +144,7 @@ def estimate(num_examples: int, num_features: int, num_classes: int, *, dtype: j
 
 
 def _of_some_classes(
-    X: jax.Array | Source,
+    X: jax.Array | Split,
     labels: NDArray[np.integer],
     weights: Float[NDArray, "F N"],
     reg: Float[NDArray, "K"],
@@ -201,9 +202,9 @@ def _joined(parts: Sequence[lbfgs.Solutions]) -> lbfgs.Solutions:
 
 
 def _examples(
-    X: ArrayLike | Source, y: ArrayLike, num_classes: int | None
-) -> tuple[jax.Array | Source, NDArray[np.integer], int]:
-    X = X if isinstance(X, Source) and not isinstance(X, np.ndarray | jax.Array) else checks.real(X, "X")
+    X: ArrayLike | Split, y: ArrayLike, num_classes: int | None
+) -> tuple[jax.Array | Split, NDArray[np.integer], int]:
+    X = X if isinstance(X, Split) else checks.real(X, "X")
     if len(X.shape) != 2 or 0 in X.shape:
         raise ValueError(f"X must have shape [N, d] with N, d >= 1, got {list(X.shape)}")
     labels = np.asarray(checks.labels(y, X.shape[0]))

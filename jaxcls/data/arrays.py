@@ -27,7 +27,7 @@ def load(
     names: tuple[str, str] = NAMES,
     roles: Sequence[str] = ("val", "test"),
 ) -> Source:
-    """Open features and labels in a file, or in several: of the kinds in `jaxcls.data.files`.
+    """Open features and labels in a file, or in several, of any of the kinds that the usage page lists.
 
     A file holds ``X, y``, split here by class, or ready splits, ``X_train, y_train, X_val, y_val, X_test, y_test``.
     With ``labels``, the file of the features holds X or a single array, that of the labels y or a single array.

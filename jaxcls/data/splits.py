@@ -140,7 +140,7 @@ class Split:
         return self.raw.shape[1]
 
     def order(self, which: Int[NDArray, "M"]) -> Int[NDArray, "M"]:
-        """The order of some of the examples in which their rows lie, as `numpy.argsort` gives it."""
+        """The order of some of the examples in which their rows lie, as ``numpy.argsort`` gives it."""
         return np.argsort(which if self.rows is None else self.rows[which], kind="stable")
 
     @property
