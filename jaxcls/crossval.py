@@ -60,11 +60,36 @@ def run(search: Search, grid: Grid, folds: Folds, whole: Splits) -> CrossValidat
     rank_rows(table, found.select)
     losses = found.losses.reshape(len(grid), folds.num_folds, found.losses.shape[1]).mean(axis=1)
     result = replace(found, grid=grid, table=table, losses=losses, history=None, params=None, test_accuracy=math.nan)
-    if result.best is not None:
-        best = search(whole, grid.only(result.best))
-        timings = total([found.timings, best.timings])
-        result = replace(best, grid=grid, table=table, losses=losses, history=None, timings=timings)
-    return CrossValidation(result, found)
+    return CrossValidation(refit(search, result, whole), found)
+
+
+def refit(search: Search, found: SweepResult, whole: Splits, *, penalty: float = 1.0) -> SweepResult:
+    """Train the best cell of a search on more examples, commonly those of train and val, and score it on test.
+
+    Args:
+      search: trains a grid.
+      found: its result, which keeps its grid, table and losses.
+      whole: the examples to train on, with the test set.
+      penalty: what the cell's reg is multiplied by.
+
+    Example:
+      >>> from dataclasses import replace
+      >>> import numpy as np
+      >>> from jaxcls import data, probe
+      >>> source = data.load_digits()
+      >>> found = probe.run(data.standard(source), reg=[1e-1, 1e-2, 1e-3])
+      >>> rows = np.concatenate([source.train, source.val])
+      >>> again = refit(probe.search, found, data.standard(replace(source, train=rows, val=rows)))
+      >>> again.best == found.best, bool((again.params == found.params).all())
+      (True, False)
+    """
+    if found.best is None:
+        return found
+    cell = found.grid.only(found.best)
+    best = search(whole, replace(cell, reg=[penalty * value for value in cell.reg]))
+    timings = total([found.timings, best.timings])
+    kept = {name: getattr(found, name) for name in ("grid", "table", "losses", "num_scored", "select")}
+    return replace(best, **kept, history=None, timings=timings)
 
 
 def over_folds(table: NDArray) -> NDArray:

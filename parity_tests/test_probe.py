@@ -443,3 +443,39 @@ def test_a_mistake_ends_in_one_line_and_exit_code_2(mistake: str, files: Path, s
     assert done.stderr.startswith(sentence)
     assert done.stderr.count("\n") == 1
     assert not (files / "runs").exists()
+
+
+def test_a_published_protocol_gives_what_scikit_learn_does(source: Source, tmp_path: Path) -> None:
+    """Raw features, the value chosen on a tenth of train, refitted with it on all of train, tested once."""
+    for name, rows in (("train", np.r_[source.train, source.val]), ("test", source.test)):
+        np.savez(tmp_path / name, X=source.X[rows].astype(np.float64), y=source.y[rows])
+    C = [1e-4, 1e-3, 1e-2]
+    files = "--train", "train.npz", "--test", "test.npz"
+    done = run(*files, "--protocol", "dinov2-logreg", "--certify", "--out", "r", "--C", *C, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    held, _ = data.hold_out(np.load(tmp_path / "train.npz")["y"], ("val",), fraction=0.1)
+    X, y = (np.load(tmp_path / "train.npz")[name] for name in ("X", "y"))
+    X_test, y_test = (np.load(tmp_path / "test.npz")[name] for name in ("X", "y"))
+    each = [LogisticRegression(C=c, tol=1e-8, max_iter=10_000).fit(X[held["train"]], y[held["train"]]) for c in C]
+    best = C[int(np.argmax([model.score(X[held["val"]], y[held["val"]]) for model in each]))]
+    theirs = LogisticRegression(C=best, tol=1e-8, max_iter=10_000).fit(X, y)
+    ours = record.read(tmp_path / "r")
+    assert f"(C {best:g}): " in done.stdout
+    assert f"refit     on the {len(y):,} of train and val" in done.stdout
+    assert ours.record["best"]["test_accuracy"] == pytest.approx(theirs.score(X_test, y_test), abs=1e-12)
+    np.testing.assert_allclose(ours.best["W"][:-1].T, theirs.coef_, atol=1e-4)
+    assert not ours.best["mean"].any()
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("--protocol clip --reg 0.1 --C 1", "error: --reg and --C are two ways to name the penalty: give one of them"),
+        ("--C -1", "error: --C must be above 0, got -1"),
+        ("--refit --folds 3", "error: --folds train the chosen cell on all of train anyway: leave out --refit"),
+        ("--hold-out 0.9", "error: --hold-out must lie between 0 and 0.8, got 0.9"),
+    ],
+)
+def test_flags_of_protocols_that_do_not_fit_are_refused(flags: str, sentence: str, files: Path) -> None:
+    done = run("--train", "train.npz", *flags.split(), cwd=files)
+    assert (done.returncode, done.stderr.strip()) == (2, sentence)

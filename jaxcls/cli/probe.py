@@ -1,6 +1,7 @@
 """The best linear probe for your features, among 96 values of the L2 penalty.
 
 jaxcls probe --train feats.npz     # splits held out of it
+jaxcls probe --train feats.npz --protocol dinov2-logreg   # as published
 jaxcls probe --train feats.npy --train-labels labels.txt
 jaxcls probe --train a.npz --val b.npz --test c.npz
 jaxcls probe --train a.npz --folds 5 --class-weight balanced
@@ -8,13 +9,14 @@ jaxcls probe --train a.npz --solver adam --lr 1e-3 1e-2
 jaxcls probe --resume runs/probe-20261121-120000   # resume one with minibatches
 """
 
+import argparse
 import shlex
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
@@ -24,8 +26,8 @@ from jaxcls import classifier, crossval, data, probe, sweep, train
 from jaxcls.artifacts import checkpoint, plots, record
 from jaxcls.artifacts import report as page
 from jaxcls.artifacts.folder import claim
-from jaxcls.cli import console, running
-from jaxcls.data import Folds, Source, Splits
+from jaxcls.cli import console, protocols, running
+from jaxcls.data import Folds, Source, Split, Splits
 from jaxcls.grid import Grid
 from jaxcls.numerics import checks
 from jaxcls.result import SweepResult, best_first, mean_per_class, tied
@@ -44,24 +46,34 @@ class Config:
 
     train: Path
     """Features X [N, d] and labels y [N]: a file, a folder of files, or a pattern in quotes, as 'emb_*.npy'."""
+    protocol: protocols.Name = "standard"
+    """The source of the defaults below: our own, or a published protocol."""
     train_labels: Path | None = None
     """Their labels, if they are in a file of their own: .npy, .txt with one a line, or .csv with a column label."""
     names: tuple[str, str] = data.NAMES
     """The names of features and labels in the files."""
     val: Path | None = None
-    """Another, to choose reg by; 15% of train, class by class, if not given."""
+    """Another, to choose reg by; held out of train, class by class, if not given."""
     val_labels: Path | None = None
     """Its labels."""
     test: Path | None = None
     """Another, scored once, at the end; 15% of train, class by class, if not given."""
     test_labels: Path | None = None
     """Its labels."""
+    hold_out: float = HELD_OUT
+    """The share of train that is held out for val."""
+    features: Literal["standard", "raw"] = "standard"
+    """Standardise each feature by train, or take it as it is."""
     folds: int = 0
     """Choose by cross-validation with so many folds instead, class by class."""
     class_weight: Literal["none", "balanced"] = "none"
     """Weigh every example alike in the loss, or every class."""
     reg: tuple[float, ...] = ()
     """Values of the L2 penalty, reg * sum(W * W); 96 from 10 to 1e-9 if not given."""
+    c: Annotated[tuple[float, ...], tyro.conf.arg(name="C")] = ()
+    """Values of C instead, as scikit-learn's LogisticRegression has it: reg is 1 / (2 * N * C)."""
+    refit: bool = False
+    """Train the chosen cell on train and val, and score that one on test."""
     solver: Literal["lbfgs", "sgd", "momentum", "nesterov", "adam", "rmsprop"] = "lbfgs"
     """L-BFGS goes to the optimum; the others train on minibatches, at every learning rate."""
     lr: tuple[float, ...] = ()
@@ -96,7 +108,13 @@ def main(args: list[str], program: str) -> int:
     """Read the command line and run the probe; the exit code."""
     args, description = console.without_commas(args), console.paragraphs(__doc__)
     saved = running.saved(args)
-    default = running.recorded(Config, saved[1]["config"]) if saved else tyro.MISSING_NONPROP
+    if saved:
+        default: Any = running.recorded(Config, saved[1]["config"])
+    else:
+        first = argparse.ArgumentParser(add_help=False)
+        first.add_argument("--protocol", nargs="?", default="standard")
+        chosen = protocols.PROTOCOLS.get(first.parse_known_args(args)[0].protocol, {})
+        default = Config(train=tyro.MISSING, **chosen)
     config = tyro.cli(Config, default=default, args=args, prog=program, description=description)
     return console.output(lambda: run(config, saved, program), quiet=config.quiet, json=config.json)
 
@@ -107,11 +125,12 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     jax.config.update("jax_enable_x64", config.float64)
     source = read(config)
     with checks.about(config.train, config.val, config.test):
-        splits = data.standard(source)
-    grid = hyperparameters(config)
+        splits = data.PROTOCOLS[config.features](source)
+    grid = hyperparameters(config, len(splits.train))
     out = config.resume or config.out or console.run_folder("probe")
     kept = {name: getattr(config, name) for name in ("out", "quiet", "json", "resume")}
-    command = record.command(program, config, {field.name: field.default for field in fields(Config)} | kept)
+    defaults = {field.name: field.default for field in fields(Config)} | protocols.PROTOCOLS[config.protocol]
+    command = record.command(program, config, defaults | {"protocol": "standard"} | kept)
     flags = running.asked(config, FOR_MINIBATCHES if config.solver == "lbfgs" else ())
     asked_for: dict[str, object] = {"kind": "probe", "command": command, "config": flags}
     snapshot = None
@@ -135,13 +154,14 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     with claim(out, resume=saved is not None):
         announce(config, splits, grid, out)
         try:
-            result = choose(config, source, splits, grid, execute)
+            result, trained_on = choose(config, source, splits, grid, execute)
         except checkpoint.Stopped as stopped:
             return 128 + stopped.signum, out
-        paths = record.write(out, result, splits, asked_for) + plots.save(out, result, splits)
+        paths = record.write(out, result, trained_on, asked_for) + plots.save(out, result, trained_on)
         paths.append(page.write(out))
         saver.path.unlink(missing_ok=True)
-    report(config, result, splits, paths, time.perf_counter() - started)
+    assert trained_on.test
+    report(config, result, splits, trained_on.test, paths, time.perf_counter() - started)
     return int(result.best is None), out
 
 
@@ -149,6 +169,10 @@ def read(config: Config) -> Source:
     """The files as one source, with train/val/test row indices."""
     if config.val and config.folds:
         raise ValueError("--val and --folds are two ways to choose: give one of them")
+    if config.refit and config.folds:
+        raise ValueError("--folds train the chosen cell on all of train anyway: leave out --refit")
+    if not 0 < config.hold_out < 0.8:
+        raise ValueError(f"--hold-out must lie between 0 and 0.8, got {config.hold_out:g}")
     if config.folds < 0 or config.folds == 1:
         raise ValueError(f"--folds must be at least 2, got {config.folds}")
     if not 0 <= config.seed < 2**32:
@@ -183,10 +207,13 @@ def held_out(config: Config, given: dict[str, Source]) -> Source:
     ends = np.cumsum([len(source.y) for source in given.values()])
     rows = dict(zip(given, np.split(np.arange(len(y)), ends[:-1]), strict=True))
     missing = [role for role in ("val", "test") if role not in given and (role == "test" or not config.folds)]
-    held, by_class = data.hold_out(train.y, missing, fraction=HELD_OUT, seed=config.seed)
-    if missing and not by_class:
-        console.note(f"{config.train}: too few examples of each class, so {' and '.join(missing)} ignore the classes")
-    rows |= {role: np.sort(each) for role, each in held.items()}
+    together = [missing] if config.hold_out == HELD_OUT else [[role] for role in reversed(missing)]
+    for roles in together:  # val last, as a share of what is then left of train
+        left, fraction = rows["train"], config.hold_out if roles == ["val"] else HELD_OUT
+        held, by_class = data.hold_out(train.y[left], roles, fraction=fraction, seed=config.seed)
+        if roles and not by_class:
+            console.note(f"{config.train}: too few examples of each class, so {' and '.join(roles)} ignore the classes")
+        rows |= {role: np.sort(left[each]) for role, each in held.items()}
     rows.setdefault("val", rows["train"])  # folds choose by train alone
     X = (
         train.X
@@ -207,9 +234,16 @@ def for_folds(source: Source, folds: int) -> Source:
     return replace(source, train=rows, val=rows)
 
 
-def hyperparameters(config: Config) -> Grid:
+def hyperparameters(config: Config, num_train: int) -> Grid:
     """The grid that the command line names."""
-    reg = config.reg or probe.REG
+    if config.reg and config.c != protocols.PROTOCOLS[config.protocol].get("c", ()):
+        raise ValueError("--reg and --C are two ways to name the penalty: give one of them")
+    if by_c(config):
+        if min(config.c) <= 0:
+            raise ValueError(f"--C must be above 0, got {min(config.c):g}")
+        reg = tuple((1 / (2 * num_train * np.array(config.c))).tolist())
+    else:
+        reg = config.reg or probe.REG
     if config.solver != "lbfgs":
         if config.certify:
             raise ValueError(f"--certify is for --solver lbfgs, got {config.solver}")
@@ -223,14 +257,23 @@ def hyperparameters(config: Config) -> Grid:
     return Grid((), reg, ())
 
 
+def by_c(config: Config) -> bool:
+    """Test whether the penalty is named by scikit-learn's C."""
+    return bool(config.c) and not config.reg
+
+
 def choose(
     config: Config,
     source: Source,
     splits: Splits,
     grid: Grid,
     execute: Callable[[sweep.Plan, Splits | Folds], SweepResult],
-) -> SweepResult:
-    """Train all cells, minibatches by ``execute``, and choose the best: on val, or by cross-validation on train."""
+) -> tuple[SweepResult, Splits]:
+    """Train all cells, minibatches by ``execute``, and choose the best: on val, or by cross-validation on train.
+
+    Returns:
+      The result, and the examples that its params were trained on.
+    """
     weights = data.balanced(splits.train.y, splits.num_classes) if config.class_weight == "balanced" else None
     memory = console.number_of_bytes(config.memory)
     model, select = classifier.linear(class_weights=weights), selection(config)
@@ -257,17 +300,26 @@ def choose(
             optimizer=train.OPTIMIZERS[config.solver],
             memory=memory,
         )
-        alone = config.folds and isinstance(data, Splits)  # the best cell, on all of train: not worth a checkpoint
-        return sweep.execute(plan, data, select=select) if alone else execute(plan, data)
+        again = config.folds or data is not splits  # the best cell, on all of train or more: not worth a checkpoint
+        if again and isinstance(data, Splits):
+            return sweep.execute(plan, data, select=select)
+        return execute(plan, data)
 
     if not config.folds:
-        return search(splits, grid)
+        found = search(splits, grid)
+        if not config.refit:
+            return found, splits
+        rows = np.union1d(source.train, source.val)
+        whole = data.PROTOCOLS[config.features](replace(source, train=rows, val=rows))
+        penalty = len(source.train) / len(rows) if by_c(config) else 1.0  # C stays the same
+        return crossval.refit(search, found, whole, penalty=penalty), whole
     from sklearn.model_selection import StratifiedKFold  # takes a second to import
 
     rows, parts = source.train, StratifiedKFold(config.folds, shuffle=True, random_state=config.seed)
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # `for_folds` has said it
-        folds = data.standard_folds(source, [rows[out] for _, out in parts.split(rows, source.y[rows])])
-    return crossval.run(search, grid, folds, splits).result
+        split = data.standard_folds if config.features == "standard" else data.raw_folds
+        folds = split(source, [rows[out] for _, out in parts.split(rows, source.y[rows])])
+    return crossval.run(search, grid, folds, splits).result, splits
 
 
 def selection(config: Config) -> str:
@@ -282,11 +334,12 @@ def announce(config: Config, splits: Splits, grid: Grid, out: Path) -> None:
     roles = ("train", "test") if config.folds else ("train", "val", "test")
     console.print_data(splits, roles, f" of {count.min():,} to {count.max():,} in train")
     print(f"grid      {axes} = {len(grid):,} cells, {config.solver}", end="")
-    print(f", {config.folds} folds" if config.folds else "")
+    print(f", {config.folds} folds" if config.folds else "", end="")
+    print("" if config.protocol == "standard" else f", protocol {config.protocol}")
     print(f"folder    {out}/")
 
 
-def report(config: Config, result: SweepResult, splits: Splits, paths: list[Path], seconds: float) -> None:
+def report(config: Config, result: SweepResult, splits: Splits, test: Split, paths: list[Path], seconds: float) -> None:
     """Print the best cells, the scores of the best one, and the files written."""
     table, axes = result.table, list(result.grid.axes)
     shown = best_first(table["rank"])[:MOST_ROWS]
@@ -312,17 +365,18 @@ def report(config: Config, result: SweepResult, splits: Splits, paths: list[Path
         print("\nevery cell diverged: try lower learning rates")
         return
     row = table[result.best]
-    assert splits.test
-    y = splits.test.y
-    predicted = train.predict(result.classifier, result.params, splits.test)
+    y, predicted = test.y, train.predict(result.classifier, result.params, test)
     correct, of_class = (np.bincount(y, minlength=splits.num_classes) for y in (y[predicted == y], y))
     by = f"the mean of {config.folds} folds" if config.folds else "val"
-    print(f"best      {', '.join(f'{axis} {row[axis]:.4g}' for axis in axes)}: ", end="")
+    as_c = f" (C {1 / (2 * len(splits.train) * row['reg']):.4g})" if by_c(config) else ""
+    print(f"best      {', '.join(f'{axis} {row[axis]:.4g}' for axis in axes)}{as_c}: ", end="")
     print(f"{row[result.column]:.4f} on {by}{result.averaging}")
     console.print_ties(result, splits)
     if len(tied(table, result.select)) > 1 and not config.folds:
         print(f"          --folds 5 scores them on all of the {len(splits.train.y) + len(splits.val.y):,}")
     console.print_edges(result)
+    if config.refit:
+        print(f"refit     on the {len(splits.train) + len(splits.val):,} of train and val")
     print(f"test      {result.test_accuracy:.4f}, mean over classes {mean_per_class(correct, of_class):.4f}")
     t = result.timings
     print(f"time      {seconds:.1f} s: compile {t.compile_s:.1f}, train {t.run_s:.1f}, evaluate {t.evaluate_s:.1f}")

@@ -52,8 +52,8 @@ class Config:
     """The file of the labels, if they are not in that of the features: .npy, .txt with one a line, .csv."""
     names: tuple[str, str] = NAMES
     """The names of features and labels in the files."""
-    protocol: Literal["standard", "cs231n", "eecs498"] = "standard"
-    """Preparation of the data: each feature to mean 0 and deviation 1, or as a course prepares CIFAR-10."""
+    protocol: Literal["standard", "raw", "cs231n", "eecs498"] = "standard"
+    """Preparation of the data: each feature to mean 0 and deviation 1, as it is, or as a course prepares CIFAR-10."""
     data_dir: Path | None = None
     """The folder that holds CIFAR-10; downloaded once into the user's cache if not given."""
     model: Literal["linear", "two-layer"] = "linear"

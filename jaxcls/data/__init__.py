@@ -4,7 +4,7 @@ from jaxcls.data.arrays import NAMES, from_arrays, load, load_features
 from jaxcls.data.cifar10 import CLASS_NAMES as CIFAR10_CLASSES
 from jaxcls.data.cifar10 import load_cifar10
 from jaxcls.data.digits import load_digits
-from jaxcls.data.protocols import PROTOCOLS, cs231n, eecs498, standard, standard_folds
+from jaxcls.data.protocols import PROTOCOLS, cs231n, eecs498, raw, raw_folds, standard, standard_folds
 from jaxcls.data.rows import Rows
 from jaxcls.data.source import Source, hold_out
 from jaxcls.data.splits import Folds, Split, Splits, balanced, check_finite, prepare
@@ -29,6 +29,8 @@ __all__ = [
     "load_digits",
     "load_features",
     "prepare",
+    "raw",
+    "raw_folds",
     "standard",
     "standard_folds",
 ]

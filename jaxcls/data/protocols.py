@@ -1,4 +1,4 @@
-"""Protocols that turn raw examples into splits: standardisation, and the two courses' CIFAR-10."""
+"""Protocols that turn raw examples into splits: as they are, standardised, and the two courses' CIFAR-10."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,6 +13,23 @@ from jaxcls.data.source import Source
 from jaxcls.data.splits import Folds, Split, Splits
 
 
+def raw(source: Source) -> Splits:
+    """Take features as they are.
+
+    Example:
+      >>> from jaxcls import data
+      >>> raw(data.load_digits()).train.X.max()
+      np.float32(16.0)
+    """
+    found, (mean, scale) = _scan(source, []), _as_it_is(source)
+    check_range(found, mean, scale)
+    train, val, test = (
+        Split(source.X, _labels(source.y[rows]), rows, digest=found.digest)
+        for rows in (source.train, source.val, source.test)
+    )
+    return Splits(train, val, test, source.class_names, mean, scale, source.pixels, f"{source.name}/raw")
+
+
 def standard(source: Source) -> Splits:
     """Standardise every feature to mean 0 and standard deviation 1 over train; centre a constant one.
 
@@ -24,6 +41,22 @@ def standard(source: Source) -> Splits:
     """
     found = _scan(source, [source.train])
     return _split(source, "standard", found, found.groups[0].mean, found.groups[0].scale())
+
+
+def raw_folds(source: Source, parts: Sequence[NDArray[np.integer]]) -> Folds:
+    """`standard_folds` of features as they are."""
+    rows, found, (mean, scale) = _rows(parts), _scan(source, []), _as_it_is(source)
+    check_range(found, mean, scale)
+    return Folds(
+        train=Split(source.X, _labels(source.y[rows]), rows, digest=found.digest),
+        parts=tuple(len(part) for part in parts),
+        mean=mean,
+        scale=scale,
+        fold_mean=np.tile(mean, (len(parts), 1)),
+        fold_scale=np.tile(scale, (len(parts), 1)),
+        class_names=source.class_names,
+        name=f"{source.name}/raw, {len(parts)} folds",
+    )
 
 
 def standard_folds(source: Source, parts: Sequence[NDArray[np.integer]]) -> Folds:
@@ -43,10 +76,7 @@ def standard_folds(source: Source, parts: Sequence[NDArray[np.integer]]) -> Fold
       >>> folds.parts, folds.split(3).parts
       ((450, 449, 449, 449), (1348, 449))
     """
-    rows = np.concatenate(parts)
-    if len(np.unique(rows)) < len(rows):
-        raise ValueError("parts must have no row in common, or what is held out would be trained on")
-    found = _scan(source, parts)
+    rows, found = _rows(parts), _scan(source, parts)
     whole = merged(found.groups)
     others = [merged(found.groups[:k] + found.groups[k + 1 :]) for k in range(len(parts))]
     folds = [_of_device(source.X, each.mean, each.scale()) for each in others]
@@ -99,7 +129,25 @@ def eecs498(source: Source) -> Splits:
     return _split(source, "eecs498", found, np.repeat(channel_means, 1024), np.full(3072, 255.0))
 
 
-PROTOCOLS: dict[str, Callable[[Source], Splits]] = {"standard": standard, "cs231n": cs231n, "eecs498": eecs498}
+PROTOCOLS: dict[str, Callable[[Source], Splits]] = {
+    "standard": standard,
+    "raw": raw,
+    "cs231n": cs231n,
+    "eecs498": eecs498,
+}
+
+
+def _rows(parts: Sequence[NDArray[np.integer]]) -> NDArray[np.integer]:
+    """The rows of all parts, one part after another."""
+    rows = np.concatenate(parts)
+    if len(np.unique(rows)) < len(rows):
+        raise ValueError("parts must have no row in common, or what is held out would be trained on")
+    return rows
+
+
+def _as_it_is(source: Source) -> tuple[NDArray, NDArray]:
+    """The mean and scale of features that are not standardised."""
+    return np.zeros(source.X.shape[1]), np.ones(source.X.shape[1])
 
 
 def _scan(source: Source, groups: Sequence[NDArray[np.integer]]) -> Pass:
