@@ -74,7 +74,7 @@ class Split:
     """Examples: raw features with their standardisation, and integer labels ``y: [N]``.
 
     Attributes:
-      raw: features of any real dtype, ``[M, D]``, which are never copied as a whole.
+      raw: features of any real dtype, ``[M, D]``.
       y: labels.
       rows: the rows of ``raw`` that are these examples, ``[N]``; all when None.
       mean, scale: ``[D]``, of the standardisation ``X = (raw - mean) / scale``; None where ``raw`` is used as it is.
@@ -119,11 +119,10 @@ class Split:
 
     def in_order(self) -> "Split":
         """The same examples in the order in which their rows lie."""
-        return (
-            self
-            if self.rows is None
-            else replace(self, y=self.y[order := np.argsort(self.rows)], rows=self.rows[order])
-        )
+        if self.rows is None:
+            return self
+        order = self.order(np.arange(len(self)))
+        return replace(self, y=self.y[order], rows=self.rows[order])
 
     def __getitem__(self, which: slice | Int[NDArray, "M"]) -> NDArray:
         """Raw features of some of the examples."""

@@ -142,20 +142,20 @@ def prepare(
     else:
         centre, divisor = mean, np.full(num_features, size)
         if moments is not None:
-            centre, divisor = moments[0] + moments[1] * mean, moments[1] * size
+            centre, divisor = (moments[0] + moments[1] * mean).astype(dtype), moments[1] * size
+            mean = (centre - moments[0]) / moments[1]  # of standardised features, as it is subtracted from raw ones
         centring = Centring(*jax.device_put((centre.astype(dtype), divisor.astype(dtype))))
         prepared = padded(X) if isinstance(X, jax.Array) else None
         if prepared is not None and prepared.size * dtype.itemsize <= COPY:
             prepared, centring = _centred(prepared, centring), None
     curvature = np.append(np.maximum(eigenvalues, 0), 1).astype(dtype)
+    width = num_features if prepared is None else prepared.shape[1]
     examples = {
         "X": prepared,
         "y": y if prepared is None else padded(y),
         "weights": (weights if prepared is None else padded(weights.T).T).astype(dtype),
         "centring": centring,
-        "penalised": np.append(np.ones(num_features if prepared is None else prepared.shape[1]), penalise_bias).astype(
-            dtype
-        ),
+        "penalised": np.append(np.ones(width), penalise_bias).astype(dtype),
         "curvature": curvature,
         "rest": np.asarray(rest, dtype),
         "vectors": None if rotated else vectors.matrix.astype(dtype, copy=False),
