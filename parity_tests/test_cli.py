@@ -150,7 +150,7 @@ MISTAKES = {
     ),
     "hidden units of the linear model": (["--hidden", 8], "error: --hidden is for nets: add --model two-layer"),
     "decay that grows": (["--decay", 1.5], "error: decay must lie in (0, 1], got 1.5"),
-    "no such data": (["--data", "mnist"], "error: --data must be digits, cifar10 or the path of a file, got mnist"),
+    "no such data": (["--data", "mnist"], "error: --data must be digits, cifar10 or the path of files, got mnist"),
     "no such file": (["--data", "a.npz"], "error: a.npz: no such file, expected an .npz with X and y"),
     "no CIFAR-10": (["--preset", "cs231n", "--data-dir", "."], "error: . holds no CIFAR-10, expected data_batch_1"),
     "protocol of other data": (["--protocol", "cs231n"], "error: protocol cs231n prepares cifar10 only, got digits"),

@@ -409,7 +409,7 @@ BAD_NPZ = {
     "float labels": ({"X": X, "y": Y * 1.0}, TypeError, "integer labels, got float64: y.astype"),
     "negative label": ({"X": X, "y": Y - 1}, ValueError, r"bad.npz: y must hold labels not below 0, got -1 at row"),
     "one class": ({"X": X, "y": Y * 0}, ValueError, "train must hold at least two classes, got only class 0"),
-    "widths": (READY | {"X_val": X[:, :2]}, ValueError, r"must be of one width, got X_train 3, X_val 2, X_test 3"),
+    "widths": (READY | {"X_val": X[:, :2]}, ValueError, r"X_val must have 3 features as X_train, got 2"),
     "empty test": (READY | {"X_test": X[:0], "y_test": Y[:0]}, ValueError, "X_test must hold at least one example"),
     "objects": ({"X": np.array([print] * 4), "y": Y}, ValueError, "cannot be read as an .npz of plain arrays"),
 }

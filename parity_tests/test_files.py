@@ -84,7 +84,7 @@ def test_rows_keep_the_dtype_of_the_file_in_the_byte_order_of_the_machine(tmp_pa
 
 
 def test_pieces_of_several_widths_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"^all pieces must be of one width, got a 6, b 5$"):
+    with pytest.raises(ValueError, match=r"^b must have 6 features as a, got 5$"):
         Rows([X, X[:, :5]], ["a", "b"])
     with pytest.raises(ValueError, match=r"^b must have shape \[N, D\], got \['N'\]$"):
         Rows([X, Y], ["a", "b"])

@@ -472,7 +472,10 @@ def test_a_published_protocol_gives_what_scikit_learn_does(source: Source, tmp_p
     [
         ("--protocol clip --reg 0.1 --C 1", "error: --reg and --C are two ways to name the penalty: give one of them"),
         ("--C -1", "error: --C must be above 0, got -1"),
-        ("--refit --folds 3", "error: --folds train the chosen cell on all of train anyway: leave out --refit"),
+        (
+            "--folds 3 --hold-out 0.2",
+            "error: --hold-out is the share of a val that is held out of train: leave out --val and --folds",
+        ),
         ("--hold-out 0.9", "error: --hold-out must lie between 0 and 0.8, got 0.9"),
     ],
 )

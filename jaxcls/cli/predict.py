@@ -54,7 +54,7 @@ def main(args: list[str], program: str) -> int:
         for first in range(0, len(X), BLOCK):
             some = X[first : first + BLOCK]
             with checks.about(config.features):
-                data.check_finite(some, first=first)
+                data.check_finite(some, whole=X, first=first)
             scores = logits(best, some)
             yield softmax(scores, axis=1) if config.proba else names[scores.argmax(axis=1)]
 

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -70,7 +70,7 @@ class Config:
     """Weigh every example alike in the loss, or every class."""
     reg: tuple[float, ...] = ()
     """Values of the L2 penalty, reg * sum(W * W); 96 from 10 to 1e-9 if not given."""
-    c: Annotated[tuple[float, ...], tyro.conf.arg(name="C")] = ()
+    C: tuple[float, ...] = ()
     """Values of C instead, as scikit-learn's LogisticRegression has it: reg is 1 / (2 * N * C)."""
     refit: bool = False
     """Train the chosen cell on train and val, and score that one on test."""
@@ -169,8 +169,9 @@ def read(config: Config) -> Source:
     """The files as one source, with train/val/test row indices."""
     if config.val and config.folds:
         raise ValueError("--val and --folds are two ways to choose: give one of them")
-    if config.refit and config.folds:
-        raise ValueError("--folds train the chosen cell on all of train anyway: leave out --refit")
+    published = protocols.PROTOCOLS[config.protocol].get("hold_out", HELD_OUT)
+    if config.hold_out != published and (config.val or config.folds):
+        raise ValueError("--hold-out is the share of a val that is held out of train: leave out --val and --folds")
     if not 0 < config.hold_out < 0.8:
         raise ValueError(f"--hold-out must lie between 0 and 0.8, got {config.hold_out:g}")
     if config.folds < 0 or config.folds == 1:
@@ -236,12 +237,12 @@ def for_folds(source: Source, folds: int) -> Source:
 
 def hyperparameters(config: Config, num_train: int) -> Grid:
     """The grid that the command line names."""
-    if config.reg and config.c != protocols.PROTOCOLS[config.protocol].get("c", ()):
+    if config.reg and protocols.PROTOCOLS[config.protocol].get("C", ()) != config.C:
         raise ValueError("--reg and --C are two ways to name the penalty: give one of them")
     if by_c(config):
-        if min(config.c) <= 0:
-            raise ValueError(f"--C must be above 0, got {min(config.c):g}")
-        reg = tuple((1 / (2 * num_train * np.array(config.c))).tolist())
+        if min(config.C) <= 0:
+            raise ValueError(f"--C must be above 0, got {min(config.C):g}")
+        reg = tuple((1 / (2 * num_train * np.array(config.C))).tolist())
     else:
         reg = config.reg or probe.REG
     if config.solver != "lbfgs":
@@ -259,7 +260,7 @@ def hyperparameters(config: Config, num_train: int) -> Grid:
 
 def by_c(config: Config) -> bool:
     """Test whether the penalty is named by scikit-learn's C."""
-    return bool(config.c) and not config.reg
+    return bool(config.C) and not config.reg
 
 
 def choose(
@@ -372,11 +373,12 @@ def report(config: Config, result: SweepResult, splits: Splits, test: Split, pat
     print(f"best      {', '.join(f'{axis} {row[axis]:.4g}' for axis in axes)}{as_c}: ", end="")
     print(f"{row[result.column]:.4f} on {by}{result.averaging}")
     console.print_ties(result, splits)
-    if len(tied(table, result.select)) > 1 and not config.folds:
+    if len(tied(table, result.select)) > 1 and not config.folds and not config.refit:
         print(f"          --folds 5 scores them on all of the {len(splits.train.y) + len(splits.val.y):,}")
     console.print_edges(result)
     if config.refit:
-        print(f"refit     on the {len(splits.train) + len(splits.val):,} of train and val")
+        alike = ", with the same C" if by_c(config) else ""
+        print(f"refit     on the {len(splits.train) + len(splits.val):,} of train and val{alike}")
     print(f"test      {result.test_accuracy:.4f}, mean over classes {mean_per_class(correct, of_class):.4f}")
     t = result.timings
     print(f"time      {seconds:.1f} s: compile {t.compile_s:.1f}, train {t.run_s:.1f}, evaluate {t.evaluate_s:.1f}")

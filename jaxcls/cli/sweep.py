@@ -47,7 +47,7 @@ class Config:
     ] = "digits"
     """The source of all defaults below: the bundled digits, or one of the courses' published experiments."""
     data: str = "digits"
-    """digits, cifar10, or a file with X, y (or X_train, y_train, X_val, y_val, X_test, y_test), see --labels."""
+    """digits, cifar10, or features and labels: a file, a folder of files, or a pattern in quotes, as 'emb_*.npy'."""
     labels: Path | None = None
     """The file of the labels, if they are not in that of the features: .npy, .txt with one a line, .csv."""
     names: tuple[str, str] = NAMES
@@ -166,7 +166,7 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     splits = load(config)
     grid = hyperparameters(config)
     loaded_s = time.perf_counter() - started
-    name = config.preset if config.data == PRESETS[config.preset].data else Path(config.data).stem
+    name = config.preset if config.data == PRESETS[config.preset].data else data.name_of(config.data)
     out = config.resume or config.out or console.run_folder(name)
     plan = sweep.plan(
         splits,
@@ -252,8 +252,8 @@ def read(config: Config) -> Source:
         return data.load_digits()
     if config.data == "cifar10":
         return data.load_cifar10(config.data_dir)
-    if not Path(config.data).suffix:
-        raise ValueError(f"--data must be digits, cifar10 or the path of a file, got {config.data}")
+    if not Path(config.data).suffix and not Path(config.data).is_dir():
+        raise ValueError(f"--data must be digits, cifar10 or the path of files, got {config.data}")
     return data.load(config.data, config.labels, names=config.names)
 
 

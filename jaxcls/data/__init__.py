@@ -4,10 +4,12 @@ from jaxcls.data.arrays import NAMES, from_arrays, load, load_features
 from jaxcls.data.cifar10 import CLASS_NAMES as CIFAR10_CLASSES
 from jaxcls.data.cifar10 import load_cifar10
 from jaxcls.data.digits import load_digits
+from jaxcls.data.files import name_of
+from jaxcls.data.moments import check_finite
 from jaxcls.data.protocols import PROTOCOLS, cs231n, eecs498, raw, raw_folds, standard, standard_folds
 from jaxcls.data.rows import Rows
 from jaxcls.data.source import Source, hold_out
-from jaxcls.data.splits import Folds, Split, Splits, balanced, check_finite, prepare
+from jaxcls.data.splits import Folds, Split, Splits, balanced, prepare
 
 __all__ = [
     "CIFAR10_CLASSES",
@@ -28,6 +30,7 @@ __all__ = [
     "load_cifar10",
     "load_digits",
     "load_features",
+    "name_of",
     "prepare",
     "raw",
     "raw_folds",

@@ -62,7 +62,7 @@ def load(
         X = _rows([_one(each, names[0], names) for each in paths], paths)
         y = _labels([_one(each, names[1], names) for each in files.matching(Path(labels))])
         with checks.about(path, labels):
-            return _split(path.stem, X, y, roles, f"{path}: ")
+            return _split(files.name_of(path), X, y, roles, f"{path}: ")
     known = (*names, *READY)
     read = [
         files.read(each, " and ".join(names), lambda held: [name for name in known if name in held]) for each in paths
@@ -73,7 +73,7 @@ def load(
         X = _rows([arrays[names[0]] for _, arrays in read], paths)
         y = _labels([arrays[names[1]] for _, arrays in read])
         with checks.about(path):
-            return _split(path.stem, X, y, roles, f"{path}: ")
+            return _split(files.name_of(path), X, y, roles, f"{path}: ")
     if len(paths) > 1 or not set(READY) <= arrays.keys():
         either = f"{' and '.join(names)}, or {', '.join(READY)}, or come with a file of labels"
         raise ValueError(f"{paths[lacking[0]]} must hold {either}; it holds {_names(held)}")
@@ -89,7 +89,7 @@ def load(
     rows = np.split(np.arange(len(X)), ends[:-1])
     if len(absent := np.setdiff1d(np.arange(len(class_names)), numbers[0])):
         note = _and(note, f"train has no example of {', '.join(class_names[k] for k in absent[:SHOWN])}")
-    return _source(path.stem, X, y, class_names, rows, note, f"{path}: ")
+    return _source(files.name_of(path), X, y, class_names, rows, note, f"{path}: ")
 
 
 def from_arrays(X: NDArray | Rows, y: NDArray, *, name: str = "arrays") -> Source:

@@ -101,6 +101,18 @@ def matching(path: Path) -> list[Path]:
     return sorted(found, key=lambda file: [int(part) if part.isdigit() else part for part in NUMBERS.split(file.name)])
 
 
+def name_of(path: str | Path) -> str:
+    """A name for data in a file, or in those of a folder or a pattern.
+
+    Example:
+      >>> [name_of(path) for path in ("a/feats.npz", "a/shards/", "a/img_emb_*.npy", "a/*.npy")]
+      ['feats', 'shards', 'img_emb', 'a']
+    """
+    path = Path(path)
+    plain = re.sub(r"[*?]|\[.*\]", "", path.stem).strip("-_.")
+    return plain or path.parent.name or "files"
+
+
 def _npz(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
     with zipfile.ZipFile(path) as archive:
         held = [member.removesuffix(".npy") for member in archive.namelist()]

@@ -117,7 +117,7 @@ def scan(X: NDArray | Rows, group: Int[NDArray, "N"], num_groups: int) -> Pass:
             highs.append(values.max(axis=0))
         low, high = np.min(lows, axis=0) + origin, np.max(highs, axis=0) + origin
         if not (np.isfinite(low) & np.isfinite(high)).all():
-            _refuse(X, block, first)
+            check_finite(block.astype(np.float64), whole=X, first=first)
         exact = block if block.dtype.itemsize <= 8 else block.astype(np.float64)  # a long double has idle bytes
         digest = hashlib.sha256(exact.view(np.uint8).data).digest()
         return [merged(each) for each in zip(*parts, strict=True)], low, high, digest
@@ -136,6 +136,18 @@ def scan(X: NDArray | Rows, group: Int[NDArray, "N"], num_groups: int) -> Pass:
             largest = max(abs(low[column]), abs(high[column]))
             raise ValueError(f"X must be finite when squared, its largest in column {column} is {largest:g}")
     return Pass(groups, low, high, whole.hexdigest())
+
+
+def check_finite(X: NDArray, *, whole: NDArray | Rows | None = None, first: int = 0) -> None:
+    """Checks that features are finite: all, or those of a whole from its row ``first`` on.
+
+    Raises:
+      ValueError: a NaN or infinite feature.
+    """
+    if not (finite := np.isfinite(X)).all():
+        row, column = np.argwhere(~finite)[0].tolist()
+        name, at = whole.where(first + row) if isinstance(whole, Rows) else ("X", first + row)
+        raise ValueError(f"{name} must be finite, got {X[row, column]} at row {at}, column {column}")
 
 
 def check_range(found: Pass, mean: Float[NDArray, "D"], scale: Float[NDArray, "D"]) -> None:
@@ -166,10 +178,3 @@ def _typical(X: NDArray | Rows, rows: NDArray[np.integer]) -> Float[NDArray, "D"
 def _of_groups(X: NDArray, group: NDArray[np.integer], num_groups: int, origin: NDArray) -> list[Moments]:
     with np.errstate(over="ignore", invalid="ignore"):  # the whole is checked, and errors are set for each thread
         return [of(X if (mine := group == k).all() else X[mine], origin) for k in range(num_groups)]
-
-
-def _refuse(X: NDArray | Rows, block: NDArray, first: int) -> None:
-    """Raise an error that says where a block from row ``first`` on holds a number that is not finite."""
-    row, column = np.argwhere(~np.isfinite(block.astype(np.float64)))[0]
-    name, at = X.where(first + int(row)) if isinstance(X, Rows) else ("X", first + int(row))
-    raise ValueError(f"{name} must be finite, got {block[row, column]} at row {at}, column {column}")

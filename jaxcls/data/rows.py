@@ -151,11 +151,10 @@ class Rows:
         for name, head in zip(self.names, heads, strict=True):
             if head.ndim != 2:
                 raise ValueError(f"{name} must have shape [N, D], got {['N', *head.shape[1:]]}")
-        if len(widths := {head.shape[1] for head in heads}) != 1:
-            wide = ", ".join(f"{name} {head.shape[1]}" for name, head in zip(self.names, heads, strict=True))
-            raise ValueError(f"all pieces must be of one width, got {wide}")
+            if (width := head.shape[1]) != (expected := heads[0].shape[1]):
+                raise ValueError(f"{name} must have {expected} features as {self.names[0]}, got {width}")
         self.ends = np.cumsum([len(piece) for piece in self.pieces])
-        self.shape = int(self.ends[-1]), widths.pop()
+        self.shape = int(self.ends[-1]), heads[0].shape[1]
         dtype = heads[0].dtype if len(heads) == 1 else np.result_type(*(head.dtype for head in heads))
         self.dtype = dtype.newbyteorder("=")
 

@@ -49,17 +49,6 @@ def check_examples(X: NDArray | Rows, y: NDArray, X_name: str = "X", y_name: str
         raise TypeError(f"{y_name} must hold integer labels, got {y.dtype}{_TO_INTEGERS.get(y.dtype.kind, '')}")
 
 
-def check_finite(X: NDArray, *, first: int = 0) -> None:
-    """Checks that all features are finite, those of rows from ``first`` on.
-
-    Raises:
-      ValueError: a NaN or infinite feature.
-    """
-    if not (finite := np.isfinite(X)).all():
-        row, column = np.argwhere(~finite)[0]
-        raise ValueError(f"X must be finite, got {X[row, column]} at row {first + row}, column {column}")
-
-
 def _to_ranks(X: NDArray | Rows, y: NDArray) -> str:
     """A hint for the common shapes that are not a matrix and a vector of labels."""
     if X.ndim > 2:
@@ -101,7 +90,7 @@ class Split:
     def __post_init__(self) -> None:
         check_examples(self.raw, self.y if self.rows is None else np.zeros(len(self.raw), int))
         if self.rows is None and not isinstance(self.raw, Rows):
-            check_finite(self.raw)
+            moments.check_finite(self.raw)
 
     def __len__(self) -> int:
         """N."""
