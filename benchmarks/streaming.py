@@ -65,9 +65,9 @@ class Counted(OnDisk):
 
     count = 0
 
-    def _fill(self, into: memoryview, at: int) -> None:
+    def _fill(self, file: int, into: memoryview, at: int) -> None:
         Counted.count += len(into)
-        super()._fill(into, at)
+        super()._fill(file, into, at)
 
 
 class Mapped(Dataset):

@@ -34,7 +34,7 @@ class CrossValidation(NamedTuple):
     folds: SweepResult
 
 
-def run(search: Search, grid: Grid, folds: Folds, whole: Splits) -> CrossValidation:
+def run(search: Search, grid: Grid, folds: Folds, whole: Splits, *, penalty: float = 1.0) -> CrossValidation:
     """Search with the folds as one more axis of the grid, then train the best cell on all of train.
 
     Args:
@@ -42,6 +42,7 @@ def run(search: Search, grid: Grid, folds: Folds, whole: Splits) -> CrossValidat
       grid: the cells, without folds.
       folds: the examples in parts, made by `jaxcls.data.standard_folds`.
       whole: all examples of the folds as train, and the test set.
+      penalty: see `refit`.
 
     Example:
       >>> from dataclasses import replace
@@ -60,7 +61,7 @@ def run(search: Search, grid: Grid, folds: Folds, whole: Splits) -> CrossValidat
     rank_rows(table, found.select)
     losses = found.losses.reshape(len(grid), folds.num_folds, found.losses.shape[1]).mean(axis=1)
     result = replace(found, grid=grid, table=table, losses=losses, history=None, params=None, test_accuracy=math.nan)
-    return CrossValidation(refit(search, result, whole), found)
+    return CrossValidation(refit(search, result, whole, penalty=penalty), found)
 
 
 def refit(search: Search, found: SweepResult, whole: Splits, *, penalty: float = 1.0) -> SweepResult:

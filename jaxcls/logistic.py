@@ -21,7 +21,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Integer, Real
 from numpy.typing import NDArray
 
-from jaxcls.data import Split
+from jaxcls.data import Prepared, Split
 from jaxcls.memory import Memory, available
 from jaxcls.numerics import checks
 from jaxcls.solver import Moments, lbfgs, newton
@@ -52,7 +52,7 @@ class Optimum(NamedTuple):
 
 
 def path(
-    X: Real[ArrayLike, "N d"] | Split,
+    X: Real[ArrayLike, "N d"] | Split | Prepared,
     y: Integer[ArrayLike, "N"],
     reg: Real[ArrayLike, "K"] | Sequence[float],
     *,
@@ -69,7 +69,8 @@ def path(
 
     Args:
       X: features, without a column of ones, of any real dtype; computed with in JAX's default float. A
-        `jaxcls.data.Split` is read block by block, its raw features, once for every evaluation of L.
+        `jaxcls.data.Split` is read block by block, its raw features, once for every evaluation of L; `Prepared` of it
+        its prepared ones.
       y: labels in ``[0, C)``. A class without examples gets zero weights and a bias of negligible probability.
       reg: regularisation values, above 0; scikit-learn's C is ``1 / (2 N reg)``.
       moments: mean and scale, ``[d]``, that standardise X; the weights are then those of standardised features.
@@ -144,7 +145,7 @@ def estimate(num_examples: int, num_features: int, num_classes: int, *, dtype: j
 
 
 def _of_some_classes(
-    X: jax.Array | Split,
+    X: jax.Array | Split | Prepared,
     labels: NDArray[np.integer],
     weights: Float[NDArray, "F N"],
     reg: Float[NDArray, "K"],
@@ -202,9 +203,9 @@ def _joined(parts: Sequence[lbfgs.Solutions]) -> lbfgs.Solutions:
 
 
 def _examples(
-    X: ArrayLike | Split, y: ArrayLike, num_classes: int | None
-) -> tuple[jax.Array | Split, NDArray[np.integer], int]:
-    X = X if isinstance(X, Split) else checks.real(X, "X")
+    X: ArrayLike | Split | Prepared, y: ArrayLike, num_classes: int | None
+) -> tuple[jax.Array | Split | Prepared, NDArray[np.integer], int]:
+    X = X if isinstance(X, Split | Prepared) else checks.real(X, "X")
     if len(X.shape) != 2 or 0 in X.shape:
         raise ValueError(f"X must have shape [N, d] with N, d >= 1, got {list(X.shape)}")
     labels = np.asarray(checks.labels(y, X.shape[0]))

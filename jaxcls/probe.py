@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from jaxcls import logistic, softmax, train
 from jaxcls.classifier import LINEAR
-from jaxcls.data import Folds, Split, Splits
+from jaxcls.data import Folds, Prepared, Split, Splits
 from jaxcls.grid import Grid
 from jaxcls.memory import available
 from jaxcls.numerics import checks, compile_seconds
@@ -133,9 +133,11 @@ def _path(
     if stream is None:
         stream = len(train) * train.num_features * train.dtype.itemsize > budget // 2
     moments = None if train.mean is None or train.scale is None else (train.mean, train.scale)
-    X: Split | NDArray = train if stream else train[:]
-    if not train.stays_raw:
-        X, moments = train.X, None
+    X: Split | Prepared | NDArray
+    if train.stays_raw:
+        X = train if stream else train[:]
+    else:
+        X, moments = Prepared(train) if stream else train.X, None
     return logistic.path(X, train.y, moments=moments, weights=weights, memory=memory, **options)
 
 

@@ -46,12 +46,12 @@ def minibatches(
         stream = np.random.Philox(seed).advance(steps.start * words // 4)
         bits = stream.random_raw((len(steps), words))[:, :batch_size]
         # The upper half, as a fraction of the examples: NumPy keeps a generator's bits over versions, not its integers.
-        return ((bits >> 32) * num_examples >> 32).astype(np.int32)
+        return ((bits >> 32) * num_examples >> 32).astype(np.int64)
     first, count = steps.start * batch_size, len(steps) * batch_size
     epoch, place = np.divmod(np.arange(first, first + count), num_examples)
     order = permuted if sampling == "epochs" else _by_blocks
     rows = [order(place[epoch == number], num_examples, (seed, number)) for number in np.unique(epoch).tolist()]
-    return np.concatenate(rows).reshape(len(steps), batch_size).astype(np.int32)
+    return np.concatenate(rows).reshape(len(steps), batch_size)
 
 
 def check(sampling: str) -> None:

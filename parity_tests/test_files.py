@@ -1,11 +1,13 @@
 """Features that are read when they are used: pieces of any kind, as if they were one array."""
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
@@ -216,9 +218,9 @@ class Counted(data.rows.OnDisk):
 
     count = 0
 
-    def _fill(self, into: memoryview, at: int) -> None:
+    def _fill(self, file: int, into: memoryview, at: int) -> None:
         Counted.count += len(into)
-        super()._fill(into, at)
+        super()._fill(file, into, at)
 
 
 def test_one_pass_feeds_all_cells(tmp_path: Path) -> None:
@@ -291,3 +293,45 @@ def test_features_too_far_from_the_mean_of_train_are_refused() -> None:
         ValueError, match=r"^X must be finite in float32 once standardised, column 3 of some example is 1"
     ):
         data.standard(dataclasses.replace(source, train=train, val=rest))
+
+
+def test_a_disk_that_fails_ends_a_solver_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same problem is then solved from the same file."""
+    np.savez(tmp_path / "f.npz", X=X, y=Y)
+    splits, real, calls = data.standard(data.load(tmp_path / "f.npz")), os.preadv, itertools.count()
+
+    def fail(*of: Any) -> int:
+        if next(calls) > 12:
+            raise OSError(5, "Input/output error")
+        return real(*of)
+
+    monkeypatch.setattr(os, "preadv", fail)
+    with pytest.raises(OSError, match=r"f\.npz cannot be read: Input/output error$"):
+        probe.run(splits, [1e-2], stream=True)
+    monkeypatch.undo()
+    assert probe.run(splits, [1e-2], stream=True).table["converged"].all()
+    for wide in (False, True):
+        with jax.enable_x64(wide):
+            exact = data.standard(data.from_arrays(X.astype(np.float64), Y))  # in float32 prepared when it is read
+            read, loaded = (probe.run(exact, [1e-2], stream=stream) for stream in (True, False))
+        np.testing.assert_allclose(read.table["train_loss"], loaded.table["train_loss"], rtol=1e-5)
+
+
+@pytest.mark.usefixtures("no_type_checker")
+def test_rows_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    rows = npy(X, tmp_path)
+    for wrong in ([-1], [500], X[:, 0] > 0):
+        with pytest.raises(IndexError, match=r"^rows must be numbers from 0 to 499$"):
+            rows[np.asarray(wrong)]
+    with pytest.raises(ValueError, match=r"^X must be of one dtype, got int64 and, from row 1 on, float64$"):
+        Rows([[[0, 1], [0.5, 2.0]]])[:]
+
+
+def test_a_thousand_files_are_not_open_at_once(tmp_path: Path) -> None:
+    for number in range(50):
+        np.save(tmp_path / f"{number}.npy", X[10 * number : 10 * number + 10])
+    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    rows = data.load_features(tmp_path)
+    np.testing.assert_array_equal(rows[:], X)
+    if before:
+        assert len(os.listdir("/proc/self/fd")) < before + 20

@@ -162,8 +162,8 @@ def command(program: str, config: object, defaults: Mapping[str, object]) -> str
     flags = []
     for name, value in vars(config).items():
         if value != defaults[name]:
-            values = () if value is True else value if isinstance(value, tuple) else (value,)
-            flags += [f"--{name.replace('_', '-')}", *map(str, values)]
+            no, values = ("no-" if value is False else ""), value if isinstance(value, tuple) else (value,)
+            flags += [f"--{no}{name.replace('_', '-')}", *map(str, () if isinstance(value, bool) else values)]
     return " ".join([program, shlex.join(flags)]).strip()
 
 
@@ -286,7 +286,7 @@ def _best(result: SweepResult) -> dict[str, float] | None:
 
 def _safetensors(result: SweepResult, splits: Splits) -> bytes:
     header = {"data": splits.name, "classes": list(splits.class_names)} | (_best(result) or {})
-    tensors = _named(result.params) | {"mean": splits.mean, "scale": splits.scale}
+    tensors = _named(result.params) | {"mean": result.mean, "scale": result.scale}
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     # One entry: safetensors writes several in varying order.
     return safetensors.numpy.save(tensors, {"jaxcls": json.dumps(header)})

@@ -27,7 +27,7 @@ from jaxcls.artifacts import checkpoint, plots, record
 from jaxcls.artifacts import report as page
 from jaxcls.artifacts.folder import claim
 from jaxcls.cli import console, protocols, running
-from jaxcls.data import Folds, Source, Split, Splits
+from jaxcls.data import Folds, Source, Split, Splits, balanced
 from jaxcls.grid import Grid
 from jaxcls.numerics import checks
 from jaxcls.result import SweepResult, best_first, mean_per_class, tied
@@ -126,7 +126,8 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     source = read(config)
     with checks.about(config.train, config.val, config.test):
         splits = data.PROTOCOLS[config.features](source)
-    grid = hyperparameters(config, len(splits.train))
+    share = 1 - 1 / config.folds if config.folds else 1.0  # of train, that a fold trains on
+    grid = hyperparameters(config, share * len(splits.train))
     out = config.resume or config.out or console.run_folder("probe")
     kept = {name: getattr(config, name) for name in ("out", "quiet", "json", "resume")}
     defaults = {field.name: field.default for field in fields(Config)} | protocols.PROTOCOLS[config.protocol]
@@ -154,14 +155,13 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     with claim(out, resume=saved is not None):
         announce(config, splits, grid, out)
         try:
-            result, trained_on = choose(config, source, splits, grid, execute)
+            result, test = choose(config, source, splits, grid, execute)
         except checkpoint.Stopped as stopped:
             return 128 + stopped.signum, out
-        paths = record.write(out, result, trained_on, asked_for) + plots.save(out, result, trained_on)
+        paths = record.write(out, result, splits, asked_for) + plots.save(out, result, splits)
         paths.append(page.write(out))
         saver.path.unlink(missing_ok=True)
-    assert trained_on.test
-    report(config, result, splits, trained_on.test, paths, time.perf_counter() - started)
+    report(config, result, splits, test, paths, time.perf_counter() - started)
     return int(result.best is None), out
 
 
@@ -235,8 +235,8 @@ def for_folds(source: Source, folds: int) -> Source:
     return replace(source, train=rows, val=rows)
 
 
-def hyperparameters(config: Config, num_train: int) -> Grid:
-    """The grid that the command line names."""
+def hyperparameters(config: Config, num_train: float) -> Grid:
+    """The grid that the command line names, of cells that each train on so many examples."""
     if config.reg and protocols.PROTOCOLS[config.protocol].get("C", ()) != config.C:
         raise ValueError("--reg and --C are two ways to name the penalty: give one of them")
     if by_c(config):
@@ -269,17 +269,18 @@ def choose(
     splits: Splits,
     grid: Grid,
     execute: Callable[[sweep.Plan, Splits | Folds], SweepResult],
-) -> tuple[SweepResult, Splits]:
+) -> tuple[SweepResult, Split]:
     """Train all cells, minibatches by ``execute``, and choose the best: on val, or by cross-validation on train.
 
     Returns:
-      The result, and the examples that its params were trained on.
+      The result, and the test set as its params take it.
     """
-    weights = data.balanced(splits.train.y, splits.num_classes) if config.class_weight == "balanced" else None
-    memory = console.number_of_bytes(config.memory)
-    model, select = classifier.linear(class_weights=weights), selection(config)
+    memory, select, y = console.number_of_bytes(config.memory), selection(config), splits.train.y
+    assert splits.test
 
     def search(data: Splits | Folds, grid: Grid, /) -> SweepResult:
+        labels = data.train.y if isinstance(data, Splits) else y
+        weights = balanced(labels, data.num_classes) if config.class_weight == "balanced" else None
         if config.solver == "lbfgs":
             return probe.search(
                 data,
@@ -297,7 +298,7 @@ def choose(
             batch_size=config.batch_size,
             sampling=config.sampling,
             stream=config.stream or None,
-            classifier=model,
+            classifier=classifier.linear(class_weights=weights),
             optimizer=train.OPTIMIZERS[config.solver],
             memory=memory,
         )
@@ -309,18 +310,20 @@ def choose(
     if not config.folds:
         found = search(splits, grid)
         if not config.refit:
-            return found, splits
+            return found, splits.test
         rows = np.union1d(source.train, source.val)
         whole = data.PROTOCOLS[config.features](replace(source, train=rows, val=rows))
         penalty = len(source.train) / len(rows) if by_c(config) else 1.0  # C stays the same
-        return crossval.refit(search, found, whole, penalty=penalty), whole
+        assert whole.test
+        return crossval.refit(search, found, whole, penalty=penalty), whole.test
     from sklearn.model_selection import StratifiedKFold  # takes a second to import
 
     rows, parts = source.train, StratifiedKFold(config.folds, shuffle=True, random_state=config.seed)
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # `for_folds` has said it
         split = data.standard_folds if config.features == "standard" else data.raw_folds
         folds = split(source, [rows[out] for _, out in parts.split(rows, source.y[rows])])
-    return crossval.run(search, grid, folds, splits).result, splits
+    penalty = 1 - 1 / config.folds if by_c(config) else 1.0
+    return crossval.run(search, grid, folds, splits, penalty=penalty).result, splits.test
 
 
 def selection(config: Config) -> str:
@@ -369,14 +372,15 @@ def report(config: Config, result: SweepResult, splits: Splits, test: Split, pat
     y, predicted = test.y, train.predict(result.classifier, result.params, test)
     correct, of_class = (np.bincount(y, minlength=splits.num_classes) for y in (y[predicted == y], y))
     by = f"the mean of {config.folds} folds" if config.folds else "val"
-    as_c = f" (C {1 / (2 * len(splits.train) * row['reg']):.4g})" if by_c(config) else ""
+    num_train = len(splits.train) * (1 - 1 / config.folds if config.folds else 1)
+    as_c = f" (C {1 / (2 * num_train * row['reg']):.4g})" if by_c(config) else ""
     print(f"best      {', '.join(f'{axis} {row[axis]:.4g}' for axis in axes)}{as_c}: ", end="")
     print(f"{row[result.column]:.4f} on {by}{result.averaging}")
     console.print_ties(result, splits)
     if len(tied(table, result.select)) > 1 and not config.folds and not config.refit:
         print(f"          --folds 5 scores them on all of the {len(splits.train.y) + len(splits.val.y):,}")
     console.print_edges(result)
-    if config.refit:
+    if config.refit and not config.folds:
         alike = ", with the same C" if by_c(config) else ""
         print(f"refit     on the {len(splits.train) + len(splits.val):,} of train and val{alike}")
     print(f"test      {result.test_accuracy:.4f}, mean over classes {mean_per_class(correct, of_class):.4f}")

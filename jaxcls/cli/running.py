@@ -60,7 +60,7 @@ def asked(config: object, without: Collection[str] = ()) -> dict[str, object]:
 
 def dependencies(flags: Mapping[str, object], files: Collection[str], splits: Splits) -> dict[str, object]:
     """Everything that the bits of a result may depend on: flags but for ``files`` of data, the data, the machine."""
-    without = {*files, "memory", "stream", "out", "quiet", "json"}  # data have a fingerprint, memory the blocks
+    without = {*files, "memory", "out", "quiet", "json"}  # data have a fingerprint, memory the blocks
     return {
         **{name: value for name, value in flags.items() if name not in without},
         "data": splits.fingerprint(),

@@ -157,7 +157,12 @@ def _chosen(name: str, names: Sequence[str], held: Sequence[str]) -> Sequence[st
 
 def _rows(pieces: Sequence[NDArray | Rows], paths: Sequence[Path]) -> NDArray | Rows:
     """The features of several files, one after another."""
-    return pieces[0] if len(pieces) == 1 else Rows(pieces, [str(path) for path in paths])
+    if len(pieces) == 1:
+        return pieces[0]
+    for piece, path in zip(pieces, paths, strict=True):
+        if piece.ndim != 2:
+            raise ValueError(f"{path} must hold X of shape [N, D], got {list(piece.shape)}")
+    return Rows(pieces, [str(path) for path in paths])
 
 
 def _labels(parts: Sequence[NDArray | Rows]) -> NDArray:

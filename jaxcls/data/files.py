@@ -225,6 +225,8 @@ def _of_column(chunks: Any, name: str) -> NDArray:
     import pyarrow
 
     column = chunks.combine_chunks()
+    if pyarrow.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
     if column.null_count:
         raise ValueError(f"its {name} has missing values")
     if not pyarrow.types.is_nested(column.type):

@@ -111,11 +111,13 @@ def scan(X: NDArray | Rows, group: Int[NDArray, "N"], num_groups: int) -> Pass:
         parts, lows, highs = [], [], []
         for start in range(0, len(block), few):
             values = block[start : start + few].astype(np.float64)
-            values -= origin
+            with np.errstate(over="ignore", invalid="ignore"):  # set for each thread
+                values -= origin
             parts.append(_of_groups(values, group[first + start : first + start + len(values)], num_groups, origin))
             lows.append(values.min(axis=0))
             highs.append(values.max(axis=0))
-        low, high = np.min(lows, axis=0) + origin, np.max(highs, axis=0) + origin
+        with np.errstate(over="ignore", invalid="ignore"):
+            low, high = np.min(lows, axis=0) + origin, np.max(highs, axis=0) + origin
         if not (np.isfinite(low) & np.isfinite(high)).all():
             check_finite(block.astype(np.float64), whole=X, first=first)
         exact = block if block.dtype.itemsize <= 8 else block.astype(np.float64)  # a long double has idle bytes
@@ -176,5 +178,5 @@ def _typical(X: NDArray | Rows, rows: NDArray[np.integer]) -> Float[NDArray, "D"
 
 
 def _of_groups(X: NDArray, group: NDArray[np.integer], num_groups: int, origin: NDArray) -> list[Moments]:
-    with np.errstate(over="ignore", invalid="ignore"):  # the whole is checked, and errors are set for each thread
+    with np.errstate(over="ignore", invalid="ignore"):  # the whole is checked
         return [of(X if (mine := group == k).all() else X[mine], origin) for k in range(num_groups)]

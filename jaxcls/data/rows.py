@@ -6,9 +6,9 @@ process, and what was read does not count as memory of the process.
 
 import functools
 import os
-import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol, runtime_checkable
@@ -51,9 +51,8 @@ class OnDisk:
     def __init__(self, path: Path, offset: int, shape: tuple[int, int], dtype: np.dtype) -> None:
         self.path, self.offset, self.shape, self.dtype = path, offset, shape, dtype
         self.width = shape[1] * dtype.itemsize  # bytes of a row
-        self.file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        weakref.finalize(self, os.close, self.file)
-        self.seen = self._state()
+        status = path.stat()
+        self.seen = _state(status)
         if (size := self.seen[0]) < (end := offset + shape[0] * self.width):
             raise ValueError(f"it is truncated: its {shape[0]} rows end at byte {end}, got {size} bytes")
 
@@ -75,36 +74,48 @@ class OnDisk:
           ValueError: the file has changed since it was opened.
           OSError: it cannot be read.
         """
-        self._fill(memoryview(found.view(np.uint8).reshape(-1).data), self.offset + first * self.width)
-        self._check()
+        with self._open() as file:
+            self._fill(file, memoryview(found.view(np.uint8).reshape(-1).data), self.offset + first * self.width)
 
     def scatter(self, rows: Int[NDArray, "M"], found: NDArray, places: Int[NDArray, "M"]) -> None:
         """Read rows that lie far apart into these places of an array; the same errors."""
         into, width = memoryview(found.view(np.uint8).reshape(-1).data), self.width
         ends = (self.offset + rows * width).tolist(), (places * width).tolist()
-        for at, place in zip(*ends, strict=True):
-            self._fill(into[place : place + width], at)
-        self._check()
+        with self._open() as file:
+            for at, place in zip(*ends, strict=True):
+                self._fill(file, into[place : place + width], at)
 
-    def _fill(self, into: memoryview, at: int) -> None:
-        while into:
+    @contextmanager
+    def _open(self) -> Iterator[int]:
+        """The file, for as long as something is read: one for each of a thousand shards would be too many.
+
+        Raises:
+          ValueError: the file has changed since it was first seen.
+          OSError: it cannot be read.
+        """
+        try:
+            file = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             try:
-                count = _read(self.file, into, at)
-            except OSError as error:
-                raise OSError(f"{self.path} cannot be read: {error.strerror}") from None
+                yield file
+                now = _state(os.fstat(file))
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise OSError(f"{self.path} cannot be read: {error.strerror}") from None
+        if now != self.seen:
+            raise ValueError(f"{self.path} has changed since it was opened")
+
+    def _fill(self, file: int, into: memoryview, at: int) -> None:
+        while into:
+            count = _read(file, into, at)
             if not count:
                 raise ValueError(f"{self.path} has changed since it was opened")
             into, at = into[count:], at + count
 
-    def _check(self) -> None:
-        """Raise if the file has changed."""
-        if self._state() != self.seen:
-            raise ValueError(f"{self.path} has changed since it was opened")
 
-    def _state(self) -> tuple[int, int]:
-        """Size and time of the file, which change when it does."""
-        status = os.fstat(self.file)
-        return status.st_size, status.st_mtime_ns
+def _state(status: os.stat_result) -> tuple[int, int]:
+    """Size and time of a file, which change when it does."""
+    return status.st_size, status.st_mtime_ns
 
 
 def _read(file: int, into: memoryview, at: int) -> int:
@@ -181,6 +192,8 @@ class Rows:
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(len(self)))
         rows = np.asarray(rows)
+        if rows.dtype == bool or (len(rows) and not 0 <= rows.min() <= rows.max() < len(self)):
+            raise IndexError(f"rows must be numbers from 0 to {len(self) - 1}")
         found, order = np.empty((len(rows), self.shape[1]), self.dtype), np.argsort(rows, kind="stable")
         rows = rows[order]
         starts, stops = self._runs(rows)
@@ -190,7 +203,10 @@ class Rows:
             for first, stop in runs:
                 low, into = int(rows[first]), order[first:stop]
                 piece, begin = self._piece(low)
-                found[into] = np.asarray(piece[low - begin : int(rows[stop - 1]) - begin + 1])[rows[first:stop] - low]
+                block = np.asarray(piece[low - begin : int(rows[stop - 1]) - begin + 1])
+                if not np.can_cast(block.dtype, self.dtype):
+                    raise ValueError(f"X must be of one dtype, got {self.dtype} and, from row {low} on, {block.dtype}")
+                found[into] = block[rows[first:stop] - low]
 
         def read_alone(some: Int[NDArray, "M"]) -> None:
             number = np.searchsorted(self.ends, rows[some], side="right")

@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -89,6 +90,10 @@ class Split:
 
     def __post_init__(self) -> None:
         check_examples(self.raw, self.y if self.rows is None else np.zeros(len(self.raw), int))
+        if self.rows is not None and (len(self.rows) != len(self.y) or not len(self.y)):
+            raise ValueError(
+                f"rows must be at least one, with a label each, got {len(self.rows)} and {len(self.y)} labels"
+            )
         if self.rows is None and not isinstance(self.raw, Rows):
             moments.check_finite(self.raw)
 
@@ -170,6 +175,27 @@ class Split:
         digest = self.digest or moments.scan(self.raw, np.full(len(self.raw), -1), 0).digest
         rest = [array for array in (self.rows, self.mean, self.scale) if array is not None]
         return [np.frombuffer(bytes.fromhex(digest), np.uint8), self.y, *rest]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Examples as features that can be sliced, prepared when they are."""
+
+    split: Split
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(N, D)``."""
+        return self.split.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """JAX's default float."""
+        return np.dtype(jnp.result_type(float))
+
+    def __getitem__(self, which: Any) -> NDArray:
+        """Some of the examples."""
+        return self.split.prepared(which)
 
 
 class _Sizes:

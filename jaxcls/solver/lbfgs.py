@@ -20,8 +20,10 @@ References:
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from threading import RLock
 from typing import NamedTuple
 
 import jax
@@ -47,6 +49,7 @@ CAUTION = 4  # L − min L is rarely below -slope / 2, half of a Newton decremen
 SMALLEST_STEP = 1e-8  # of the line search, below which a value has stalled
 ROWS = {"cpu": 2**11}  # in a block, so that its scores stay in cache
 BLOCK = 2**25  # numbers in a block and its scores, at most
+SOLVING = RLock()  # one solver reads at a time
 NARROW = 64  # times as many features as scores, from where on one block is best: the scores are little beside X
 
 
@@ -127,7 +130,6 @@ def path(
     one_block = examples.X is not None and examples.centring is None and examples.X.dtype == dtype
     num_examples, width = len(examples.y), len(examples.penalised) - 1
     rows = rows_in_a_block(num_examples, width, num_weightings * num_classes, one_block=one_block)
-    read = Blocks(X, rows) if examples.X is None and not isinstance(X, jax.Array) else None
     frequencies = np.stack([np.bincount(y, weights=w, minlength=num_classes) for w in weights])
     logs = np.log(np.maximum(frequencies, np.finfo(dtype).eps))
     constant = np.full(len(weights), np.log(num_classes)) if penalise_bias else -np.sum(frequencies * logs, axis=1)
@@ -143,18 +145,21 @@ def path(
     larger = larger[larger > 3 * penalties[0]]
     before, penalties = len(larger), np.concatenate([larger, penalties])
     for k, penalty in enumerate(penalties):
-        solution, pairs = solve(
-            examples,
-            (*last,),
-            pairs,
-            np.array([penalty, penalties[max(k - 1, 0)]], dtype),
-            np.asarray(_reach(penalties[: k + 1]), dtype),
-            constant.astype(dtype),
-            np.asarray(tol if k >= before else max(tol, ROUGHLY), dtype),
-            max_evaluations=max_evaluations,
-            rows=rows,
-            read=read,
-        )
+        with reading(X, rows) if not isinstance(X, jax.Array) and examples.X is None else nullcontext() as read:
+            solution, pairs = jax.block_until_ready(
+                solve(
+                    examples,
+                    (*last,),
+                    pairs,
+                    np.array([penalty, penalties[max(k - 1, 0)]], dtype),
+                    np.asarray(_reach(penalties[: k + 1]), dtype),
+                    constant.astype(dtype),
+                    np.asarray(tol if k >= before else max(tol, ROUGHLY), dtype),
+                    max_evaluations=max_evaluations,
+                    rows=rows,
+                    read=read,
+                )
+            )
         last = [solution.A, last[0]]
         if k < before:
             continue
@@ -200,23 +205,63 @@ def rows_in_a_block(num_examples: int, num_features: int, columns: int, *, one_b
 
 
 class Blocks:
-    """Blocks of rows of features that are read, one while the one before it is computed with."""
+    """Blocks of rows of features that are read, one while the one before it is computed with.
+
+    An error cannot pass through the solver: it gets NaN from then on, which ends it, and `reading` raises the error.
+    """
 
     def __init__(self, X: Source, rows: int) -> None:
         self.X, self.rows = X, rows
+        self.error: Exception | None = None
         self.reader, self.ahead = ThreadPoolExecutor(1, "blocks"), (-1, Future[NDArray]())
-        self.shape = jax.ShapeDtypeStruct((rows, X.shape[1]), X.dtype)
+        self.shape = jax.ShapeDtypeStruct((rows, *_of_words(X)), np.uint32 if X.dtype.itemsize == 8 else X.dtype)
 
-    def __call__(self, first: Integer[ArrayLike, ""]) -> NDArray:
+    def __call__(self, start: int) -> NDArray:
         """The block from this row on."""
-        start = np.asarray(first).item()
-        at, block = self.ahead if self.ahead[0] == start else (start, self.reader.submit(self._read, start))
-        following = min(at + self.rows, self.X.shape[0] - self.rows) if at + self.rows < self.X.shape[0] else 0
-        self.ahead = following, self.reader.submit(self._read, following)
-        return block.result()
+        try:
+            at, block = self.ahead if self.ahead[0] == start else (start, self.reader.submit(self._read, start))
+            following = min(at + self.rows, self.X.shape[0] - self.rows) if at + self.rows < self.X.shape[0] else 0
+            self.ahead = following, self.reader.submit(self._read, following)
+            return block.result()
+        except Exception as error:  # of a disk
+            self.error = self.error or error
+            return np.full((*self.shape.shape, self.shape.dtype.itemsize), 255, np.uint8).view(self.shape.dtype)[..., 0]
 
     def _read(self, first: int) -> NDArray:
-        return np.ascontiguousarray(self.X[first : first + self.rows])
+        block = np.ascontiguousarray(self.X[first : first + self.rows])
+        return block.view(self.shape.dtype).reshape(self.shape.shape)
+
+
+def _of_words(X: Source) -> tuple[int, ...]:
+    """The shape of a row; of float64, as words of 32 bits, which pass where JAX has no wider ones."""
+    return (X.shape[1], 2) if X.dtype.itemsize == 8 else (X.shape[1],)
+
+
+_current: list[Blocks] = []  # what `_block` reads; a compiled solver is kept, and must keep no features
+
+
+def _block(first: Integer[ArrayLike, ""]) -> NDArray:
+    return _current[-1](np.asarray(first).item())
+
+
+@contextmanager
+def reading(X: Source, rows: int) -> Iterator[jax.ShapeDtypeStruct]:
+    """Let a solver read these blocks meanwhile; the shape and dtype of one.
+
+    Raises:
+      ValueError: the features have changed while they were read.
+      OSError: they cannot be read.
+    """
+    with SOLVING:
+        blocks = Blocks(X, rows)
+        _current.append(blocks)
+        try:
+            yield blocks.shape
+        finally:
+            _current.pop()
+            blocks.reader.shutdown()
+        if blocks.error:
+            raise blocks.error
 
 
 @functools.partial(jax.jit, static_argnames=("max_evaluations", "rows", "read"))
@@ -232,7 +277,7 @@ def solve(
     *,
     max_evaluations: int,
     rows: int,
-    read: Blocks | None = None,
+    read: jax.ShapeDtypeStruct | None = None,
 ) -> tuple[Solution, Pairs]:
     """Minimise L for one value of reg.
 
@@ -246,7 +291,7 @@ def solve(
       tol: stop where the estimate of L − min L is at most this share of L, and of what L has gained over ``constant``.
       max_evaluations: of L and its gradient.
       rows: see `rows_in_a_block`.
-      read: gives the blocks of X, where they are not on the device.
+      read: shape and dtype of a block of X that `reading` gives, where X is not on the device.
     """
     A = last[0] + reach * (last[0] - last[1])
     shape, dtype = A.shape, A.dtype
@@ -297,7 +342,7 @@ def _above(slope: Array) -> Float[Array, "F"]:
     return -CAUTION * slope / 2
 
 
-def _evaluate(examples: Examples, A: Array, penalty: Array, rows: int, read: Blocks | None) -> Evaluation:
+def _evaluate(examples: Examples, A: Array, penalty: Array, rows: int, read: jax.ShapeDtypeStruct | None) -> Evaluation:
     """L of every weighting at its own coefficients, ``[F, C, R]``, block by block of rows."""
     X, y, weights, centring, *_ = examples
     num_weightings, num_classes, _ = A.shape
@@ -307,7 +352,8 @@ def _evaluate(examples: Examples, A: Array, penalty: Array, rows: int, read: Blo
         first = jnp.minimum(start, len(y) - rows)  # the last block overlaps the one before, at a weight of 0
         if X is None:
             assert read
-            X_b = io_callback(read, read.shape, first)
+            X_b = io_callback(_block, read, first)
+            X_b = X_b if X_b.ndim == 2 else jax.lax.bitcast_convert_type(X_b, A.dtype)
         else:
             X_b = jax.lax.dynamic_slice_in_dim(X, first, rows)
         X_b = X_b if centring is None else eigenbasis.centred(X_b, centring)

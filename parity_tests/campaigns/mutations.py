@@ -146,7 +146,7 @@ MUTATIONS = [
     Mutation("data/moments", "origin", "        values -= origin\n", ""),
     Mutation("data/rows", "gap", "[rows[first:stop] - low]", "[: stop - first]"),
     Mutation("data/rows", "piece", "far | other | long", "far | long"),
-    Mutation("data/rows", "changed", "if self._state() != self.seen:", "if False:"),
+    Mutation("data/rows", "changed", "if now != self.seen:", "if False:"),
     Mutation("data/protocols", "rows", "_scan(source, [train])", "_scan(source, [np.arange(50_000)])"),
     Mutation("data/protocols", "rows", "_scan(source, [np.arange(50_000)])", "_scan(source, [np.arange(40_000)])"),
     Mutation("data/protocols", "check", "if len(np.unique(rows)) < len(rows):", "if len(np.unique(rows)) < 0:"),
