@@ -256,6 +256,15 @@ def test_the_solver_reads_what_it_does_not_load(tmp_path: Path) -> None:
         np.testing.assert_allclose(read.params, loaded.params, atol=2e-3)
 
 
+def test_a_constant_is_one_though_its_differences_from_the_rest_round() -> None:
+    """Of a part of the rows, where it is another than that of most."""
+    constant = np.where(np.arange(997) < 301, 0.7, 0.1)[:, None]
+    found = data.moments.scan(constant, (np.arange(997) >= 301).astype(int), 2)
+    assert [moments.scale().item() for moments in found.groups] == [1.0, 1.0]
+    differences = np.full(301, 0.7) - 0.1
+    assert (differences - differences.sum() / 301).any()
+
+
 def test_an_outlier_that_is_held_out_takes_no_digits_from_the_rest() -> None:
     spoilt = X.astype(np.float64)
     spoilt[0, 3] = 1e30

@@ -48,6 +48,9 @@ def test_blocks_are_read_in_few_pieces_and_mixed() -> None:
     length = num_windows * window + 999
     rows = np.sort(sampling._by_blocks(np.arange(window), length, (0, 0)))
     assert np.count_nonzero(np.diff(rows) > 1) < 1.01 * sampling.WINDOW
+    ends = [np.sort(sampling._by_blocks(np.arange(window), length, (0, epoch))) for epoch in range(3)]
+    begin = {np.bincount(each[1:][np.diff(each) > 1] % sampling.BLOCK).argmax() for each in ends}
+    assert len(begin) > 1  # blocks begin at another row in every epoch
     counts = np.bincount(rows * classes // length, minlength=classes)
     assert counts.min() > 0.5 * window / classes
     batch = sampling.minibatches(0, range(1), batch_size=512, num_examples=length, sampling="blocks")

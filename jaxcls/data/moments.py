@@ -42,9 +42,9 @@ class Moments(NamedTuple):
         return self.origin + self.offset
 
     def scale(self) -> Float[NDArray, "D"]:
-        """The standard deviation; 1 where it is within the rounding of the mean."""
+        """The standard deviation; 1 for a constant, whose differences from the origin are all the same."""
         scale = np.sqrt(self.squares / self.num_examples)
-        return np.where(scale > self.num_examples * np.finfo(float).eps * np.abs(self.mean), scale, 1.0)
+        return np.where(scale > self.num_examples * np.finfo(float).eps * np.abs(self.offset), scale, 1.0)
 
 
 class Pass(NamedTuple):

@@ -141,7 +141,7 @@ MUTATIONS = [
     Mutation("data/splits", "mean", "np.divide(len(y), present * count", "np.divide(len(y), num_classes * count"),
     Mutation("data/splits", "scale", "(mean - self.mean) / self.scale, scale / self.scale", "mean - self.mean, scale"),
     Mutation("data/splits", "digest", "np.uint8), self.y, *rest]", "np.uint8), *rest]"),
-    Mutation("data/moments", "rounding", "np.finfo(float).eps * np.abs(self.mean), scale, 1.0)", "0, scale, 1.0)"),
+    Mutation("data/moments", "rounding", "np.finfo(float).eps * np.abs(self.offset), scale, 1.0)", "0, scale, 1.0)"),
     Mutation("data/moments", "merge", "difference**2 * (count * ", "difference**2 * (0 * "),
     Mutation("data/moments", "origin", "        values -= origin\n", ""),
     Mutation("data/rows", "gap", "[rows[first:stop] - low]", "[: stop - first]"),
