@@ -18,7 +18,7 @@ from jaxcls.classifier import LINEAR
 from jaxcls.data import Folds, Prepared, Split, Splits
 from jaxcls.grid import Grid
 from jaxcls.memory import available
-from jaxcls.numerics import checks, compile_seconds
+from jaxcls.numerics import checks, compile_seconds, standardised
 from jaxcls.result import SCORES, SweepResult, Timings, check_select, empty_table, rank_rows, scores, total
 from jaxcls.train import Score
 
@@ -196,8 +196,6 @@ def _scores(W: NDArray, split: Split) -> Score:
 
 @jax.jit  # at module level, with W an argument, so that all folds share one compiled function
 def _score(W: Array, X: Array, y: Array, moments: tuple[Array, Array] | None) -> Score:
-    X = X.astype(W.dtype)
-    if moments is not None:
-        X = (X - moments[0]) / moments[1]
+    X = X.astype(W.dtype) if moments is None else standardised(X, *moments)
     cells = jax.vmap(functools.partial(train.score, LINEAR), in_axes=(-1, 0, None, None))
     return train.evaluate(functools.partial(cells, W, jnp.zeros(W.shape[-1], W.dtype)), softmax.append_ones(X), y)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from jaxcls.classifier import Classifier
 from jaxcls.data import Folds, Split, Splits
-from jaxcls.numerics import Params
+from jaxcls.numerics import Params, standardised
 
 EVALUATION_BATCH = 1000  # examples evaluated at a time
 PREDICTED = 10_000  # examples whose classes are predicted at a time
@@ -215,14 +215,9 @@ def evaluate(
     X: Float[Array, "N D"],
     y: Integer[Array, "N"],
     *,
-    first: int = 0,
-    count: int | None = None,
     batch_size: int = EVALUATION_BATCH,
 ) -> Score:
-    """Score ``count`` examples, ``batch_size`` at a time to bound the memory of the logits.
-
-    Returns:
-      The `Score` of ``count`` examples from row ``first`` on; of all of these if ``count`` is None.
+    """The `Score` of all examples, ``batch_size`` at a time to bound the memory of the logits.
 
     Example:
       >>> import functools, jax.numpy as jnp
@@ -232,10 +227,10 @@ def evaluate(
       >>> evaluate(functools.partial(score, classifier.linear(), W, jnp.zeros(())), X, y).num_correct
       Array([1, 1], dtype=int32)
     """
-    n = X.shape[0] - first if count is None else count
+    n = X.shape[0]
 
     def weighted(start: int | Array, size: int) -> Score:
-        batch = score(*(jax.lax.dynamic_slice_in_dim(array, first + start, size) for array in (X, y)))
+        batch = score(*(jax.lax.dynamic_slice_in_dim(array, start, size) for array in (X, y)))
         return batch._replace(loss=batch.loss * (size / n))
 
     size = min(batch_size, n)
@@ -266,9 +261,7 @@ def predict(classifier: Classifier, params: Params, split: Split) -> Int[NDArray
 
 @functools.partial(jax.jit, static_argnums=0)  # at module level, so that a second call compiles nothing
 def _predict(classifier: Classifier, params: Params, X: Array, moments: tuple[Array, Array] | None) -> Array:
-    X = X.astype(float)
-    if moments is not None:
-        X = (X - moments[0]) / moments[1]
+    X = X.astype(float) if moments is None else standardised(X, *moments)
     return jnp.argmax(classifier.logits(params, classifier.features(X)), axis=1)
 
 

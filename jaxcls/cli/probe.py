@@ -126,8 +126,7 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     source = read(config)
     with checks.about(config.train, config.val, config.test):
         splits = data.PROTOCOLS[config.features](source)
-    share = 1 - 1 / config.folds if config.folds else 1.0  # of train, that a fold trains on
-    grid = hyperparameters(config, share * len(splits.train))
+    grid = hyperparameters(config, num_trained(config, splits))
     out = config.resume or config.out or console.run_folder("probe")
     kept = {name: getattr(config, name) for name in ("out", "quiet", "json", "resume")}
     defaults = {field.name: field.default for field in fields(Config)} | protocols.PROTOCOLS[config.protocol]
@@ -258,6 +257,11 @@ def hyperparameters(config: Config, num_train: float) -> Grid:
     return Grid((), reg, ())
 
 
+def num_trained(config: Config, splits: Splits) -> float:
+    """The number of examples that each cell trains on to be chosen: of folds, all parts but one."""
+    return len(splits.train) * (1 - 1 / config.folds if config.folds else 1)
+
+
 def by_c(config: Config) -> bool:
     """Test whether the penalty is named by scikit-learn's C."""
     return bool(config.C) and not config.reg
@@ -322,7 +326,7 @@ def choose(
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # `for_folds` has said it
         split = data.standard_folds if config.features == "standard" else data.raw_folds
         folds = split(source, [rows[out] for _, out in parts.split(rows, source.y[rows])])
-    penalty = 1 - 1 / config.folds if by_c(config) else 1.0
+    penalty = num_trained(config, splits) / len(splits.train) if by_c(config) else 1.0  # C stays the same
     return crossval.run(search, grid, folds, splits, penalty=penalty).result, splits.test
 
 
@@ -372,8 +376,7 @@ def report(config: Config, result: SweepResult, splits: Splits, test: Split, pat
     y, predicted = test.y, train.predict(result.classifier, result.params, test)
     correct, of_class = (np.bincount(y, minlength=splits.num_classes) for y in (y[predicted == y], y))
     by = f"the mean of {config.folds} folds" if config.folds else "val"
-    num_train = len(splits.train) * (1 - 1 / config.folds if config.folds else 1)
-    as_c = f" (C {1 / (2 * num_train * row['reg']):.4g})" if by_c(config) else ""
+    as_c = f" (C {1 / (2 * num_trained(config, splits) * row['reg']):.4g})" if by_c(config) else ""
     print(f"best      {', '.join(f'{axis} {row[axis]:.4g}' for axis in axes)}{as_c}: ", end="")
     print(f"{row[result.column]:.4f} on {by}{result.averaging}")
     console.print_ties(result, splits)

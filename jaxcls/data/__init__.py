@@ -9,7 +9,8 @@ from jaxcls.data.moments import check_finite
 from jaxcls.data.protocols import PROTOCOLS, cs231n, eecs498, raw, raw_folds, standard, standard_folds
 from jaxcls.data.rows import Rows
 from jaxcls.data.source import Source, hold_out
-from jaxcls.data.splits import Folds, Prepared, Split, Splits, balanced, prepare
+from jaxcls.data.split import Prepared, Split, prepare
+from jaxcls.data.splits import Folds, Splits, balanced
 
 __all__ = [
     "CIFAR10_CLASSES",

@@ -11,7 +11,7 @@ from jaxcls.data import files
 from jaxcls.data.labels import SHOWN, numbered
 from jaxcls.data.rows import Rows
 from jaxcls.data.source import Source, hold_out
-from jaxcls.data.splits import check_examples
+from jaxcls.data.split import check_examples
 from jaxcls.numerics import checks, one_line
 
 ROLES = ("train", "val", "test")

@@ -173,23 +173,19 @@ def _safetensors(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
 
     with safetensors.safe_open(path, framework="numpy") as file:  # which checks the header
         held = sorted(file.keys())
+    arrays: Arrays = {}
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
-    arrays: Arrays = {}
-    for name in choose(held):
-        about = header[name]
-        shape, dtype, (first, stop) = (
-            tuple(about["shape"]),
-            np.dtype(SAFETENSORS[about["dtype"]]),
-            about["data_offsets"],
-        )
-        if _is_matrix(shape, fortran_order=False):
-            arrays[name] = Rows([OnDisk(path, 8 + length + first, shape, dtype)])
-            continue
-        with path.open("rb") as file:
-            file.seek(8 + length + first)
-            arrays[name] = _array(file.read(stop - first), shape, False, dtype)
+        for name in choose(held):
+            about = header[name]
+            shape, dtype = tuple(about["shape"]), np.dtype(SAFETENSORS[about["dtype"]])
+            first, stop = (8 + length + offset for offset in about["data_offsets"])
+            if _is_matrix(shape, fortran_order=False):
+                arrays[name] = Rows([OnDisk(path, first, shape, dtype)])
+            else:
+                file.seek(first)
+                arrays[name] = _array(file.read(stop - first), shape, False, dtype)
     return held, arrays
 
 

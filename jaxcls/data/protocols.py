@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from jaxcls.data.moments import Pass, check_range, merged, scan
 from jaxcls.data.rows import Rows
 from jaxcls.data.source import Source
-from jaxcls.data.splits import Folds, Split, Splits
+from jaxcls.data.split import Split
+from jaxcls.data.splits import Folds, Splits
 
 
 def raw(source: Source) -> Splits:
@@ -21,13 +22,7 @@ def raw(source: Source) -> Splits:
       >>> raw(data.load_digits()).train.X.max()
       np.float32(16.0)
     """
-    found, (mean, scale) = _scan(source, []), _as_it_is(source)
-    check_range(found, mean, scale)
-    train, val, test = (
-        Split(source.X, _labels(source.y[rows]), rows, digest=found.digest)
-        for rows in (source.train, source.val, source.test)
-    )
-    return Splits(train, val, test, source.class_names, mean, scale, source.pixels, f"{source.name}/raw")
+    return _split(source, "raw", _scan(source, []), *_as_it_is(source))
 
 
 def standard(source: Source) -> Splits:
@@ -45,18 +40,7 @@ def standard(source: Source) -> Splits:
 
 def raw_folds(source: Source, parts: Sequence[NDArray[np.integer]]) -> Folds:
     """`standard_folds` of features as they are."""
-    rows, found, (mean, scale) = _rows(parts), _scan(source, []), _as_it_is(source)
-    check_range(found, mean, scale)
-    return Folds(
-        train=Split(source.X, _labels(source.y[rows]), rows, digest=found.digest),
-        parts=tuple(len(part) for part in parts),
-        mean=mean,
-        scale=scale,
-        fold_mean=np.tile(mean, (len(parts), 1)),
-        fold_scale=np.tile(scale, (len(parts), 1)),
-        class_names=source.class_names,
-        name=f"{source.name}/raw, {len(parts)} folds",
-    )
+    return _folds(source, parts, "raw", _scan(source, []), [_as_it_is(source)] * (1 + len(parts)))
 
 
 def standard_folds(source: Source, parts: Sequence[NDArray[np.integer]]) -> Folds:
@@ -76,23 +60,10 @@ def standard_folds(source: Source, parts: Sequence[NDArray[np.integer]]) -> Fold
       >>> folds.parts, folds.split(3).parts
       ((450, 449, 449, 449), (1348, 449))
     """
-    rows, found = _rows(parts), _scan(source, parts)
-    whole = merged(found.groups)
+    found = _scan(source, parts)
     others = [merged(found.groups[:k] + found.groups[k + 1 :]) for k in range(len(parts))]
-    folds = [_of_device(source.X, each.mean, each.scale()) for each in others]
-    for mean, scale in folds:
-        check_range(found, mean, scale)
-    mean, scale = _of_device(source.X, whole.mean, whole.scale())
-    return Folds(
-        train=Split(source.X, _labels(source.y[rows]), rows, mean, scale, found.digest),
-        parts=tuple(len(part) for part in parts),
-        mean=mean,
-        scale=scale,
-        fold_mean=np.stack([mean for mean, _ in folds]),
-        fold_scale=np.stack([scale for _, scale in folds]),
-        class_names=source.class_names,
-        name=f"{source.name}/standard, {len(parts)} folds",
-    )
+    moments = [(each.mean, each.scale()) for each in (merged(found.groups), *others)]
+    return _folds(source, parts, "standard", found, moments)
 
 
 def cs231n(source: Source) -> Splits:
@@ -137,14 +108,6 @@ PROTOCOLS: dict[str, Callable[[Source], Splits]] = {
 }
 
 
-def _rows(parts: Sequence[NDArray[np.integer]]) -> NDArray[np.integer]:
-    """The rows of all parts, one part after another."""
-    rows = np.concatenate(parts)
-    if len(np.unique(rows)) < len(rows):
-        raise ValueError("parts must have no row in common, or what is held out would be trained on")
-    return rows
-
-
 def _as_it_is(source: Source) -> tuple[NDArray, NDArray]:
     """The mean and scale of features that are not standardised."""
     return np.zeros(source.X.shape[1]), np.ones(source.X.shape[1])
@@ -181,6 +144,32 @@ def _split(source: Source, protocol: str, found: Pass, mean: NDArray, scale: NDA
         for rows in (source.train, source.val, source.test)
     )
     return Splits(train, val, test, source.class_names, mean, scale, source.pixels, f"{source.name}/{protocol}")
+
+
+def _folds(
+    source: Source,
+    parts: Sequence[NDArray[np.integer]],
+    protocol: str,
+    found: Pass,
+    moments: Sequence[tuple[NDArray, NDArray]],
+) -> Folds:
+    """Folds with these means and scales: of all examples, then of each fold's train."""
+    rows = np.concatenate(parts)
+    if len(np.unique(rows)) < len(rows):
+        raise ValueError("parts must have no row in common, or what is held out would be trained on")
+    (mean, scale), *folds = (_of_device(source.X, *each) for each in moments)
+    for each in folds:
+        check_range(found, *each)
+    return Folds(
+        train=Split(source.X, _labels(source.y[rows]), rows, mean, scale, found.digest),
+        parts=tuple(len(part) for part in parts),
+        mean=mean,
+        scale=scale,
+        fold_mean=np.stack([mean for mean, _ in folds]),
+        fold_scale=np.stack([scale for _, scale in folds]),
+        class_names=source.class_names,
+        name=f"{source.name}/{protocol}, {len(parts)} folds",
+    )
 
 
 def _require_cifar10(source: Source, protocol: str) -> None:

@@ -51,8 +51,7 @@ class OnDisk:
     def __init__(self, path: Path, offset: int, shape: tuple[int, int], dtype: np.dtype) -> None:
         self.path, self.offset, self.shape, self.dtype = path, offset, shape, dtype
         self.width = shape[1] * dtype.itemsize  # bytes of a row
-        status = path.stat()
-        self.seen = _state(status)
+        self.seen = _state(path.stat())
         if (size := self.seen[0]) < (end := offset + shape[0] * self.width):
             raise ValueError(f"it is truncated: its {shape[0]} rows end at byte {end}, got {size} bytes")
 
@@ -202,8 +201,8 @@ class Rows:
         def read_runs(runs: Iterable[tuple[int, int]]) -> None:
             for first, stop in runs:
                 low, into = int(rows[first]), order[first:stop]
-                piece, begin = self._piece(low)
-                block = np.asarray(piece[low - begin : int(rows[stop - 1]) - begin + 1])
+                number, begin = self._piece(low)
+                block = np.asarray(self.pieces[number][low - begin : int(rows[stop - 1]) - begin + 1])
                 if not np.can_cast(block.dtype, self.dtype):
                     raise ValueError(f"X must be of one dtype, got {self.dtype} and, from row {low} on, {block.dtype}")
                 found[into] = block[rows[first:stop] - low]
@@ -232,13 +231,13 @@ class Rows:
 
     def where(self, row: int) -> tuple[str, int]:
         """The name of the piece that holds a row, and the row's number in it."""
-        number = int(np.searchsorted(self.ends, row, side="right"))
-        return self.names[number], int(row - self.ends[number] + len(self.pieces[number]))
+        number, begin = self._piece(row)
+        return self.names[number], row - begin
 
-    def _piece(self, row: int) -> tuple[Piece, int]:
-        """The piece that holds a row, and its first row."""
-        piece = self.pieces[number := int(np.searchsorted(self.ends, row, side="right"))]
-        return piece, int(self.ends[number]) - len(piece)
+    def _piece(self, row: int) -> tuple[int, int]:
+        """The number of the piece that holds a row, and its first row."""
+        number = int(np.searchsorted(self.ends, row, side="right"))
+        return number, int(self.ends[number]) - len(self.pieces[number])
 
     def _runs(self, rows: Int[NDArray, "M"]) -> tuple[Int[NDArray, "R"], Int[NDArray, "R"]]:
         """The first and the last index of those that are read together, among rows in ascending order."""

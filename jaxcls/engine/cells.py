@@ -36,7 +36,7 @@ from jaxcls import train
 from jaxcls.classifier import LINEAR, Classifier
 from jaxcls.data import Folds, Splits
 from jaxcls.engine.devices import CELLS
-from jaxcls.numerics import Params
+from jaxcls.numerics import Params, standardised
 from jaxcls.train import Hyper, Optimizer, Score, State
 
 
@@ -320,11 +320,10 @@ def _draw(problem: Problem, sizes: tuple[int, ...], key: Array) -> Params:
 
 def _features(problem: Problem, examples: Examples, held_out: Int[Array, ""], X: Real[Array, "B d"]) -> Array:
     """The classifier's inputs for some raw examples."""
-    X = X.astype(problem.dtype)
     if examples.mean is not None and examples.scale is not None:
         which = held_out if len(examples.mean) > 1 else 0
-        X = (X - examples.mean[which][None]) / examples.scale[which][None]
-    return features(problem, X)
+        return features(problem, standardised(X, examples.mean[which], examples.scale[which]))
+    return features(problem, X.astype(problem.dtype))
 
 
 def _score(

@@ -79,20 +79,16 @@ class Feed:
 
     def _examples(self, rows: Int[NDArray, "M"], count: int) -> Examples:
         """These rows of the data, and zeros up to this number of them."""
-        with jax.enable_x64(self.wide):  # a setting of each thread
-            return self._put(rows, count)
-
-    def _put(self, rows: Int[NDArray, "M"], count: int) -> Examples:
         data = self.data.examples
-        X = _aligned((count, data.num_features), data.stored_dtype)
-        y = np.zeros(count, np.int32)
-        order = data.order(rows)
-        for first in range(0, len(rows), READ):
-            some = order[first : first + READ]
-            X[some] = data.stored(rows[some])
-        X[len(rows) :] = 0
-        y[: len(rows)] = data.y[rows]
-        return Examples(put(self.on, X), put(self.on, y), *self.moments)
+        with jax.enable_x64(self.wide):  # a setting of each thread
+            X, y = _aligned((count, data.num_features), data.stored_dtype), np.zeros(count, np.int32)
+            order = data.order(rows)
+            for first in range(0, len(rows), READ):
+                some = order[first : first + READ]
+                X[some] = data.stored(rows[some])
+            X[len(rows) :] = 0
+            y[: len(rows)] = data.y[rows]
+            return Examples(put(self.on, X), put(self.on, y), *self.moments)
 
     def _shape(self, array: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=NamedSharding(self.on, EVERYWHERE))

@@ -77,15 +77,16 @@ class Plan(NamedTuple):
 
     def scored_rows(self, part: int) -> NDArray[np.integer]:
         """The examples of a part that are scored, always the same: all, but for a long train."""
-        parts = self.groups[0].problem.parts
-        if part == 0 and self.num_scored < parts[0]:
-            return np.sort(np.random.default_rng(0).choice(parts[0], self.num_scored, replace=False))
+        parts, scored = self.groups[0].problem.parts, self.scored_parts[part]
+        if scored < parts[part]:
+            return np.sort(np.random.default_rng(0).choice(parts[part], scored, replace=False))
         return sum(parts[:part]) + np.arange(parts[part])
 
     @property
-    def all_scored_rows(self) -> list[NDArray[np.integer]]:
-        """`scored_rows` of each part."""
-        return [self.scored_rows(part) for part in range(len(self.groups[0].problem.parts))]
+    def scored_parts(self) -> tuple[int, ...]:
+        """The number of examples of each part that are scored."""
+        first, *others = self.groups[0].problem.parts
+        return (min(first, self.num_scored), *others)
 
     @property
     def blocks(self) -> list[Block]:

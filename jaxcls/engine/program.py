@@ -172,7 +172,7 @@ def build(on: Mesh, plan: Plan, group: int, feed: Feed) -> Program:
         examples, rows = feed.shapes(num_replicates * count), array(num_replicates, count)
         return compiling(score, before, state.params, reg, held_out, examples, rows, share)
 
-    sizes = {min(SCORED, len(rows) - first) for rows in plan.all_scored_rows for first in range(0, len(rows), SCORED)}
+    sizes = {min(SCORED, count - first) for count in plan.scored_parts for first in range(0, count, SCORED)}
     if plan.schedule.epoch is not None:
         sizes.add(plan.batch_size)
     starting = compiling(init, *block)

@@ -10,6 +10,7 @@ from jaxcls.numerics.generator import pinned_generator
 from jaxcls.numerics.precision import full_precision, matmul_precision
 from jaxcls.numerics.sharding import varying_alike
 from jaxcls.numerics.stack import einsum, stacked
+from jaxcls.numerics.standardising import standardised
 from jaxcls.numerics.types import Logits, LossAndGrad, Params
 
 __all__ = [
@@ -28,5 +29,6 @@ __all__ = [
     "require",
     "sha256",
     "stacked",
+    "standardised",
     "varying_alike",
 ]

@@ -20,7 +20,7 @@ import scipy.linalg
 from jaxtyping import Array, Float, Integer, Real
 from numpy.typing import NDArray
 
-from jaxcls.numerics import padded
+from jaxcls.numerics import padded, standardised
 
 _qr = functools.partial(scipy.linalg.qr, mode="economic", check_finite=False)  # faster than NumPy's
 
@@ -171,7 +171,7 @@ def _centred(X: Array, centring: Centring) -> Array:
 
 def centred(X: Real[Array, "N D"], centring: Centring) -> Float[Array, "N D"]:
     """Examples as they came, centred."""
-    return (X.astype(centring.mean.dtype) - centring.mean[None]) / centring.size[None]
+    return standardised(X, *centring)
 
 
 def all_eigenvectors(num_examples: int, num_features: int) -> bool:

@@ -20,10 +20,8 @@ References:
 """
 
 import functools
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from threading import RLock
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import jax
@@ -31,7 +29,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import io_callback
 from jax.scipy.linalg import solve_triangular
-from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Integer, Real
 from numpy.typing import NDArray
 
@@ -40,6 +37,7 @@ from jaxcls.memory import Memory
 from jaxcls.numerics import full_precision
 from jaxcls.solver import eigenbasis
 from jaxcls.solver.eigenbasis import Examples, Moments, Source
+from jaxcls.solver.reading import blocks_of, read_block
 
 PAIRS, FEW_PAIRS = 40, 20  # few where they would not stay in cache
 MANY_PARAMS = 2**15
@@ -49,7 +47,6 @@ CAUTION = 4  # L − min L is rarely below -slope / 2, half of a Newton decremen
 SMALLEST_STEP = 1e-8  # of the line search, below which a value has stalled
 ROWS = {"cpu": 2**11}  # in a block, so that its scores stay in cache
 BLOCK = 2**25  # numbers in a block and its scores, at most
-SOLVING = RLock()  # one solver reads at a time
 NARROW = 64  # times as many features as scores, from where on one block is best: the scores are little beside X
 
 
@@ -145,7 +142,7 @@ def path(
     larger = larger[larger > 3 * penalties[0]]
     before, penalties = len(larger), np.concatenate([larger, penalties])
     for k, penalty in enumerate(penalties):
-        with reading(X, rows) if not isinstance(X, jax.Array) and examples.X is None else nullcontext() as read:
+        with blocks_of(X, rows) if not isinstance(X, jax.Array) and examples.X is None else nullcontext() as read:
             solution, pairs = jax.block_until_ready(
                 solve(
                     examples,
@@ -204,66 +201,6 @@ def rows_in_a_block(num_examples: int, num_features: int, columns: int, *, one_b
     return -(-num_examples // num_blocks)
 
 
-class Blocks:
-    """Blocks of rows of features that are read, one while the one before it is computed with.
-
-    An error cannot pass through the solver: it gets NaN from then on, which ends it, and `reading` raises the error.
-    """
-
-    def __init__(self, X: Source, rows: int) -> None:
-        self.X, self.rows = X, rows
-        self.error: Exception | None = None
-        self.reader, self.ahead = ThreadPoolExecutor(1, "blocks"), (-1, Future[NDArray]())
-        self.shape = jax.ShapeDtypeStruct((rows, *_of_words(X)), np.uint32 if X.dtype.itemsize == 8 else X.dtype)
-
-    def __call__(self, start: int) -> NDArray:
-        """The block from this row on."""
-        try:
-            at, block = self.ahead if self.ahead[0] == start else (start, self.reader.submit(self._read, start))
-            following = min(at + self.rows, self.X.shape[0] - self.rows) if at + self.rows < self.X.shape[0] else 0
-            self.ahead = following, self.reader.submit(self._read, following)
-            return block.result()
-        except Exception as error:  # of a disk
-            self.error = self.error or error
-            return np.full((*self.shape.shape, self.shape.dtype.itemsize), 255, np.uint8).view(self.shape.dtype)[..., 0]
-
-    def _read(self, first: int) -> NDArray:
-        block = np.ascontiguousarray(self.X[first : first + self.rows])
-        return block.view(self.shape.dtype).reshape(self.shape.shape)
-
-
-def _of_words(X: Source) -> tuple[int, ...]:
-    """The shape of a row; of float64, as words of 32 bits, which pass where JAX has no wider ones."""
-    return (X.shape[1], 2) if X.dtype.itemsize == 8 else (X.shape[1],)
-
-
-_current: list[Blocks] = []  # what `_block` reads; a compiled solver is kept, and must keep no features
-
-
-def _block(first: Integer[ArrayLike, ""]) -> NDArray:
-    return _current[-1](np.asarray(first).item())
-
-
-@contextmanager
-def reading(X: Source, rows: int) -> Iterator[jax.ShapeDtypeStruct]:
-    """Let a solver read these blocks meanwhile; the shape and dtype of one.
-
-    Raises:
-      ValueError: the features have changed while they were read.
-      OSError: they cannot be read.
-    """
-    with SOLVING:
-        blocks = Blocks(X, rows)
-        _current.append(blocks)
-        try:
-            yield blocks.shape
-        finally:
-            _current.pop()
-            blocks.reader.shutdown()
-        if blocks.error:
-            raise blocks.error
-
-
 @functools.partial(jax.jit, static_argnames=("max_evaluations", "rows", "read"))
 @full_precision
 def solve(
@@ -291,7 +228,7 @@ def solve(
       tol: stop where the estimate of L − min L is at most this share of L, and of what L has gained over ``constant``.
       max_evaluations: of L and its gradient.
       rows: see `rows_in_a_block`.
-      read: shape and dtype of a block of X that `reading` gives, where X is not on the device.
+      read: shape and dtype of a block of X, see `jaxcls.solver.reading`, where X is not on the device.
     """
     A = last[0] + reach * (last[0] - last[1])
     shape, dtype = A.shape, A.dtype
@@ -352,7 +289,7 @@ def _evaluate(examples: Examples, A: Array, penalty: Array, rows: int, read: jax
         first = jnp.minimum(start, len(y) - rows)  # the last block overlaps the one before, at a weight of 0
         if X is None:
             assert read
-            X_b = io_callback(_block, read, first)
+            X_b = io_callback(read_block, read, first)
             X_b = X_b if X_b.ndim == 2 else jax.lax.bitcast_convert_type(X_b, A.dtype)
         else:
             X_b = jax.lax.dynamic_slice_in_dim(X, first, rows)
