@@ -21,6 +21,7 @@ from workloads import Problem, step_numpy
 import torchref
 from jaxcls import classifier, engine, train, two_layer
 from jaxcls.engine import BY_CELL, alignment, mesh, program, put
+from jaxcls.optimizers import Optimizer
 from jaxcls.train import Hyper
 
 CellParams = tuple[NDArray, ...]
@@ -244,7 +245,7 @@ def jax_vmap(problem: Problem, cells: Sequence[int]) -> Trainer:
     return Trainer(run, lambda: list(zip(*_leaves(state.params), strict=True)))
 
 
-def jaxcls_wide(problem: Problem, cells: Sequence[int], optimizer: train.Optimizer = optax.sgd) -> Trainer:
+def jaxcls_wide(problem: Problem, cells: Sequence[int], optimizer: Optimizer = optax.sgd) -> Trainer:
     """The chunk of training that `jaxcls.sweep` runs, on all devices of this process."""
     on = mesh(jax.devices())
     filled = [*cells, *[cells[-1]] * (-len(cells) % on.size)]

@@ -13,7 +13,7 @@ from pathlib import Path
 import optax
 import tyro
 
-from jaxcls import data, sweep, train
+from jaxcls import data, optimizers, sweep
 from jaxcls.artifacts import plots, record
 from jaxcls.artifacts.folder import claim
 from jaxcls.classifier import two_layer_net
@@ -68,7 +68,7 @@ def search(splits: Splits, grid: Grid, steps: int) -> SweepResult:
         steps=steps,
         batch_size=BATCH,
         classifier=two_layer_net(init_scale=1e-2),
-        optimizer=train.decayed(optax.sgd, DECAY, train.steps_per_epoch(len(splits.train.y), BATCH)),
+        optimizer=optimizers.decayed(optax.sgd, DECAY, optimizers.steps_per_epoch(len(splits.train.y), BATCH)),
         history=True,
         callback=tenths(),
     )

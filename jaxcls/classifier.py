@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -22,7 +22,7 @@ class Classifier(NamedTuple):
     Attributes:
       init: draws params; called as ``init(num_features, *num_hidden, num_classes, key=key, dtype=dtype)``.
       logits: of the params and a batch of X.
-      loss_and_grad: of the params, a batch of X and y, and reg.
+      loss_and_grad: of the params, a batch of X and y, and reg; and of label smoothing, for grids that have it.
       features: X of prepared examples; appends a column of ones where the bias is a row of the weights.
       num_hidden_layers: how many hidden sizes ``init`` takes.
     """
@@ -34,14 +34,21 @@ class Classifier(NamedTuple):
     num_hidden_layers: int = 0
 
 
-def linear(*, init_scale: float = 1e-3, class_weights: Float[NDArray, "C"] | None = None) -> Classifier:
+Init = Literal["normal", "uniform"]  # uniform as in `jaxcls.softmax.init_uniform`, without a scale
+
+
+def linear(
+    *, init_scale: float = 1e-3, init: Init = "normal", class_weights: Float[NDArray, "C"] | None = None
+) -> Classifier:
     """Linear softmax classifier whose initial weights have standard deviation ``init_scale``.
+
+    With ``init="uniform"`` they are those of `jaxcls.softmax.init_uniform` instead.
 
     ``class_weights``, ``[C]``, weight the loss of each example by its class; those of `jaxcls.data.balanced` average
     1 over the examples. They are checked when ``init`` is called.
 
     Raises:
-      ValueError: ``init_scale`` is negative or not finite.
+      ValueError: ``init_scale`` is negative or not finite, or ``init`` unknown.
 
     Example:
       >>> import jax
@@ -49,12 +56,14 @@ def linear(*, init_scale: float = 1e-3, class_weights: Float[NDArray, "C"] | Non
       >>> W.shape
       (65, 10)
     """
-    init = _drawn(softmax.init, init_scale, class_weights)
-    return Classifier(init, softmax.logits, _weighted(softmax.loss_and_grad, class_weights), softmax.append_ones)
+    draw = _drawn(softmax.init, softmax.init_uniform, init, init_scale, class_weights)
+    return Classifier(draw, softmax.logits, _weighted(softmax.loss_and_grad, class_weights), softmax.append_ones)
 
 
-def two_layer_net(*, init_scale: float = 1e-4, class_weights: Float[NDArray, "C"] | None = None) -> Classifier:
-    """Two-layer net whose initial weights have standard deviation ``init_scale``; class weights as in `linear`.
+def two_layer_net(
+    *, init_scale: float = 1e-4, init: Init = "normal", class_weights: Float[NDArray, "C"] | None = None
+) -> Classifier:
+    """Two-layer net whose initial weights have standard deviation ``init_scale``; other arguments as in `linear`.
 
     The default is the courses'. From it SGD takes 190 steps on digits to halve the loss (lr 0.1, H 100), from 1e-2 77,
     from 0.1 18; so the command takes 1e-2, and the estimators, which train for few steps, 0.1.
@@ -65,16 +74,24 @@ def two_layer_net(*, init_scale: float = 1e-4, class_weights: Float[NDArray, "C"
       >>> params.W1.shape
       (64, 20)
     """
-    init = _drawn(two_layer.init, init_scale, class_weights)
+    draw = _drawn(two_layer.init, two_layer.init_uniform, init, init_scale, class_weights)
     loss_and_grad = _weighted(two_layer.loss_and_grad, class_weights)
-    return Classifier(init, two_layer.logits, loss_and_grad, num_hidden_layers=1)
+    return Classifier(draw, two_layer.logits, loss_and_grad, num_hidden_layers=1)
 
 
-def _drawn(init: Callable[..., Params], scale: float, class_weights: NDArray | None) -> Callable[..., Params]:
-    """``init`` at this scale, which also checks the class weights against the number of classes."""
+def _drawn(
+    normal: Callable[..., Params],
+    uniform: Callable[..., Params],
+    name: str,
+    scale: float,
+    class_weights: NDArray | None,
+) -> Callable[..., Params]:
+    """The initialisation of this name, which also checks the class weights against the number of classes."""
     if not 0 <= scale < math.inf:
         raise ValueError(f"init_scale must be finite and not below 0, got {scale}")
-    init = _at_scale(init, scale)
+    if name not in get_args(Init):
+        raise ValueError(f"init must be {' or '.join(get_args(Init))}, got {name!r}")
+    init = _at_scale(normal, scale) if name == "normal" else uniform
     if class_weights is None:
         return init
 
@@ -99,10 +116,10 @@ def _weighted(loss_and_grad: Callable[..., tuple[Array, Params]], class_weights:
     if class_weights is None:
         return _stacked(loss_and_grad)
 
-    def weighted(params: Params, X: ArrayLike, y: ArrayLike, reg: ArrayLike) -> tuple[Array, Params]:
+    def weighted(params: Params, X: ArrayLike, y: ArrayLike, *hyper: ArrayLike) -> tuple[Array, Params]:
         of_example = jnp.asarray(class_weights)[y]  # converted here, in the caller's precision
         # The weights of a minibatch sum to 1 only on average: normalising each one would underweight rare classes.
-        return loss_and_grad(params, X, y, reg, weights=of_example / of_example.size)
+        return loss_and_grad(params, X, y, *hyper, weights=of_example / of_example.size)
 
     return stacked(weighted)
 

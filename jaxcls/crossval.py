@@ -1,7 +1,6 @@
 """Cross-validation of any search over a grid: every cell on every fold, then the best cell on all of train."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from jaxcls.data import Folds, Splits
 from jaxcls.grid import Grid
+from jaxcls.metrics import Outcomes
 from jaxcls.result import SCORES, SweepResult, rank_rows, total
 
 
@@ -60,7 +60,7 @@ def run(search: Search, grid: Grid, folds: Folds, whole: Splits, *, penalty: flo
     table = over_folds(found.table.reshape(len(grid), -1))
     rank_rows(table, found.select)
     losses = found.losses.reshape(len(grid), folds.num_folds, found.losses.shape[1]).mean(axis=1)
-    result = replace(found, grid=grid, table=table, losses=losses, history=None, params=None, test_accuracy=math.nan)
+    result = replace(found, grid=grid, table=table, losses=losses, history=None, params=None, test=None)
     return CrossValidation(refit(search, result, whole, penalty=penalty), found)
 
 
@@ -93,10 +93,46 @@ def refit(search: Search, found: SweepResult, whole: Splits, *, penalty: float =
     return replace(best, **kept, history=None, timings=timings)
 
 
+def tries(search: Search, grid: Grid, splits: Sequence[Splits]) -> tuple[SweepResult, list[Outcomes]]:
+    """Search several times, as on random subsets of train, then train the cell that is best on average in each.
+
+    Args:
+      search: trains a grid.
+      grid: the cells.
+      splits: of each try, with a test set.
+
+    Returns:
+      A table of means over the tries, with params and outcomes on test of the first; and the outcomes of all.
+
+    Example:
+      >>> from dataclasses import replace
+      >>> from jaxcls import data, probe
+      >>> source = data.load_digits()
+      >>> few = [data.standard(replace(source, train=source.train[k::10])) for k in range(3)]
+      >>> result, outcomes = tries(probe.search, Grid(lr=(), reg=[1e-1, 1e-3], seed=()), few)
+      >>> len(result.table), len(outcomes)
+      (2, 3)
+    """
+    found = [search(each, grid) for each in splits]
+    table = over_folds(np.stack([each.table for each in found], axis=1))
+    rank_rows(table, found[0].select)
+    losses = np.mean([each.losses for each in found], axis=0)
+    first = replace(found[0], table=table, losses=losses, history=None, params=None, test=None)
+    if first.best is None:
+        return first, []
+    again = found
+    if len(grid) > 1:
+        again = [search(each, grid.only(first.best)) for each in splits]
+    timings = total(each.timings for each in (*found, *(again if again is not found else ())))
+    result = replace(first, params=again[0].params, test=again[0].test, timings=timings)
+    return result, [each.test for each in again if each.test is not None]
+
+
 def over_folds(table: NDArray) -> NDArray:
     """A table of one row per cell from one row per cell and fold, ``[cells, folds]``, which is left unranked.
 
-    Scores are averaged. Diagnostics take their worst value: a cell that diverged on one fold has diverged.
+    Scores are averaged, with the deviation of the accuracy on val in a column of its own. Diagnostics take their worst
+    value: a cell that diverged on one fold has diverged.
 
     Example:
       >>> from jaxcls.result import empty_table
@@ -106,7 +142,8 @@ def over_folds(table: NDArray) -> NDArray:
       [(0.1, 1.5)]
     """
     columns = [(name, table.dtype[name]) for name in table.dtype.names or () if name != "fold"]
-    found = np.empty(len(table), columns)
+    found = np.empty(len(table), [*columns, ("val_deviation", "f8")])
+    found["val_deviation"] = np.std(table["val_accuracy"], axis=1)
     summaries: dict[str, Callable[..., NDArray]] = {"converged": np.min, "diverged_at": _first}
     summaries |= dict.fromkeys(SCORES, np.mean)
     for name, _ in columns:

@@ -25,14 +25,14 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from jaxcls import logistic, sampling, sweep, train, two_layer
+from jaxcls import logistic, optimizers, sampling, sweep, train, two_layer
 from jaxcls.classifier import Classifier, two_layer_net
 from jaxcls.crossval import Search, over_folds
 from jaxcls.data import Folds, Split, Splits
 from jaxcls.grid import Grid
 from jaxcls.numerics import padded, pinned_generator
+from jaxcls.optimizers import Optimizer
 from jaxcls.result import SweepResult, cv_results, rank_rows, total
-from jaxcls.train import Optimizer
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -175,7 +175,7 @@ class _Trained(_Classifier):
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        return two_layer_net(init_scale=self.init_scale), train.as_optimizer(self.optimizer)
+        return two_layer_net(init_scale=self.init_scale), optimizers.as_optimizer(self.optimizer)
 
     def _grid(self, lr: Sequence[float], reg: Sequence[float], hidden: Sequence[int]) -> Grid:
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
@@ -192,7 +192,7 @@ class TwoLayerClassifier(_Trained):
       reg: strength of the penalty ``reg (Σ W1² + Σ W2²)``.
       steps: how many minibatches.
       batch_size: examples in a minibatch, drawn with replacement.
-      optimizer: a name in ``jaxcls.train.OPTIMIZERS``, or any ``lr -> optax.GradientTransformation``.
+      optimizer: a name in ``jaxcls.optimizers.OPTIMIZERS``, or any ``lr -> optax.GradientTransformation``.
       init_scale: standard deviation of the initial weights.
       random_state: seed of these and of the minibatches.
 

@@ -1,4 +1,4 @@
-"""Hyperparameter grid: every combination of learning rate, regularisation strength, hidden size, seed and fold."""
+"""Hyperparameter grid: every combination of learning rate, regularisation strength, hidden size, seed and others."""
 
 import itertools
 import math
@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+OF_OPTIMIZER = ("weight_decay", "momentum", "b1", "b2")  # axes that are keyword arguments of an optimizer
 # The axes, in the order of cells, and the type of their values.
-AXES: dict[str, type] = {"lr": float, "reg": float, "hidden": int, "seed": int, "fold": int}
+AXES: dict[str, type] = {"lr": float, "reg": float, **dict.fromkeys((*OF_OPTIMIZER, "label_smoothing"), float)}
+AXES |= {"hidden": int, "seed": int, "fold": int}
+BELOW_1 = ("momentum", "b1", "b2", "label_smoothing")
 REPLICATES = ("seed", "fold")  # axes that repeat a cell with other random numbers or data
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Every combination of its axes. Cells are ordered by lr, then reg, hidden, seed and fold.
+    """Every combination of its axes. Cells are ordered by lr, then reg, those of the optimizer, hidden, seed and fold.
 
     Attributes:
       lr: learning rates; empty for a solver.
@@ -24,9 +27,13 @@ class Grid:
       seed: one replicate per seed, each with other initial weights and minibatches; empty for a solver.
       hidden: numbers of hidden units of a net; empty for the linear classifier.
       fold: one replicate per fold of `jaxcls.data.Folds`, held out in turn; empty for data that are split once.
+      weight_decay, momentum, b1, b2: keyword arguments of the optimizer, as `optax.adamw` and `optax.sgd` have them;
+        empty for its own.
+      label_smoothing: the share of each label that is spread over all classes; empty for none.
 
     Raises:
-      ValueError: reg is empty, or an axis has a duplicate, negative, infinite or NaN value.
+      ValueError: reg is empty, an axis has a duplicate, negative, infinite or NaN value, or one of those that are
+        shares a value that is not below 1.
       TypeError: a value is not a number, or a seed, hidden size or fold is not an integer.
 
     Example:
@@ -43,12 +50,20 @@ class Grid:
     seed: Sequence[int] = (0,)
     hidden: Sequence[int] = ()
     fold: Sequence[int] = ()
+    weight_decay: Sequence[float] = ()
+    momentum: Sequence[float] = ()
+    b1: Sequence[float] = ()
+    b2: Sequence[float] = ()
+    label_smoothing: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         for axis, dtype in AXES.items():
             object.__setattr__(self, axis, _axis(axis, getattr(self, axis), dtype))
         if max(self.seed, default=0) >= 2**32:
             raise ValueError(f"seed must hold values below 2**32, got {max(self.seed)}")
+        for axis in BELOW_1:
+            if (largest := max(getattr(self, axis), default=0)) >= 1:
+                raise ValueError(f"{axis} must hold values below 1, got {largest:g}")
 
     def __len__(self) -> int:
         return math.prod(map(len, self.axes.values()))
@@ -98,7 +113,7 @@ class Grid:
     def beyond(self, row: int) -> dict[str, tuple[int | float, ...]]:
         """Axes on whose boundary the cell at ``row`` lies, each with values to try next.
 
-        Axes with one value, seeds and folds have no boundary, and nothing lies beyond a value of 0.
+        Axes with one value, seeds, folds and shares have no boundary, and nothing lies beyond a value of 0.
 
         Example:
           >>> grid = Grid(lr=[0.01, 0.1, 1.0], reg=[0.0, 1e-3, 1e-2])
@@ -108,7 +123,8 @@ class Grid:
           {}
         """
         cell = self.cells()[row]
-        found = {axis: _beyond(cell[axis], sorted(self.axes[axis])) for axis in cell if axis not in REPLICATES}
+        bounded = {*REPLICATES, *BELOW_1}
+        found = {axis: _beyond(cell[axis], sorted(self.axes[axis])) for axis in cell if axis not in bounded}
         return {axis: values for axis, values in found.items() if values}
 
 

@@ -13,6 +13,11 @@ Computed literally, ``e^s`` overflows and ``p_y - 1`` cancels for a confident pr
     N dL/ds_{ij}      = e_ij / Σ_k e_ik         for j ≠ y_i
     N dL/ds_{i,y_i}   = -others_i / Σ_k e_ik    p_y - 1 without the subtraction
 
+Label smoothing a takes (1 - a) onehot(y) + a/C for onehot(y), which adds
+
+    L_i               + a (s_{i,y_i} - Σ_j s_ij / C)
+    N dL/ds_ij        + a (onehot(y_i)_j - 1/C)
+
 The multiclass hinge loss, with ``margin_ij = s_ij - s_{i,y_i} + 1`` for ``j ≠ y_i``, is
 
     L                 = (1/N) Σ_i Σ_{j≠y_i} max(0, margin_ij)
@@ -32,7 +37,10 @@ from jaxcls.numerics import Params, checks, full_precision, varying_alike
 
 
 def cross_entropy_and_grad(
-    logits: Float[ArrayLike, "N C *cells"], y: Integer[ArrayLike, "N"], weights: Float[Array, "N"] | None = None
+    logits: Float[ArrayLike, "N C *cells"],
+    y: Integer[ArrayLike, "N"],
+    weights: Float[Array, "N"] | None = None,
+    label_smoothing: Float[Array, "*cells"] | float | None = None,
 ) -> tuple[Float[Array, "*cells"], Float[Array, "N C *cells"]]:
     """Mean softmax cross-entropy and its gradient with respect to the logits.
 
@@ -43,6 +51,7 @@ def cross_entropy_and_grad(
       logits: unnormalised log-probabilities, ``[N, C]``, or ``[N, C, G]`` for a stack of models.
       y: integer class labels in ``[0, C)``, ``[N]``. A label out of range makes loss and gradient NaN.
       weights: example weights in the mean, ``[N]``, which sum to 1. Default: 1/N each.
+      label_smoothing: share of each label that is spread over all classes, a scalar, or ``[G]`` for a stack.
 
     Returns:
       The loss in nats, a scalar or ``[G]``, and ``dL/dlogits`` in the shape of the logits.
@@ -73,13 +82,19 @@ def cross_entropy_and_grad(
     # Without the barrier, XLA transposes the matmul that produced the logits, which takes half as long again.
     s = logits if cells else jax.lax.optimization_barrier(logits).T
     label = _classes(y, num_classes)
-    losses, numerator, total = cross_entropy_terms(s, label[:, None, None] if cells else label[None])
+    label = label[:, None, None] if cells else label[None]
+    losses, numerator, total = cross_entropy_terms(s, label)
+    if label_smoothing is not None:
+        smoothed, dsmoothed = _smoothing_terms(s, label, label_smoothing)
+        losses = losses + smoothed
 
     losses = losses / n
     if weights is not None:
         losses = jnp.where(jnp.isinf(n), 0, losses)  # an overflow at weight 0 counts as 0, not NaN
     loss = jnp.minimum(jnp.sum(losses, axis=(0, 1)), jnp.finfo(s.dtype).max)
     ds = numerator / (total * n)
+    if label_smoothing is not None:
+        ds = ds + dsmoothed / n
     return loss, ds if cells else ds.T
 
 
@@ -103,6 +118,15 @@ def cross_entropy_terms(
     e_label = jnp.exp(s_label - m)
     losses = (m - s_label) + jnp.log1p(others - (1 - e_label))
     return losses, jnp.where(is_label, -others, e), others + e_label
+
+
+def _smoothing_terms(s: Array, label: Array, a: Array | float) -> tuple[Array, Array]:
+    """The loss of each example and ``dL/ds`` that label smoothing adds, in the layout of `cross_entropy_terms`."""
+    a = jnp.expand_dims(jnp.asarray(a, s.dtype), range(s.ndim - jnp.ndim(a)))
+    uniform = 1 / s.shape[-2]
+    is_label = label == jnp.expand_dims(jnp.arange(s.shape[-2]), (*range(s.ndim - 2), -1))
+    target = jnp.where(is_label, 1, 0) - jnp.asarray(uniform, s.dtype)
+    return jnp.sum(a * target * s, axis=-2, keepdims=True), a * target
 
 
 def cross_entropy(logits: Float[ArrayLike, "N C"], y: Integer[ArrayLike, "N"]) -> Float[Array, ""]:

@@ -1,7 +1,6 @@
 """The best linear probe for some features: every value of reg solved to convergence, the best by validation."""
 
 import functools
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ import numpy as np
 from jaxtyping import Array
 from numpy.typing import NDArray
 
-from jaxcls import logistic, softmax, train
+from jaxcls import logistic, ridge, softmax, train
 from jaxcls.classifier import LINEAR
 from jaxcls.data import Folds, Prepared, Split, Splits
 from jaxcls.grid import Grid
@@ -83,6 +82,7 @@ def search(
     splits: Splits | Folds,
     grid: Grid,
     *,
+    solver: str = "lbfgs",
     class_weights: NDArray[np.floating] | None = None,
     tol: float | None = None,
     max_iterations: int = 1000,
@@ -93,17 +93,25 @@ def search(
 ) -> SweepResult:
     """`run` for the regularisation values and folds of a grid, as `jaxcls.crossval.run` calls it.
 
+    With ``solver="ridge"``, for `jaxcls.ridge.path`, whose columns of `jaxcls.logistic.Optimum` are those of an exact
+    solution, and whose losses are cross-entropies of its scores, without the penalty.
+
     Raises:
-      ValueError: the grid has other axes than ``reg``, and ``fold`` for folds.
+      ValueError: the grid has other axes than ``reg``, and ``fold`` for folds; or there is no such solver.
     """
+    if solver not in ("lbfgs", "ridge"):
+        raise ValueError(f"solver must be lbfgs or ridge, got {solver!r}")
     checks.folds(grid.fold, splits.num_folds)
-    check_select(select)
+    check_select(select, splits.num_classes)
     if class_weights is not None:
         checks.class_weights(class_weights, splits.num_classes)
     if (axes := [axis for axis in grid.axes if axis != "fold"]) != ["reg"]:
         raise ValueError(f"grid must have the axis reg alone for a solver, got {', '.join(axes)}")
 
     def solve(data: Splits) -> SweepResult:
+        if solver == "ridge":
+            path = functools.partial(_ridge, data.train.in_order(), class_weights, grid.reg, data.num_classes)
+            return _solve(path, data, replace(grid, fold=()), select)
         path = functools.partial(
             _path,
             data.train.in_order(),
@@ -121,6 +129,14 @@ def search(
     return _folds(solve, splits, grid) if isinstance(splits, Folds) else solve(splits)
 
 
+def _ridge(train: Split, class_weights: NDArray | None, reg: Sequence[float], num_classes: int) -> logistic.Optimum:
+    """`ridge.path` of these examples, as exact optima."""
+    weights = _weights(class_weights, train.y)
+    W = ridge.path(Prepared(train), train.y, reg, num_classes=num_classes, weights=weights)
+    zeros = np.zeros(len(reg))
+    return logistic.Optimum(W, zeros * np.nan, zeros, zeros, zeros.astype(int) + 1, zeros == 0)
+
+
 def _path(
     train: Split, *, stream: bool | None, class_weights: NDArray | None, memory: int | None, **options: Any
 ) -> logistic.Optimum:
@@ -128,7 +144,7 @@ def _path(
 
     They are read block by block where they would take more than half of the memory.
     """
-    weights = None if class_weights is None else class_weights[train.y]
+    weights = _weights(class_weights, train.y)
     budget = available() if memory is None else memory
     if stream is None:
         stream = len(train) * train.num_features * train.dtype.itemsize > budget // 2
@@ -139,6 +155,11 @@ def _path(
     else:
         X, moments = Prepared(train) if stream else train.X, None
     return logistic.path(X, train.y, moments=moments, weights=weights, memory=memory, **options)
+
+
+def _weights(class_weights: NDArray | None, y: NDArray[np.integer]) -> NDArray | None:
+    """The weight of each example, by its class."""
+    return None if class_weights is None else class_weights[y]
 
 
 def _solve(path: Callable[[], logistic.Optimum], splits: Splits, grid: Grid, select: str) -> SweepResult:
@@ -152,11 +173,12 @@ def _solve(path: Callable[[], logistic.Optimum], splits: Splits, grid: Grid, sel
         table[name] = getattr(optimum, name)
     with compile_seconds() as in_scoring:
         on_train, on_val = (_scores(optimum.W, split) for split in (splits.train, splits.val))
-    for name, values in scores(on_train._replace(loss=optimum.loss), on_val)._asdict().items():
+    penalised = np.where(np.isnan(optimum.loss), on_train.loss, optimum.loss)
+    for name, values in scores(on_train._replace(loss=penalised), on_val)._asdict().items():
         table[name] = values
     rank_rows(table, select)
     W = optimum.W[..., np.argmax(table["rank"] == 1)]
-    test_accuracy = train.accuracy_on_test(LINEAR, W, splits)
+    test = train.on_test(LINEAR, W, splits)
     now = time.perf_counter()
     timings = Timings(
         compile_s=sum(in_solving) + sum(in_scoring),
@@ -165,8 +187,8 @@ def _solve(path: Callable[[], logistic.Optimum], splits: Splits, grid: Grid, sel
         total_s=now - started,
     )
     losses = np.zeros((len(grid), 0), optimum.W.dtype)
-    about = splits.mean, splits.scale, splits.class_names, len(splits.train.y), select
-    return SweepResult(grid, table, losses, None, W, test_accuracy, timings, LINEAR, *about)
+    about = splits.mean, splits.scale, splits.class_names, len(splits.train.y), select, splits.unit_length
+    return SweepResult(grid, table, losses, None, W, test, timings, LINEAR, *about)
 
 
 def _folds(solve: Callable[[Splits], SweepResult], folds: Folds, grid: Grid) -> SweepResult:
@@ -180,7 +202,7 @@ def _folds(solve: Callable[[Splits], SweepResult], folds: Folds, grid: Grid) -> 
     timings = total(each.timings for each in found)
     losses = np.zeros((len(grid), 0), found[0].losses.dtype)
     about = folds.mean, folds.scale, folds.class_names, len(folds.train.y), found[0].select
-    return SweepResult(grid, table, losses, None, None, math.nan, timings, LINEAR, *about)
+    return SweepResult(grid, table, losses, None, None, None, timings, LINEAR, *about)
 
 
 def _scores(W: NDArray, split: Split) -> Score:

@@ -1,5 +1,6 @@
 """The result of a sweep: a row per cell, the best of them, and the seconds of each stage."""
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,11 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Array
 from numpy.typing import NDArray
 
 from jaxcls.classifier import Classifier
-from jaxcls.data import prepare
+from jaxcls.data import prepare, unit_length
 from jaxcls.grid import AXES, Grid
+from jaxcls.metrics import Metric, Outcomes, accuracy, f1, mean_per_class, measure
 from jaxcls.numerics import Params
 from jaxcls.train import Score
 
@@ -27,10 +30,19 @@ class Scores(NamedTuple):
     val_loss: NDArray[np.floating]
     val_accuracy: NDArray[np.floating]
     val_mean_per_class: NDArray[np.floating]
+    val_top5: NDArray[np.floating]
+    val_macro_f1: NDArray[np.floating]
 
 
 SCORES = Scores._fields
-SELECT = {"accuracy": "val_accuracy", "mean-per-class": "val_mean_per_class"}  # the column that ranks the cells
+# The column that ranks the cells, and its name.
+SELECT = {
+    "accuracy": ("val_accuracy", "accuracy"),
+    "mean-per-class": ("val_mean_per_class", "accuracy, mean over classes"),
+    "top-5": ("val_top5", "top-5 accuracy"),
+    "macro-f1": ("val_macro_f1", "macro-averaged F1"),
+    "log-loss": ("val_loss", "log loss"),
+}
 BLOCK = 10_000  # examples whose logits are computed at once
 
 
@@ -79,21 +91,23 @@ class SweepResult:
         - ``train_loss``: over train after the last step, penalty included;
         - ``val_loss``: the cross-entropy over val, without penalty; of a sweep with class weights, weighted by them;
         - ``train_accuracy``, ``val_accuracy``: fractions;
-        - ``val_mean_per_class``: the mean of the accuracies on each class of val;
+        - ``val_mean_per_class``, ``val_top5``, ``val_macro_f1``: the mean of the accuracies on each class of val, the
+          fraction of examples whose label is among the five highest logits, and the mean of the classes' F1;
         - ``diverged_at``: the first step whose loss was not finite, or -1; a diverged cell's scores are NaN;
-        - ``rank``: 1 for the highest validation accuracy, or mean per class if so selected, ties broken by lower
-          validation loss, then by grid order; 0 for a diverged cell.
+        - ``rank``: 1 for the best by ``select``, ties broken by lower validation loss, then by grid order; 0 for a
+          diverged cell.
       losses: the minibatch loss before each step, penalty included, ``[cells, steps]``.
       history: accuracies during training; None unless asked for.
       params: the best cell's, on the host; None if every cell diverged.
-      test_accuracy: of the best cell alone; NaN if every cell diverged or there is no test set.
+      test: outcomes of the best cell on the test set; None if every cell diverged or there is no test set.
       timings: seconds of each stage.
       classifier: the model.
       mean, scale: ``[d]``, the standardisation of raw features; of folds, that of all examples.
       class_names: the label of each class.
       num_scored: the number of examples behind train's loss and accuracy: all of train, or a random part of it, always
         the same, where scoring all would take more than a tenth of the training.
-      select: what ranks the cells, ``accuracy`` or ``mean-per-class``.
+      select: what ranks the cells, a key of ``SELECT``.
+      unit_length: whether raw features are scaled to length 1 before they are standardised.
 
     Example:
       >>> from jaxcls import data, grid, sweep
@@ -110,7 +124,7 @@ class SweepResult:
     losses: NDArray[np.floating]
     history: History | None
     params: Params | None
-    test_accuracy: float
+    test: Outcomes | None
     timings: Timings
     classifier: Classifier
     mean: NDArray[np.floating]
@@ -118,6 +132,7 @@ class SweepResult:
     class_names: tuple[str, ...]
     num_scored: int
     select: str = "accuracy"
+    unit_length: bool = False
 
     def __repr__(self) -> str:
         axes = " x ".join(f"{len(values)} {axis}" for axis, values in self.grid.axes.items())
@@ -140,30 +155,43 @@ class SweepResult:
         X = np.asarray(X)
         if X.ndim != 2 or X.shape[1] != len(self.mean):
             raise ValueError(f"X must have shape [N, {len(self.mean)}], got {list(X.shape)}")
-        logits = [
-            self.classifier.logits(self.params, self.classifier.features(prepare(rows, self.mean, self.scale)))
-            for rows in np.split(X, range(BLOCK, len(X), BLOCK))
-        ]
-        return np.asarray(jax.nn.softmax(np.concatenate(logits), axis=1))
+
+        def logits(rows: NDArray) -> Array:
+            scaled = unit_length(rows) if self.unit_length else rows
+            prepared = prepare(scaled, self.mean, self.scale)
+            return self.classifier.logits(self.params, self.classifier.features(prepared))
+
+        scores = np.concatenate([logits(rows) for rows in np.split(X, range(BLOCK, len(X), BLOCK))])
+        return np.asarray(jax.nn.softmax(scores, axis=1))
 
     def predict(self, X: NDArray) -> NDArray:
         """Label by the best cell, ``[N]``, for raw features ``[N, d]``; raises what `predict_proba` does."""
         return np.array(self.class_names)[self.predict_proba(X).argmax(axis=1)]
 
     @property
-    def column(self) -> str:
-        """The column of the table that ranks the cells."""
-        return SELECT[self.select]
+    def test_accuracy(self) -> float:
+        """The accuracy of the best cell on the test set; NaN without one."""
+        return math.nan if self.test is None else accuracy(self.test)
+
+    @functools.cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """Metrics of the best cell on the test set, with 95 % intervals, by `jaxcls.metrics.measure`; empty without."""
+        return {} if self.test is None else measure(self.test, len(self.class_names))
 
     @property
-    def averaging(self) -> str:
-        """The averaging of the accuracy that ranks the cells, as words to be put after it."""
-        return ", mean over classes" if self.select == "mean-per-class" else ""
+    def column(self) -> str:
+        """The column of the table that ranks the cells."""
+        return SELECT[self.select][0]
 
     @property
     def criterion(self) -> str:
         """The selection rule in words."""
-        return f"validation accuracy{self.averaging}"
+        return f"validation {SELECT[self.select][1]}"
+
+    @property
+    def on_val(self) -> str:
+        """The selection rule as words to be put after a score."""
+        return "" if self.select == "accuracy" else f", {SELECT[self.select][1].removeprefix('accuracy, ')}"
 
     @property
     def best(self) -> int | None:
@@ -251,20 +279,22 @@ def ranks(accuracy: NDArray[np.floating], loss: NDArray[np.floating]) -> NDArray
 
 def rank_rows(table: NDArray, select: str = "accuracy") -> None:
     """Enter the ranks of a table's rows, by a key of ``SELECT`` and the loss on val."""
-    table["rank"] = ranks(table[SELECT[select]], table["val_loss"])
+    table["rank"] = ranks(_merit(table, select), table["val_loss"])
 
 
-def check_select(select: str) -> None:
-    """Raise unless it is a key of ``SELECT``.
+def check_select(select: str, num_classes: int) -> None:
+    """Raise unless it is a key of ``SELECT`` that can tell cells apart.
 
     Example:
-      >>> check_select("recall")
+      >>> check_select("recall", 10)
       Traceback (most recent call last):
       ...
-      ValueError: select must be accuracy or mean-per-class, got recall
+      ValueError: select must be one of accuracy, mean-per-class, top-5, macro-f1, log-loss, got recall
     """
     if select not in SELECT:
-        raise ValueError(f"select must be {' or '.join(SELECT)}, got {select}")
+        raise ValueError(f"select must be one of {', '.join(SELECT)}, got {select}")
+    if select == "top-5" and num_classes <= 5:
+        raise ValueError(f"select must be another than top-5 for five classes or fewer, got {num_classes}")
 
 
 def scores(on_train: Score, on_val: Score) -> Scores:
@@ -272,26 +302,27 @@ def scores(on_train: Score, on_val: Score) -> Scores:
 
     Example:
       >>> from jaxcls.train import Score
-      >>> score = Score(np.float32(0.5), np.array([3, 1, 0]), np.array([3, 2, 0]))
-      >>> scores(score, score)._asdict()["val_accuracy"].item(), scores(score, score).val_mean_per_class.item()
+      >>> score = Score(np.float32(0.5), np.array(5), np.array([3, 1, 0]), np.array([4, 1, 0]), np.array([3, 2, 0]))
+      >>> scores(score, score).val_accuracy.item(), scores(score, score).val_mean_per_class.item()
       (0.8, 0.75)
     """
-    (train_loss, *train), (val_loss, *val) = (map(np.asarray, score) for score in (on_train, on_val))
+    train_loss, _, train_correct, _, train_examples = map(np.asarray, on_train)
+    val_loss, num_top5, num_correct, num_predicted, num_examples = map(np.asarray, on_val)
+    return Scores(
+        train_loss=train_loss,
+        train_accuracy=train_correct.sum(-1) / train_examples.sum(-1),
+        val_loss=val_loss,
+        val_accuracy=num_correct.sum(-1) / num_examples.sum(-1),
+        val_mean_per_class=mean_per_class(num_correct, num_examples),
+        val_top5=num_top5 / num_examples.sum(-1),
+        val_macro_f1=f1(num_correct, num_predicted, num_examples),
+    )
 
-    def accuracy(num_correct: NDArray, num_examples: NDArray) -> NDArray[np.floating]:
-        return num_correct.sum(-1) / num_examples.sum(-1)
 
-    return Scores(train_loss, accuracy(*train), val_loss, accuracy(*val), mean_per_class(*val))
-
-
-def mean_per_class(num_correct: NDArray, num_examples: NDArray) -> NDArray[np.floating]:
-    """The mean of the accuracies on each class that has examples, from counts ``[..., C]``.
-
-    Example:
-      >>> print(mean_per_class(np.array([3, 1, 0]), np.array([3, 2, 0])))
-      0.75
-    """
-    return np.mean(num_correct / np.maximum(num_examples, 1), axis=-1, where=num_examples > 0)
+def _merit(table: NDArray, select: str) -> NDArray[np.floating]:
+    """A key of ``SELECT`` as numbers to be maximised."""
+    values = table[SELECT[select][0]]
+    return -values if select == "log-loss" else values
 
 
 def tied(table: NDArray, select: str = "accuracy") -> NDArray[np.intp]:
@@ -303,8 +334,8 @@ def tied(table: NDArray, select: str = "accuracy") -> NDArray[np.intp]:
       >>> print(tied(table))
       [0 2]
     """
-    accuracy = np.round(table[SELECT[select]], 12)  # as `ranks` compares them
-    return np.flatnonzero(accuracy == np.max(accuracy, initial=-1, where=~np.isnan(accuracy)))
+    merit = np.round(_merit(table, select), 12)  # as `ranks` compares them
+    return np.flatnonzero(merit == np.max(merit, initial=-np.inf, where=~np.isnan(merit)))
 
 
 def edges(grid: Grid, table: NDArray, select: str = "accuracy") -> dict[str, tuple[int | float, ...]]:

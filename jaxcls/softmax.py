@@ -41,6 +41,23 @@ def init(
     return scale * row.reshape(num_features, num_classes)
 
 
+def init_uniform(
+    num_features: int, num_classes: int, *, key: Key[Array, ""], dtype: jnp.dtype | None = None
+) -> Float[Array, "D C"]:
+    """Random weights and biases, uniform within ``±1/√d`` of ``d = D - 1`` features, as `torch.nn.Linear` draws them.
+
+    Arguments as in `init`.
+
+    Example:
+      >>> import jax
+      >>> bool(jnp.abs(init_uniform(65, 10, key=jax.random.key(0))).max() <= 1 / 8)
+      True
+    """
+    bound = max(num_features - 1, 1) ** -0.5
+    row = jax.random.uniform(key, (num_features * num_classes,), dtype or jnp.result_type(float), -bound, bound)
+    return row.reshape(num_features, num_classes)
+
+
 def append_ones(X: Real[ArrayLike, "N d"]) -> Real[Array, "N D"]:
     """Append a column of ones for the bias, ``[X, 1]``: ``D = d + 1``.
 
@@ -107,6 +124,7 @@ def loss_and_grad(
     X: Float[ArrayLike, "N D"],
     y: Integer[ArrayLike, "N"],
     reg: Real[ArrayLike, "*cells"],
+    label_smoothing: Float[Array, "*cells"] | float | None = None,
     *,
     weights: Float[Array, "N"] | None = None,
 ) -> tuple[Float[Array, "*cells"], Float[Array, "D C *cells"]]:
@@ -119,7 +137,7 @@ def loss_and_grad(
       X: examples, ``[N, D]``, in the dtype of ``W``, the column of ones last.
       y: integer labels in ``[0, C)``, ``[N]``.
       reg: regularisation strength, a scalar, or ``[G]`` for a stack.
-      weights: example weights, as in `jaxcls.losses.cross_entropy_and_grad`.
+      label_smoothing, weights: as in `jaxcls.losses.cross_entropy_and_grad`.
 
     Returns:
       The loss, a scalar or ``[G]``, and ``dL/dW``, like `jax.value_and_grad` of the loss.
@@ -143,7 +161,7 @@ def loss_and_grad(
       CS231n, `assignment 1 <https://cs231n.github.io/assignments2025/assignment1/>`_, ``softmax.ipynb``.
     """
     W, X, reg = _check(W, X, reg)
-    data_loss, dlogits = cross_entropy_and_grad(einsum("nd,dc->nc", X, W), y, weights)
+    data_loss, dlogits = cross_entropy_and_grad(einsum("nd,dc->nc", X, W), y, weights, label_smoothing)
     loss = data_loss + reg * sum_of_squares(W)
     return loss, einsum("nd,nc->dc", X, dlogits, like=W) + 2 * reg[None, None] * W
 

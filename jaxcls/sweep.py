@@ -13,9 +13,9 @@ from jaxcls.engine import Callback, Feed, Figures, Plan, Progress, Save, Snapsho
 from jaxcls.engine import plan_sweep as plan
 from jaxcls.grid import Grid
 from jaxcls.numerics import pinned_generator
+from jaxcls.optimizers import Optimizer
 from jaxcls.result import SweepResult
 from jaxcls.sampling import Sampling
-from jaxcls.train import Optimizer
 
 __all__ = ["Figures", "Plan", "Snapshot", "execute", "plan", "run"]
 
@@ -48,9 +48,9 @@ def run(
       steps: minibatches that each cell trains on.
       batch_size: examples in a minibatch.
       classifier: the model's pure functions.
-      optimizer: a name in ``jaxcls.train.OPTIMIZERS``, or ``lr -> optax.GradientTransformation``, as `optax.sgd`; lr
-        is traced, so a schedule has a peak of 1 and is multiplied by it:
-        ``lambda lr: optax.sgd(lambda count: lr * schedule(count))``.
+      optimizer: a name in ``jaxcls.optimizers.OPTIMIZERS``, or ``lr -> optax.GradientTransformation``, as `optax.sgd`,
+        with the grid's other axes of the optimizer as keyword arguments; all are traced.
+        `jaxcls.optimizers.scheduled` gives it a schedule.
       history: whether to record accuracies during training, see `jaxcls.result.History`.
       devices: what to train on, the cells split evenly; `jax.devices` for all, of every process. One when not given.
       chunk_steps: the most steps between host synchronisations.
@@ -62,7 +62,8 @@ def run(
       save: called before each ``callback``, with a function that takes a `Snapshot`:
         `jaxcls.artifacts.checkpoint.Saver` writes it to disk. An exception that it raises ends the sweep.
       resume: a snapshot of this very sweep, to resume from, to the same result bit for bit.
-      select: what ranks the cells: ``accuracy`` on val, or ``mean-per-class``, the mean of those on each class.
+      select: what ranks the cells on val, a key of `jaxcls.result.SELECT`: ``accuracy``, ``mean-per-class``, ``top-5``,
+        ``macro-f1`` or ``log-loss``.
       sampling: how minibatches are drawn, see `jaxcls.sampling`.
       stream: whether the examples come to the device chunk by chunk, as they are needed, or lie there; the result is
         the same bit for bit. When not given, they come where they would take more than half of the memory.
@@ -75,7 +76,8 @@ def run(
       ValueError: ``steps``, ``batch_size`` or ``chunk_steps`` is below 1; the grid has no lr or no seed; the grid has
         hidden sizes and the model none, or the reverse; the grid has folds and the data none, or the reverse; a
         history is asked of folds; a single cell does not fit in memory; the optimizer branches on lr; the snapshot is
-        of another sweep; ``select`` is unknown; or JAX is tracing, a mesh is set, or `jax.disable_jit` is on.
+        of another sweep; ``select`` is unknown, or top-5 of five classes or fewer; or JAX is tracing, a mesh is set,
+        or `jax.disable_jit` is on.
       TypeError: the examples are not of JAX's default float, or an argument has the wrong type.
 
     Example:
@@ -155,5 +157,5 @@ def execute(
 
     with progress.timed("evaluate_s"):
         params = cells.params(problem, progress.best) if progress.best else None
-        test_accuracy = train.accuracy_on_test(problem.classifier, params, splits)
-    return progress.result(params, test_accuracy)
+        test = train.on_test(problem.classifier, params, splits)
+    return progress.result(params, test)

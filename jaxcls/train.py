@@ -5,7 +5,6 @@ Nothing here is jitted or vmapped: the caller does that once, as `jaxcls.sweep` 
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,103 +15,38 @@ import optax
 from jaxtyping import Array, Float, Int, Integer, PyTree, Real
 from numpy.typing import NDArray
 
+from jaxcls import metrics
 from jaxcls.classifier import Classifier
 from jaxcls.data import Folds, Split, Splits
+from jaxcls.grid import OF_OPTIMIZER
+from jaxcls.metrics import Outcomes
 from jaxcls.numerics import Params, standardised
+from jaxcls.optimizers import Optimizer
 
 EVALUATION_BATCH = 1000  # examples evaluated at a time
 PREDICTED = 10_000  # examples whose classes are predicted at a time
 
-Optimizer = Callable[[Array], optax.GradientTransformation]  # learning rate -> transformation, like optax.sgd
-
-OPTIMIZERS: dict[str, Optimizer] = {
-    "sgd": optax.sgd,
-    "momentum": functools.partial(optax.sgd, momentum=0.9),
-    "nesterov": functools.partial(optax.sgd, momentum=0.9, nesterov=True),
-    "adam": optax.adam,
-    "rmsprop": optax.rmsprop,
-}
-
-
-def as_optimizer(optimizer: str | Optimizer) -> Optimizer:
-    """An optimizer by its name, or as it is given.
-
-    Raises:
-      ValueError: there is none of this name.
-      TypeError: it is not a function of the learning rate, such as a transformation that was already made with one.
-
-    Example:
-      >>> as_optimizer("adam") is optax.adam
-      True
-      >>> as_optimizer(optax.adam(1e-3))
-      Traceback (most recent call last):
-      ...
-      TypeError: optimizer must be a function of lr, such as lambda lr: optax.adam(lr), got one with a fixed lr
-    """
-    if isinstance(optimizer, str):
-        if optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, or of optax, got {optimizer!r}")
-        return OPTIMIZERS[optimizer]
-    if not callable(optimizer):
-        made = hasattr(optimizer, "update")
-        got = "one with a fixed lr" if made else type(optimizer).__name__
-        raise TypeError(f"optimizer must be a function of lr, such as lambda lr: optax.adam(lr), got {got}")
-    return optimizer
-
-
-def decayed(optimizer: Callable[..., optax.GradientTransformation], decay: float, steps_per_epoch: int) -> Optimizer:
-    """Multiply an optimizer's learning rate by ``decay`` once per epoch, on the courses' schedule.
-
-    The courses decay after every step whose index is a multiple of ``steps_per_epoch``, including 0. So only the first
-    step has the full learning rate, and step t has ``lr * decay ** ceil(t / steps_per_epoch)``.
-
-    Args:
-      optimizer: an optax optimizer that accepts a schedule as its learning rate: all but ``lbfgs``,
-        ``optimistic_adam``, ``rprop`` and ``sm3``.
-      decay: the factor, 0.95 in both courses.
-      steps_per_epoch: the result of the function `steps_per_epoch`.
-
-    Raises:
-      ValueError: ``decay`` is not in (0, 1], or ``steps_per_epoch`` is below 1.
-
-    Example:
-      >>> import jax.numpy as jnp, optax
-      >>> sgd = decayed(optax.sgd, 0.5, steps_per_epoch=2)(1.0)
-      >>> state, steps = sgd.init(jnp.ones(())), []
-      >>> for _ in range(5):
-      ...     update, state = sgd.update(jnp.ones(()), state)
-      ...     steps.append(-float(update))
-      >>> steps
-      [1.0, 0.5, 0.5, 0.25, 0.25]
-    """
-
-    if not 0 < decay <= 1:
-        raise ValueError(f"decay must lie in (0, 1], got {decay}")
-    if steps_per_epoch < 1:
-        raise ValueError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
-
-    def with_learning_rate(lr: Array) -> optax.GradientTransformation:
-        # In integers: compiled, 90 / 30 may be 3.0000002, and its ceiling 4.
-        return optimizer(lambda count: lr * decay ** -(-count // steps_per_epoch))
-
-    return with_learning_rate
-
-
-def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Steps per epoch as the courses count them, though they draw with replacement.
-
-    Example:
-      >>> steps_per_epoch(49_000, 200)
-      245
-    """
-    return max(num_examples // batch_size, 1)
-
 
 class Hyper(NamedTuple):
-    """Hyperparameters of a cell: learning rate and regularisation strength. Both may be traced."""
+    """Hyperparameters of a cell, as a grid has them; all may be traced. None for those that are not given."""
 
     lr: Real[Array, "..."]
     reg: Real[Array, "..."]
+    weight_decay: Real[Array, "..."] | None = None
+    momentum: Real[Array, "..."] | None = None
+    b1: Real[Array, "..."] | None = None
+    b2: Real[Array, "..."] | None = None
+    label_smoothing: Real[Array, "..."] | None = None
+
+    @property
+    def of_optimizer(self) -> dict[str, Array]:
+        """The keyword arguments of the optimizer."""
+        return {name: value for name in OF_OPTIMIZER if (value := getattr(self, name)) is not None}
+
+    @property
+    def of_loss(self) -> tuple[Array, ...]:
+        """The arguments of the loss after the labels."""
+        return (self.reg,) if self.label_smoothing is None else (self.reg, self.label_smoothing)
 
 
 class State(NamedTuple):
@@ -124,7 +58,7 @@ class State(NamedTuple):
 
 def init(optimizer: Optimizer, params: Params, hyper: Hyper) -> State:
     """The state before the first step."""
-    return State(params, optimizer(hyper.lr).init(params))
+    return State(params, optimizer(hyper.lr, **hyper.of_optimizer).init(params))
 
 
 def step(
@@ -139,9 +73,9 @@ def step(
 
     If the loss is not finite, the model has diverged and its params are meaningless from then on.
     """
-    loss, grads = classifier.loss_and_grad(state.params, X, y, hyper.reg)
+    loss, grads = classifier.loss_and_grad(state.params, X, y, *hyper.of_loss)
     lr = jax.lax.platform_dependent(hyper.lr, loss, cpu=_unless_diverged, default=lambda lr, loss: lr)
-    updates, opt_state = optimizer(lr).update(grads, state.opt_state, state.params)
+    updates, opt_state = optimizer(lr, **hyper.of_optimizer).update(grads, state.opt_state, state.params)
     return State(optax.apply_updates(state.params, updates), opt_state), loss
 
 
@@ -190,10 +124,20 @@ def run(
 
 
 class Score(NamedTuple):
-    """Mean loss over a set of examples, and of each class the number of correct predictions and of examples."""
+    """Mean loss over a set of examples, and numbers of examples: all of them, or those of each class.
+
+    Attributes:
+      loss: penalty included.
+      num_top5: whose label is among the five highest logits.
+      num_correct: with this label, rightly predicted.
+      num_predicted: with this prediction.
+      num_examples: with this label.
+    """
 
     loss: Float[Array | NDArray, "..."]
+    num_top5: Int[Array | NDArray, "..."]
     num_correct: Int[Array | NDArray, "... C"]
+    num_predicted: Int[Array | NDArray, "... C"]
     num_examples: Int[Array | NDArray, "... C"]
 
 
@@ -204,10 +148,19 @@ def score(
     # Both lines compute the logits; XLA merges the two products into one, and drops the gradient.
     loss, _ = classifier.loss_and_grad(params, X, y, reg)
     logits = classifier.logits(params, X)
-    correct = jnp.argmax(logits, axis=1) == y
-    is_label = y[:, None] == jnp.arange(logits.shape[1])[None]
-    num_correct = correct.astype(jnp.float32) @ is_label.astype(jnp.float32)  # exact, and faster than a sum of integers
-    return Score(loss, num_correct.astype(int), jnp.sum(is_label, axis=0))
+    predicted, classes = jnp.argmax(logits, axis=1), jnp.arange(logits.shape[1])[None]
+    is_label = y[:, None] == classes
+    of_label = jnp.take_along_axis(logits, y[:, None], axis=1)
+    ahead = (logits > of_label) | ((logits == of_label) & (classes < y[:, None]))
+    # Products of float32 are exact here, and faster than sums of integers.
+    num_correct = (predicted == y).astype(jnp.float32) @ is_label.astype(jnp.float32)
+    return Score(
+        loss=loss,
+        num_top5=jnp.sum(jnp.sum(ahead, axis=1) < 5),
+        num_correct=num_correct.astype(int),
+        num_predicted=jnp.zeros(classes.size, int).at[predicted].add(1),
+        num_examples=jnp.sum(is_label, axis=0),
+    )
 
 
 def evaluate(
@@ -241,32 +194,34 @@ def evaluate(
     return total
 
 
-def predict(classifier: Classifier, params: Params, split: Split) -> Int[NDArray, "N"]:
-    """The class of each example by one model, prepared a few at a time.
+def outcomes(classifier: Classifier, params: Params, split: Split) -> Outcomes:
+    """The `jaxcls.metrics.Outcomes` of one model, of a few examples at a time.
 
     Example:
       >>> import numpy as np
       >>> from jaxcls import classifier
       >>> W, X = np.array([[1.0, -1.0], [0.0, 0.0]], np.float32), np.array([[1.0], [-1.0], [2.0]], np.float32)
-      >>> print(predict(classifier.linear(), W, Split(X, np.array([0, 1, 0]))))
+      >>> print(outcomes(classifier.linear(), W, Split(X, np.array([0, 1, 0]))).predicted)
       [0 1 0]
     """
-    predicted, order = np.empty(len(split), int), split.order(np.arange(len(split)))
-    moments = split.moments()
+    order, moments, found = split.order(np.arange(len(split))), split.moments(), []
     for first in range(0, len(split), PREDICTED):
         some = order[first : first + PREDICTED]
-        predicted[some] = _predict(classifier, params, split.stored(some), moments)
-    return predicted
+        found.append(jax.device_get(_outcomes(classifier, params, split.stored(some), split.y[some], moments)))
+    back = np.argsort(order)
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[back], *found)
 
 
 @functools.partial(jax.jit, static_argnums=0)  # at module level, so that a second call compiles nothing
-def _predict(classifier: Classifier, params: Params, X: Array, moments: tuple[Array, Array] | None) -> Array:
+def _outcomes(
+    classifier: Classifier, params: Params, X: Array, y: Array, moments: tuple[Array, Array] | None
+) -> Outcomes:
     X = X.astype(float) if moments is None else standardised(X, *moments)
-    return jnp.argmax(classifier.logits(params, classifier.features(X)), axis=1)
+    return metrics.outcomes(classifier.logits(params, classifier.features(X)), y)
 
 
-def accuracy_on_test(classifier: Classifier, params: Params | None, data: Splits | Folds) -> float:
-    """The accuracy of one model on the test set; NaN without a model or a test set, as folds have none."""
+def on_test(classifier: Classifier, params: Params | None, data: Splits | Folds) -> Outcomes | None:
+    """The outcomes of one model on the test set; None without a model or a test set, as folds have none."""
     if params is None or isinstance(data, Folds) or data.test is None:
-        return math.nan
-    return float(np.mean(predict(classifier, params, data.test) == data.test.y))
+        return None
+    return outcomes(classifier, params, data.test)

@@ -69,6 +69,23 @@ def init(
     )
 
 
+def init_uniform(
+    num_features: int, num_hidden: int, num_classes: int, *, key: Key[Array, ""], dtype: jnp.dtype | None = None
+) -> Params:
+    """Random weights and biases of both layers, as `jaxcls.softmax.init_uniform` draws them; arguments as in `init`.
+
+    Example:
+      >>> import jax
+      >>> params = init_uniform(64, 100, 10, key=jax.random.key(0))
+      >>> bool(jnp.abs(params.W2).max() <= 0.1), params.b1.shape
+      (True, (100,))
+    """
+    key1, key2 = jax.random.split(key)
+    first = softmax.init_uniform(num_features + 1, num_hidden, key=key1, dtype=dtype)
+    second = softmax.init_uniform(num_hidden + 1, num_classes, key=key2, dtype=dtype)
+    return Params(first[:-1], first[-1], second[:-1], second[-1])
+
+
 @full_precision
 def logits(params: Params, X: Float[ArrayLike, "N D"]) -> Float[Array, "N C"]:
     """Scores ``max(X W1 + b1, 0) W2 + b2``.
@@ -122,6 +139,7 @@ def loss_and_grad(
     X: Float[ArrayLike, "N D"],
     y: Integer[ArrayLike, "N"],
     reg: Real[ArrayLike, "*cells"],
+    label_smoothing: Float[Array, "*cells"] | float | None = None,
     *,
     weights: Float[Array, "N"] | None = None,
 ) -> tuple[Float[Array, "*cells"], Params]:
@@ -132,7 +150,7 @@ def loss_and_grad(
       X: examples, ``[N, D]``, in the dtype of the params, without a column of ones.
       y: integer labels in ``[0, C)``, ``[N]``.
       reg: regularisation strength of ``W1`` and ``W2``, a scalar, or ``[G]`` for a stack.
-      weights: example weights, as in `jaxcls.losses.cross_entropy_and_grad`.
+      label_smoothing, weights: as in `jaxcls.losses.cross_entropy_and_grad`.
 
     Returns:
       The loss, a scalar or ``[G]``, and the gradients as `Params`, like `jax.value_and_grad` of the loss.
@@ -155,7 +173,8 @@ def loss_and_grad(
     (W1, b1, W2, b2), X, reg = _check(params, X, reg)
     z = einsum("nd,dh->nh", X, W1) + b1[None]
     h = jnp.maximum(z, 0)
-    data_loss, dlogits = cross_entropy_and_grad(einsum("nh,hc->nc", h, W2) + b2[None], y, weights)
+    scores = einsum("nh,hc->nc", h, W2) + b2[None]
+    data_loss, dlogits = cross_entropy_and_grad(scores, y, weights, label_smoothing)
     loss = data_loss + reg * penalty(params)
 
     dz = jnp.where(z > 0, einsum("nc,hc->nh", dlogits, W2), 0)

@@ -40,12 +40,15 @@ def test_default_run_does_the_whole_job(tmp_path: Path) -> None:
         "results.csv",
         "run.json",
         "best.safetensors",
+        "confusion.csv",
         "heatmap.png",
+        "path.png",
         "loss.png",
+        "confusion.png",
         "weights.png",
         "report.html",
     }
-    for word in ("compiling", "diverged at step", "<- best", "on test, which was scored once", "load_file"):
+    for word in ("compiling", "diverged at step", "<- best", "test      scored once, with 95% intervals", "load_file"):
         assert word in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
 
@@ -79,8 +82,11 @@ def test_nets_of_several_sizes_with_decay(tmp_path: Path) -> None:
         "history.csv",
         "run.json",
         "best.safetensors",
+        "confusion.csv",
         "heatmap.png",
+        "path.png",
         "loss.png",
+        "confusion.png",
         "history.png",
         "weights.png",
         "report.html",

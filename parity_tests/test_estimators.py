@@ -292,7 +292,7 @@ MISTAKES: dict[str, tuple[BaseEstimator, str]] = {
     "batch": (TwoLayerClassifierCV(batch_size=0), "batch_size must be at least 1, got 0"),
     "optimizer": (
         TwoLayerClassifier(optimizer="adm"),
-        "optimizer must be one of sgd, momentum, nesterov, adam, rmsprop, or of optax, got 'adm'",
+        "optimizer must be one of sgd, momentum, nesterov, adam, adamw, rmsprop, or of optax, got 'adm'",
     ),
     "lr too large": (
         TwoLayerClassifier(lr=1e300, optimizer="sgd", **NET),

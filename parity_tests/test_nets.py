@@ -12,11 +12,12 @@ import pytest
 import torch
 
 import torchref
-from jaxcls import sampling, sweep, train, two_layer
+from jaxcls import optimizers, sampling, sweep, train, two_layer
 from jaxcls.classifier import Classifier, linear, two_layer_net
 from jaxcls.data import Splits
 from jaxcls.engine import cells, plan
 from jaxcls.grid import Grid
+from jaxcls.optimizers import Optimizer
 from jaxcls.result import SCORES
 from jaxcls.train import Hyper
 from parity_tests.support.cases import named, slow
@@ -27,7 +28,7 @@ CALM = Grid(lr=[0.1, 0.2, 0.5], reg=[0.0, 1e-2], hidden=[3, 20])
 STEPS, BATCH = 100, 50
 OPTIMIZERS = {
     "sgd": optax.sgd,
-    "decayed": train.decayed(optax.sgd, 0.9, train.steps_per_epoch(1257, BATCH)),
+    "decayed": optimizers.decayed(optax.sgd, 0.9, optimizers.steps_per_epoch(1257, BATCH)),
     "momentum": lambda lr: optax.sgd(0.1 * lr, momentum=0.9),
     "adam": lambda lr: optax.adam(0.03 * lr),
     "adamw": lambda lr: optax.adamw(0.03 * lr, weight_decay=0.1),
@@ -41,13 +42,13 @@ run = functools.partial(sweep.run, batch_size=BATCH, classifier=NET)
 
 
 @functools.cache
-def alone(optimizer: train.Optimizer) -> Callable[..., tuple]:
+def alone(optimizer: Optimizer) -> Callable[..., tuple]:
     """The loop of one cell, without the sweep."""
     return jax.jit(functools.partial(train.run, functools.partial(train.step, NET, optimizer)))
 
 
 def trained_alone(
-    splits: Splits, optimizer: train.Optimizer, *, lr: float, reg: float, hidden: int, seed: int
+    splits: Splits, optimizer: Optimizer, *, lr: float, reg: float, hidden: int, seed: int
 ) -> tuple[two_layer.Params, jax.Array]:
     """One cell, no wider than it is: its params and losses."""
     hyper = Hyper(jnp.float32(lr), jnp.float32(reg))
@@ -59,7 +60,7 @@ def trained_alone(
 
 
 @each_optimizer
-def test_every_net_is_what_it_would_be_alone(optimizer: train.Optimizer, digits: Splits) -> None:
+def test_every_net_is_what_it_would_be_alone(optimizer: Optimizer, digits: Splits) -> None:
     found = run(digits, GRID, steps=STEPS, optimizer=optimizer)
     assert (found.table["diverged_at"] == -1).all()
     for row, cell in enumerate(GRID.cells()):
@@ -71,20 +72,20 @@ def test_every_net_is_what_it_would_be_alone(optimizer: train.Optimizer, digits:
             jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-3), found.params, params)
 
 
-SEES_ZEROS: dict[str, train.Optimizer] = {
+SEES_ZEROS: dict[str, Optimizer] = {
     "adafactor": optax.adafactor,
     "noisy": lambda lr: optax.noisy_sgd(lr, eta=0.01, gamma=0.55, key=0),
     "centralized": lambda lr: optax.chain(optax.centralize(), optax.sgd(lr)),
     "clipped by its mean": lambda lr: optax.chain(optax.clip_by_block_rms(1.0), optax.sgd(lr)),
 }
-PRESERVES_ZERO_PADDING: dict[str, train.Optimizer] = OPTIMIZERS | {
+PRESERVES_ZERO_PADDING: dict[str, Optimizer] = OPTIMIZERS | {
     "clipped by its norm": lambda lr: optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(lr)),
     "lamb": optax.lamb,
 }
 
 
 def test_which_optimizers_preserve_zero_padding() -> None:
-    def passing(model: Classifier, optimizers: dict[str, train.Optimizer]) -> list[str]:
+    def passing(model: Classifier, optimizers: dict[str, Optimizer]) -> list[str]:
         return [name for name, optimizer in optimizers.items() if cells.preserves_zero_padding(model, optimizer, 10)]
 
     assert passing(NET, SEES_ZEROS) == []
@@ -94,7 +95,7 @@ def test_which_optimizers_preserve_zero_padding() -> None:
 
 
 WEIGHTS_ALONE = two_layer.Params(W1=True, b1=False, W2=True, b2=False)
-NAMES_PARAMS: dict[str, train.Optimizer] = {
+NAMES_PARAMS: dict[str, Optimizer] = {
     "a mask": lambda lr: optax.adamw(lr, weight_decay=0.1, mask=lambda params: WEIGHTS_ALONE),
     "multi_transform": lambda lr: optax.multi_transform(
         {True: optax.sgd(lr), False: optax.adam(lr)}, lambda params: WEIGHTS_ALONE
@@ -109,7 +110,7 @@ NAMES_PARAMS: dict[str, train.Optimizer] = {
     named(NAMES_PARAMS, "a mask"),
 )
 def test_an_optimizer_may_name_params(
-    optimizer: train.Optimizer, columns: int, digits: Splits, monkeypatch: pytest.MonkeyPatch
+    optimizer: Optimizer, columns: int, digits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "alignment", lambda devices: columns)
     found = run(digits, Grid([0.1], [0.0], hidden=[3, 7]), steps=10, optimizer=optimizer)
@@ -138,7 +139,7 @@ def test_an_optimizer_that_changes_zero_padding_has_none(digits: Splits, monkeyp
 
 
 @each_optimizer
-def test_padded_units_stay_exactly_zero(optimizer: train.Optimizer, digits: Splits) -> None:
+def test_padded_units_stay_exactly_zero(optimizer: Optimizer, digits: Splits) -> None:
     sizes = ((64, 3, 10), (64, 7, 10), (64, 20, 10))
     problem = cells.Problem(NET, optimizer, sizes, jnp.dtype("float32"), digits.parts)
     hyper, which = Hyper(jnp.full(3, 0.5), jnp.array([0.0, 1e-2, 0.1])), jnp.arange(3)
@@ -167,9 +168,9 @@ def test_padded_units_stay_exactly_zero(optimizer: train.Optimizer, digits: Spli
 
 def test_histories_are_those_of_the_loop_of_the_course(digits: Splits) -> None:
     """Fed the same minibatches and initial weights, `torchref.nn_train` records the same."""
-    epoch = train.steps_per_epoch(1257, BATCH)
+    epoch = optimizers.steps_per_epoch(1257, BATCH)
     grid = Grid(lr=[0.1, 0.5], reg=[1e-3], hidden=[20, 7])
-    optimizer = train.decayed(optax.sgd, 0.9, epoch)
+    optimizer = optimizers.decayed(optax.sgd, 0.9, epoch)
     steps = 4 * epoch + 1  # chunks of two lengths alone: 1, and an epoch
     found = run(digits, grid, steps=steps, optimizer=optimizer, history=True)
     assert found.history.step.tolist() == [0, 25, 50, 75, 100]

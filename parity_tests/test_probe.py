@@ -100,7 +100,9 @@ def test_cells_are_selected_by_the_mean_over_classes_where_asked(by: str, source
     assert best["val_mean_per_class"] == pytest.approx(score, abs=1e-12)
     assert best["val_mean_per_class"] == mean.max()
     assert best["val_loss"] == found.table["val_loss"][mean == mean.max()].min()
-    with pytest.raises(ValueError, match=r"^select must be accuracy or mean-per-class, got recall$"):
+    with pytest.raises(
+        ValueError, match=r"^select must be one of accuracy, mean-per-class, top-5, macro-f1, log-loss, got recall$"
+    ):
         probe.run(splits, PATH.reg, select="recall")
 
 
@@ -295,7 +297,8 @@ def test_the_command_does_the_whole_job(files: Path, source: Source) -> None:
     given = ["--train", "train.npz", "--val", "val.npz", "--test", "test.npz"]
     done = run(*given, "--out", "run", cwd=files)
     assert done.returncode == 0, done.stderr
-    names = {"results.csv", "run.json", "best.safetensors", "path.png", "weights.png", "report.html"}
+    names = {"results.csv", "run.json", "best.safetensors", "weights.png", "report.html"}
+    names |= {"path.png", "confusion.csv", "confusion.png"}
     assert {path.name for path in (files / "run").iterdir()} == names
     assert "96 of 96 converged" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
@@ -395,11 +398,11 @@ MISTAKES = {
     "no file": (["--train", "none.npz"], "error: none.npz: no such file, expected an .npz with X and y"),
     "lr of a solver": (
         ["--train", "train.npz", "--lr", 0.1],
-        "error: --lr is for minibatches: add --solver sgd, momentum, nesterov, adam or rmsprop",
+        "error: --lr is for minibatches: add --solver sgd, momentum, nesterov, adam, adamw or rmsprop",
     ),
     "steps of a solver": (
         ["--train", "train.npz", "--steps", 100],
-        "error: --steps is for minibatches: add --solver sgd, momentum, nesterov, adam or rmsprop",
+        "error: --steps is for minibatches: add --solver sgd, momentum, nesterov, adam, adamw or rmsprop",
     ),
     "a proof of minibatches": (
         ["--train", "train.npz", "--solver", "adam", "--certify"],

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
@@ -22,6 +21,7 @@ from jaxcls.artifacts import plots, record, report
 from jaxcls.classifier import LINEAR
 from jaxcls.data import Splits
 from jaxcls.grid import AXES, Grid
+from jaxcls.metrics import Outcomes
 from jaxcls.result import SCORES, History, SweepResult, Timings
 
 HOSTILE = (
@@ -68,7 +68,7 @@ def made_up(splits: Splits, grid: Grid, diverged: Collection[int] = ()) -> Sweep
         losses=rng.random((len(grid), 30)),
         history=History(steps, *accuracy) if grid.hidden else None,
         params=None if not ranked else net if grid.hidden else np.ones((D + 1, C)),
-        test_accuracy=0.5 if ranked else math.nan,
+        test=Outcomes(*np.array([[0, 1], [0, 0], [0, 1]]), *np.full((2, 2), 0.5)) if ranked else None,
         timings=Timings(1.0, 2.0, 3.0, 6.0),
         classifier=LINEAR,
         mean=splits.mean,
@@ -214,7 +214,7 @@ def test_a_net_has_its_column_its_history_and_its_lines(net_folder: Path) -> Non
     assert page.all("th") == ["lr", "reg", "hidden", *COLUMNS[2:]]
     assert {row[2] for row in page.rows()} == {"4", "8"}
     names = [attributes["id"] for tag, attributes in page.elements if tag == "figure"]
-    assert names == ["heatmap", "history", "loss", "weights"]
+    assert names == ["heatmap", "history", "path", "confusion", "loss", "weights"]
     (lines,) = page.all("pre")  # without a command in run.json
     assert 'p["W2"]' in lines
 
@@ -229,9 +229,9 @@ def test_pictures_are_those_that_stand_in_the_folder(folder: Path) -> None:
     def pictures() -> list[str]:
         return [attributes["id"] for tag, attributes in Document(report.write(folder)).elements if tag == "figure"]
 
-    assert pictures() == ["heatmap", "loss", "weights"]
+    assert pictures() == ["heatmap", "path", "confusion", "loss", "weights"]
     (folder / "loss.png").unlink()
-    assert pictures() == ["heatmap", "weights"]
+    assert pictures() == ["heatmap", "path", "confusion", "weights"]
     for path in folder.glob("*.png"):
         path.unlink()
     assert pictures() == []

@@ -51,7 +51,7 @@ MISTAKES: dict[str, tuple[Callable, type[Exception], str]] = {
     "no optimizer of this name": (
         lambda splits: sweep.run(splits, GRID, steps=5, optimizer="adm"),
         ValueError,
-        "optimizer must be one of sgd, momentum, nesterov, adam, rmsprop, or of optax, got 'adm'",
+        "optimizer must be one of sgd, momentum, nesterov, adam, adamw, rmsprop, or of optax, got 'adm'",
     ),
     "an optimizer with its lr": (
         lambda splits: sweep.run(splits, GRID, steps=5, optimizer=optax.adam(1e-3)),

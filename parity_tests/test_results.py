@@ -62,8 +62,11 @@ FIXTURES = {"linear": ("result", "folder"), "net": ("net", "net_folder")}
 def test_folder_holds_all_and_nothing_half_written(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [
         "best.safetensors",
+        "confusion.csv",
+        "confusion.png",
         "heatmap.png",
         "loss.png",
+        "path.png",
         "results.csv",
         "run.json",
         "weights.png",
@@ -92,7 +95,7 @@ def test_json_says_what_was_run_on_what(folder: Path, result: SweepResult, digit
     assert record["best"]["test_accuracy"] == result.test_accuracy
     assert record["diverged"][0]["step"] == result.table["diverged_at"].max()
     assert record["matmul_precision"] == "highest"
-    assert record["files"].keys() == {"results.csv", "best.safetensors"}
+    assert record["files"].keys() == {"results.csv", "best.safetensors", "confusion.csv"}
 
 
 @pytest.mark.parametrize("model", ["linear", "net"])
@@ -219,6 +222,7 @@ def test_a_sweep_over_folds_has_its_pictures(tmp_path: Path) -> None:
     found = sweep.run(folds, Grid([0.1, 1.0], [0.0, 0.1], fold=[0, 1]), steps=20)
     assert [path.name for path in plots.save(tmp_path, found, data.standard(data.load_digits()))] == [
         "heatmap.png",
+        "path.png",
         "loss.png",
         "weights.png",
     ]
@@ -290,7 +294,7 @@ def test_a_file_that_cannot_be_finished_is_not_there(tmp_path: Path) -> None:
 def test_all_diverged_writes_the_table_and_no_model(digits: Splits, tmp_path: Path) -> None:
     nothing = sweep.run(digits, Grid([1e30], [1.0]), steps=5)
     paths = record.write(tmp_path, nothing, digits, {}) + plots.save(tmp_path, nothing, digits)
-    assert [path.name for path in paths] == ["results.csv", "run.json", "heatmap.png", "loss.png"]
+    assert [path.name for path in paths] == ["results.csv", "run.json", "loss.png"]
     assert json.loads((tmp_path / "run.json").read_text())["best"] is None
 
 

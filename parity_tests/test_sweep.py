@@ -18,6 +18,7 @@ from jaxcls import data, engine, sampling, softmax, sweep, train
 from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Split, Splits, load_digits, standard_folds
 from jaxcls.grid import Grid
+from jaxcls.optimizers import Optimizer
 from jaxcls.result import SCORES, SweepResult, empty_table, rank_rows
 from jaxcls.train import Hyper
 from parity_tests.support.cases import named, slow
@@ -31,7 +32,7 @@ def result(digits: Splits) -> SweepResult:
     return sweep.run(digits, GRID, steps=150, batch_size=50)
 
 
-def alone(splits: Splits, lr: float, reg: float, seed: int, optimizer: train.Optimizer, steps: int) -> tuple:
+def alone(splits: Splits, lr: float, reg: float, seed: int, optimizer: Optimizer, steps: int) -> tuple:
     """One cell, without the sweep: its weights and losses."""
     hyper = Hyper(jnp.float32(lr), jnp.float32(reg))
     state = train.init(optimizer, softmax.init(65, 10, key=jax.random.key(seed)), hyper)
@@ -72,7 +73,7 @@ def test_scores_in_the_table_are_those_of_the_weights_with_penalty_on_train_alon
     [optax.adam, *slow(functools.partial(optax.sgd, momentum=0.9))],
     ids=["adam", "momentum"],
 )
-def test_other_optimizers_too(optimizer: train.Optimizer, digits: Splits) -> None:
+def test_other_optimizers_too(optimizer: Optimizer, digits: Splits) -> None:
     grid = Grid(lr=[0.001, 0.01], reg=[1e-3])
     found = sweep.run(digits, grid, steps=60, batch_size=50, optimizer=optimizer)
     for row, cell in enumerate(grid.cells()):
@@ -93,7 +94,7 @@ OPTIMIZERS = {
 @pytest.mark.parametrize("optimizer", named(OPTIMIZERS, "momentum"))
 @pytest.mark.parametrize("model", ["linear", "net"])
 def test_cells_that_go_wrong_leave_the_others_as_they_were_bit_for_bit(
-    model: str, optimizer: train.Optimizer, digits: Splits
+    model: str, optimizer: Optimizer, digits: Splits
 ) -> None:
     """Cells whose weights overflow, whose loss is infinite at step 0, whose learning rate is zero."""
     options = {"steps": 60, "optimizer": optimizer}

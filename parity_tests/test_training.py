@@ -10,9 +10,10 @@ import pytest
 import torch
 
 import torchref
-from jaxcls import sampling, softmax, train, two_layer
+from jaxcls import optimizers, sampling, softmax, train, two_layer
 from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Splits
+from jaxcls.optimizers import Optimizer
 from jaxcls.train import Hyper, State
 from parity_tests.support.cases import slow
 
@@ -92,7 +93,7 @@ def test_the_two_layer_net_follows_torch_step_by_step_decay_included(
     X, y = digits.train.X[:300].astype(dtype), digits.train.y[:300]
     batches = rng.integers(0, len(y), (STEPS, 10))  # 30 steps an epoch
     net = two_layer_net()
-    optimizer = train.decayed(optax.sgd, 0.9, steps_per_epoch=30)
+    optimizer = optimizers.decayed(optax.sgd, 0.9, steps_per_epoch=30)
     hyper = Hyper(jnp.asarray(lr, dtype), jnp.asarray(1e-3, dtype))
     state = State(jax.tree.map(jnp.asarray, params), optimizer(hyper.lr).init(params))
 
@@ -147,7 +148,7 @@ def test_torchref_draws_its_own_minibatches_and_learns(digits: Splits, capsys: p
 
 
 def test_an_epoch_has_the_whole_minibatches_that_fit_but_at_least_one() -> None:
-    assert [train.steps_per_epoch(*sizes) for sizes in ((49_000, 200), (1257, 50), (100, 50), (49, 50))] == [
+    assert [optimizers.steps_per_epoch(*sizes) for sizes in ((49_000, 200), (1257, 50), (100, 50), (49, 50))] == [
         245,
         25,
         2,
@@ -158,11 +159,11 @@ def test_an_epoch_has_the_whole_minibatches_that_fit_but_at_least_one() -> None:
 @pytest.mark.parametrize(("decay", "epoch"), [(0.0, 5), (1.1, 5), (0.5, 0)])
 def test_a_decay_that_is_none_is_refused(decay: float, epoch: int) -> None:
     with pytest.raises(ValueError, match=r"^(decay must lie in \(0, 1\]|steps_per_epoch must be at least 1), got "):
-        train.decayed(optax.sgd, decay, epoch)
+        optimizers.decayed(optax.sgd, decay, epoch)
 
 
 @pytest.mark.parametrize("optimizer", [optax.adam, optax.rmsprop, functools.partial(optax.sgd, momentum=0.9)])
-def test_any_optax_optimizer_trains_from_a_traced_learning_rate(optimizer: train.Optimizer, digits: Splits) -> None:
+def test_any_optax_optimizer_trains_from_a_traced_learning_rate(optimizer: Optimizer, digits: Splits) -> None:
     X, y, key = softmax.append_ones(digits.train.X), jnp.asarray(digits.train.y), jax.random.key(0)
 
     @jax.jit

@@ -1,4 +1,7 @@
-"""The mathematics of jaxcls in PyTorch, under the names and signatures of EECS 498-007, without autograd."""
+"""The mathematics of jaxcls in PyTorch, under the names and signatures of EECS 498-007, without autograd.
+
+`torchref.probes` has the linear probes of published projects, with autograd and `torch.optim`.
+"""
 
 from importlib.util import find_spec
 
@@ -14,12 +17,34 @@ from torchref.linear_classifier import (
     softmax_loss_vectorized,
     train_linear_classifier,
 )
+from torchref.probes import (
+    CAPI_DECAYS,
+    CAPI_LEARNING_RATES,
+    CLIP_BENCHMARK_DECAYS,
+    DINOV2_LEARNING_RATES,
+    capi_heads,
+    clip_benchmark_heads,
+    clip_benchmark_search,
+    dinov2_linear_heads,
+    epoch_batches,
+    train_heads,
+    warmup_cosine,
+)
 from torchref.two_layer_net import get_toy_data, nn_forward_backward, nn_forward_pass, nn_predict, nn_train
 
 __all__ = [
+    "CAPI_DECAYS",
+    "CAPI_LEARNING_RATES",
+    "CLIP_BENCHMARK_DECAYS",
+    "DINOV2_LEARNING_RATES",
     "Labelled",
     "Standardise",
+    "capi_heads",
+    "clip_benchmark_heads",
+    "clip_benchmark_search",
     "compute_numeric_gradient",
+    "dinov2_linear_heads",
+    "epoch_batches",
     "get_toy_data",
     "grad_check_sparse",
     "load",
@@ -32,5 +57,7 @@ __all__ = [
     "sample_batch",
     "softmax_loss_naive",
     "softmax_loss_vectorized",
+    "train_heads",
     "train_linear_classifier",
+    "warmup_cosine",
 ]

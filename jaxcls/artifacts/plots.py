@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,12 +19,18 @@ from jaxcls import two_layer
 from jaxcls.artifacts.folder import replacing
 from jaxcls.data import Splits
 from jaxcls.grid import REPLICATES, Grid
+from jaxcls.metrics import confusion
 from jaxcls.result import SweepResult, best_first
 
 MOST_TICKS = 24  # on an axis; with more values, only every second, third, ... is labelled
 AXIS_LABELS = {
     "lr": "learning rate",
     "reg": "regularisation strength",
+    "weight_decay": "weight decay",
+    "momentum": "momentum",
+    "b1": "decay rate of the first moment",
+    "b2": "decay rate of the second moment",
+    "label_smoothing": "label smoothing",
     "hidden": "hidden units",
     "seed": "seed",
     "fold": "fold",
@@ -112,16 +119,35 @@ def loss_curves(ax: Axes, result: SweepResult, *, points: int = 100) -> Axes:
     return ax
 
 
-def path_curves(ax: Axes, result: SweepResult) -> Axes:
-    """Train and validation accuracy over the regularisation values of a grid without other axes."""
-    order = np.argsort(result.table["reg"])
-    table = result.table[order]
+def axis_curves(ax: Axes, result: SweepResult, axis: str) -> Axes:
+    """Train score and the score that ranks the cells over the values of one axis, at the best of all others.
+
+    With several replicates, the mean over them, with a band from the lowest to the highest; of tries or folds, with a
+    band of one deviation.
+    """
+    table, shown = result.table, _best_ranked(result.table, [axis])
+    values = np.unique(table[axis])
+    others = [name for name in result.grid.axes if name not in REPLICATES]
     for name, label in (("train_accuracy", "train"), (result.column, "validation")):
-        ax.plot(table["reg"], table[name], ".-", label=label)
+        chosen = [table[shown & (table[axis] == value)][others] for value in values]
+        alike = [table[table[others] == cell][name] for cell in chosen]  # the same cell of all replicates
+        mean = np.array([np.mean(each) for each in alike])
+        (line,) = ax.plot(values, mean, ".-", label=label)
+        low, high = (np.array([of(each) for each in alike]) for of in (np.min, np.max))
+        if name == "val_accuracy" and "val_deviation" in (table.dtype.names or ()):
+            deviation = np.array([table["val_deviation"][shown & (table[axis] == value)][0] for value in values])
+            low, high = mean - deviation, mean + deviation
+        if (high > low).any():
+            ax.fill_between(values, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     if result.best is not None:
-        best = result.table[result.best]
-        ax.axvline(best["reg"], color="red", linewidth=1, label=f"best: {best['reg']:.3g}")
-    ax.set(xscale="log", xlabel=AXIS_LABELS["reg"], ylabel="accuracy", title="accuracy over the path")
+        best = table[result.best][axis]
+        ax.axvline(best, color="red", linewidth=1, label=f"best: {best:.3g}")
+    wide = len(values) > 2 and values[values > 0].max(initial=0) >= 10 * values[values > 0].min(initial=np.inf)
+    if wide and values[0] > 0:
+        ax.set_xscale("log")
+    elif wide:
+        ax.set_xscale("symlog", linthresh=values[1])
+    ax.set(xlabel=AXIS_LABELS[axis], ylabel=result.criterion.removeprefix("validation "))
     ax.legend()
     return ax
 
@@ -216,30 +242,38 @@ def hidden_units(ax: Axes, W1: NDArray[np.floating], pixels: NDArray[np.integer]
 def save(folder: str | Path, result: SweepResult, splits: Splits) -> list[Path]:
     """Write the plots of a run; return their paths.
 
-    ``heatmap.png`` and ``loss.png``, or ``path.png`` for a solver, which has no learning rates; ``history.png`` if the
-    result has a history; and, unless every cell diverged, ``weights.png`` for the models of this package.
+    ``path.png``, and for minibatches ``loss.png``; ``heatmap.png`` where several axes have several values;
+    ``history.png`` if the result has a history; and, unless every cell diverged, ``confusion.png`` with a test set and
+    ``weights.png`` for the models of this package.
     """
+    figures = {}
+    long = _long_axes(result)
+    if len(long) > 1:
+        figures["heatmap.png"] = _heat_maps(result)
+    if long:
+        figures["path.png"] = _paths(result)
     if result.grid.lr:
-        figures = {"heatmap.png": _heat_maps(result), "loss.png": _curves(loss_curves, result)}
-    else:
-        figures = {"path.png": _curves(path_curves, result)}
+        figures["loss.png"] = _curves(loss_curves, result)
+    if result.test is not None:
+        figures["confusion.png"] = _confusion(result)
     if result.history is not None:
         figures["history.png"] = _histories(result)
     if isinstance(result.params, two_layer.Params):
         figures["weights.png"] = _hidden_units(np.asarray(result.params.W1), splits)
     elif isinstance(result.params, np.ndarray):
         figures["weights.png"] = _weights(np.asarray(result.params), splits)
-    for name, figure in figures.items():
-        with replacing(Path(folder) / name) as partial:
-            figure.savefig(partial, dpi=120)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a label in a script that the font has not
+        for name, figure in figures.items():
+            with replacing(Path(folder) / name) as partial:
+                figure.savefig(partial, dpi=120)
     return [Path(folder) / name for name in figures]
 
 
 def _heat_maps(result: SweepResult) -> Figure:
     """Train and validation accuracy over every pair of axes with more than one value."""
-    axes = {name: len(values) for name, values in result.grid.axes.items() if name not in REPLICATES}
-    pairs = [pair for pair in itertools.combinations(axes, 2) if all(axes[name] > 1 for name in pair)]
-    pairs = pairs or [max(itertools.combinations(axes, 2), key=lambda pair: axes[pair[0]] * axes[pair[1]])]
+    axes = _long_axes(result)
+    pairs = list(itertools.combinations(axes, 2))
     sizes = [
         (min(max(0.62 * axes[across] + 2, 4.5), 10), min(max(0.4 * axes[down] + 1.6, 3.5), 8)) for down, across in pairs
     ]
@@ -256,6 +290,52 @@ def _heat_maps(result: SweepResult) -> Figure:
         for ax, (column, label) in zip(row, columns.items(), strict=True):
             scores = np.where(shown, result.table[column], np.nan)  # the same cell for train and validation
             heat_map(ax, result.grid, scores, axes=pair, best=result.best, label=f"{label}{over}")
+    return figure
+
+
+def _long_axes(result: SweepResult) -> dict[str, int]:
+    """Lengths of the axes with more than one value, but for replicates."""
+    axes = result.grid.axes.items()
+    return {name: len(values) for name, values in axes if name not in REPLICATES and len(values) > 1}
+
+
+def _paths(result: SweepResult) -> Figure:
+    """A panel for each axis with more than one value."""
+    axes = list(_long_axes(result))
+    figure = Figure(figsize=(max(8, 4.2 * len(axes)), 4.5), layout="constrained")
+    for name, ax in zip(axes, figure.subplots(1, len(axes), squeeze=False)[0], strict=True):
+        axis_curves(ax, result, name)
+    return figure
+
+
+def confusion_matrix(ax: Axes, counts: NDArray[np.integer], names: Sequence[str]) -> Axes:
+    """Shares of each class of the test set, in rows, that are predicted as each class, in columns.
+
+    Args:
+      ax: the Axes to draw on.
+      counts: as `jaxcls.metrics.confusion` returns them, ``[C, C]``.
+      names: of the classes.
+    """
+    names = [name.encode("utf-8", "replace").decode() for name in names]  # no font has half of a surrogate pair
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    ticks = range(0, len(names), -(-len(names) // MOST_TICKS))
+    ax.set_xticks(ticks, [names[k] for k in ticks], parse_math=False, rotation=45, ha="right")
+    ax.set_yticks(ticks, [names[k] for k in ticks], parse_math=False)
+    if len(names) <= MOST_ANNOTATED:
+        for row, column in np.argwhere(counts):
+            colour = "white" if shares[row, column] > 0.6 else "black"
+            ax.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color=colour)
+    ax.set(xlabel="predicted", ylabel="label", title="test set")
+    ax.figure.colorbar(image, ax=ax, label="share of the label", fraction=0.046, pad=0.03)
+    return ax
+
+
+def _confusion(result: SweepResult) -> Figure:
+    assert result.test is not None
+    size = min(max(5.0, 0.45 * len(result.class_names)), 10)
+    figure = Figure(figsize=(size + 1, size), layout="constrained")
+    confusion_matrix(figure.subplots(), confusion(result.test, len(result.class_names)), result.class_names)
     return figure
 
 

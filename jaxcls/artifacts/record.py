@@ -1,4 +1,4 @@
-"""Files of a run except its plots: ``results.csv``, ``history.csv``, ``run.json`` and ``best.safetensors``."""
+"""Files of a run but for its plots: tables of cells, of their history and of the confusions, record and weights."""
 
 import contextlib
 import csv
@@ -22,8 +22,9 @@ from jaxcls import two_layer
 from jaxcls.artifacts.folder import replacing
 from jaxcls.data import Splits
 from jaxcls.grid import AXES
+from jaxcls.metrics import Metric, Outcomes, confusion
 from jaxcls.numerics import Params, matmul_precision, one_line
-from jaxcls.result import History, SweepResult
+from jaxcls.result import SCORES, History, SweepResult
 
 
 class Run(NamedTuple):
@@ -34,12 +35,14 @@ class Run(NamedTuple):
       table: ``results.csv``, a row per cell, with its column names.
       history: ``history.csv`` in the same form; None if there is none.
       best: arrays of ``best.safetensors`` by name; None if every cell diverged.
+      confusion: ``confusion.csv``, a row per pair of label and prediction that occurs on test; None without a test set.
     """
 
     record: dict[str, Any]
     table: NDArray
     history: NDArray | None
     best: dict[str, NDArray] | None
+    confusion: NDArray | None = None
 
 
 def write(folder: str | Path, result: SweepResult, splits: Splits, run: Mapping[str, object]) -> list[Path]:
@@ -52,8 +55,8 @@ def write(folder: str | Path, result: SweepResult, splits: Splits, run: Mapping[
       run: further entries of the record, of any type that JSON supports.
 
     Returns:
-      ``results.csv``, ``history.csv`` if the result has one, ``best.safetensors`` unless every cell diverged, and
-      ``run.json`` with the SHA-256 of each.
+      ``results.csv``, ``history.csv`` if the result has one, ``best.safetensors`` unless every cell diverged,
+      ``confusion.csv`` if there is a test set, and ``run.json`` with the SHA-256 of each.
 
     Raises:
       OSError: a file cannot be written; an existing file is unchanged.
@@ -64,6 +67,8 @@ def write(folder: str | Path, result: SweepResult, splits: Splits, run: Mapping[
         files["history.csv"] = _csv(_along(result, result.history))
     if result.params is not None:
         files["best.safetensors"] = _safetensors(result, splits)
+    if result.test is not None:
+        files["confusion.csv"] = _csv(_confusions(result.test, result.class_names))
     record = dict(run) | _record(result, splits)
     record["files"] = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     record["sha256"] = _fingerprint(record)
@@ -102,14 +107,16 @@ def read(folder: str | Path) -> Run:
             if hashlib.sha256(content).hexdigest() != sha256:
                 raise ValueError("its SHA-256 does not match the one in run.json")
             found[name] = parse(content)
-        return Run(record, found["results.csv"], found.get("history.csv"), found.get("best.safetensors"))
+        return Run(record, found["results.csv"], *(found.get(name) for name in OPTIONAL))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file, expected what a finished run left") from None
     except Exception as error:  # a damaged file can raise anything
         raise ValueError(f"{path} is damaged, or not what a run wrote: {one_line(error)}") from None
 
 
-def reload_lines(path: str | Path, framework: str, params: Params, class_names: Sequence[str] = ()) -> str:
+def reload_lines(
+    path: str | Path, framework: str, params: Params, class_names: Sequence[str] = (), *, unit_length: bool = False
+) -> str:
     """Lines of Python that load ``best.safetensors`` and predict ``y`` for raw features ``X: [N, d]``.
 
     Args:
@@ -117,6 +124,7 @@ def reload_lines(path: str | Path, framework: str, params: Params, class_names: 
       framework: ``numpy``, which also serves JAX arrays, or ``torch``. Neither needs jaxcls.
       params: the params in the file: one array, or those of the two-layer net.
       class_names: the labels of the classes; where they are not their numbers, ``labels`` are predicted, too.
+      unit_length: whether examples are scaled to length 1.
 
     Example:
       >>> print(reload_lines("run/best.safetensors", "torch", np.zeros((65, 10))))
@@ -130,7 +138,10 @@ def reload_lines(path: str | Path, framework: str, params: Params, class_names: 
     if framework == "torch":  # torch does not multiply different dtypes
         prepared = f'({prepared}).to(p["{"W1" if net else "W"}"].dtype)'
     file = json.dumps(Path(path).as_posix(), ensure_ascii=False)
-    lines = [f"from safetensors.{framework} import load_file", f"p = load_file({file})", f"X = {prepared}"]
+    lines = [f"from safetensors.{framework} import load_file", f"p = load_file({file})"]
+    if unit_length:
+        lines += ["X = X / (X * X).sum(1)[:, None] ** 0.5"]
+    lines += [f"X = {prepared}"]
     if net:
         lines += ['h = (X @ p["W1"] + p["b1"]).clip(0)', 'y = (h @ p["W2"] + p["b2"]).argmax(1)']
     else:
@@ -165,6 +176,16 @@ def command(program: str, config: object, defaults: Mapping[str, object]) -> str
             no, values = ("no-" if value is False else ""), value if isinstance(value, tuple) else (value,)
             flags += [f"--{no}{name.replace('_', '-')}", *map(str, () if isinstance(value, bool) else values)]
     return " ".join([program, shlex.join(flags)]).strip()
+
+
+def as_json(scored: Mapping[str, Metric]) -> dict[str, dict[str, float]]:
+    """Metrics with their intervals as JSON values.
+
+    Example:
+      >>> as_json({"accuracy": Metric(0.5, 0.4, 0.6)})
+      {'accuracy': {'value': 0.5, 'low': 0.4, 'high': 0.6}}
+    """
+    return {name: {field: float(value) for field, value in each._asdict().items()} for name, each in scored.items()}
 
 
 def versions() -> dict[str, str]:
@@ -217,6 +238,12 @@ def _columns(content: bytes) -> NDArray:
     return np.array([tuple(row) for row in rows[1:]], list(kinds.items()))
 
 
+def _pairs(content: bytes) -> NDArray:
+    rows = list(csv.reader(io.StringIO(content.decode())))[1:]
+    wide = max((len(text) for row in rows for text in row[:2]), default=1)
+    return np.array([tuple(row) for row in rows], [("label", f"U{wide}"), ("predicted", f"U{wide}"), ("count", "i8")])
+
+
 def _tensors(content: bytes) -> dict[str, NDArray]:
     return dict(sorted(safetensors.numpy.load(content).items()))  # safetensors returns them in varying order
 
@@ -225,7 +252,9 @@ _READERS: Mapping[str, Callable[[bytes], Any]] = {
     "results.csv": _columns,
     "history.csv": _columns,
     "best.safetensors": _tensors,
+    "confusion.csv": _pairs,
 }
+OPTIONAL = ("history.csv", "best.safetensors", "confusion.csv")  # in the order of the fields of `Run`
 
 
 def _results(result: SweepResult) -> Iterator[dict[str, object]]:
@@ -233,6 +262,14 @@ def _results(result: SweepResult) -> Iterator[dict[str, object]]:
         numbers = dict(zip(row.dtype.names, row.item(), strict=True))
         diverged, solved = numbers.pop("diverged_at") >= 0, numbers.pop("converged", True)
         yield numbers | {"status": "diverged" if diverged else "ok" if solved else "stopped"}
+
+
+def _confusions(test: Outcomes, names: Sequence[str]) -> Iterator[dict[str, object]]:
+    """Pairs of label and prediction that occur."""
+    counts = confusion(test, len(names))
+    names = [name.encode("utf-8", "replace").decode() for name in names]  # half of a surrogate pair is no text
+    for label, predicted in np.argwhere(counts).tolist():
+        yield {"label": names[label], "predicted": names[predicted], "count": counts[label, predicted].item()}
 
 
 def _along(result: SweepResult, history: History) -> Iterator[dict[str, object]]:
@@ -254,6 +291,7 @@ def _record(result: SweepResult, splits: Splits) -> dict[str, object]:
             "examples": {role: len(split.y) for role, split in splits.items()},
             "features": splits.num_features,
             "classes": splits.class_names,
+            "unit_length": splits.unit_length,
         },
         "device": device(),
         "matmul_precision": matmul_precision(),
@@ -268,6 +306,7 @@ def _record(result: SweepResult, splits: Splits) -> dict[str, object]:
         "select": result.select,
         "selection": f"highest {result.criterion}; ties by lower validation loss, then by grid order",
         "best": _best(result),
+        "test": as_json(result.metrics),
         "timings": result.timings._asdict(),
     }
 
@@ -279,13 +318,14 @@ def _fingerprint(record: Mapping[str, object]) -> str:
 def _best(result: SweepResult) -> dict[str, float] | None:
     if result.best is None:
         return None
-    names = ("train_accuracy", "val_accuracy", "val_mean_per_class")
+    names = tuple(name for name in SCORES if not name.endswith("loss"))
     scores = {name: result.table[name][result.best].item() for name in names}
     return result.grid.cells()[result.best] | scores | {"test_accuracy": result.test_accuracy}
 
 
 def _safetensors(result: SweepResult, splits: Splits) -> bytes:
-    header = {"data": splits.name, "classes": list(splits.class_names)} | (_best(result) or {})
+    header = {"data": splits.name, "classes": list(splits.class_names), "unit_length": result.unit_length}
+    header |= _best(result) or {}
     tensors = _named(result.params) | {"mean": result.mean, "scale": result.scale}
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     # One entry: safetensors writes several in varying order.

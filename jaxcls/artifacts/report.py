@@ -18,17 +18,20 @@ from jaxcls.artifacts.folder import replacing
 from jaxcls.artifacts.record import Run
 from jaxcls.grid import AXES, Grid, edge
 from jaxcls.numerics import one_line
-from jaxcls.result import best_first, edges, tied
+from jaxcls.result import SCORES, best_first, edges, tied
 
 PICTURES = {
     "heatmap.png": "Accuracy over the grid; the best cell is outlined",
     "history.png": "Loss and accuracy over the epochs, of the best cell at each value of an axis",
-    "path.png": "Accuracy over the regularisation values",
+    "path.png": "Accuracy over the values of each axis, the best of all others",
+    "confusion.png": "Confusion matrix of the test set",
     "loss.png": "Minibatch loss of every cell over the steps",
     "weights.png": "Weights of the best cell",
 }
 FORMATS = {"train_loss": "#.6g", "val_loss": "#.6g", "gap": ".1e", "gradient": ".1e"}
-FORMATS |= dict.fromkeys(("train_accuracy", "val_accuracy", "val_mean_per_class", "test_accuracy"), ".4f")
+FORMATS |= dict.fromkeys(("test_accuracy", "val_deviation", *(name for name in SCORES if "loss" not in name)), ".4f")
+MOST_CLASSES = 100  # shown with their accuracy
+MOST_CONFUSIONS = 12
 PRINTED = 100  # rows of the table on paper, as in the page's style
 
 
@@ -71,6 +74,7 @@ def _page(run: Run, pictures: str) -> str:
     seconds = {name.removesuffix("_s"): f"{spent:.1f} s" for name, spent in record["timings"].items()}
     sections = {
         "Best cell": _best(run),
+        "Test set": _test(run),
         "Pictures": pictures,
         "All cells": _cells(run),
         "Predict with the best cell": _predict(run),
@@ -115,7 +119,7 @@ def _best(run: Run) -> str:
     count = run.record["data"]["examples"]["val"]
     scored, train = run.record.get("train_scored"), run.record["data"]["examples"]["train"]
     part = f" Train is scored on {scored:,} of its {train:,} examples, at random." if scored and scored < train else ""
-    equal = f"<p>{ties} cells tie at this validation accuracy: {count} examples cannot tell them apart.</p>"
+    equal = f"<p>{ties} cells tie at this validation score: {count} examples cannot tell them apart.</p>"
     return "\n".join(
         [
             '<dl class="best">',
@@ -126,6 +130,37 @@ def _best(run: Run) -> str:
             f'<p class="note">Chosen by {escape(run.record["selection"])}. The test set was scored once.{part}</p>',
         ]
     )
+
+
+def _test(run: Run) -> str:
+    """Metrics with their intervals, the accuracy of each class, worst first, and the most frequent confusions."""
+    scored, pairs = run.record.get("test"), run.confusion
+    if not scored or pairs is None:
+        return ""
+    facts = {name: f"{each['value']:.4f} ({each['low']:.4f} to {each['high']:.4f})" for name, each in scored.items()}
+    right, labels = pairs["label"] == pairs["predicted"], np.unique(pairs["label"])
+    count = {label: pairs["count"][pairs["label"] == label].sum() for label in labels}
+    correct = {label: pairs["count"][right & (pairs["label"] == label)].sum() for label in labels}
+    worst = sorted(labels, key=lambda label: correct[label] / count[label])[:MOST_CLASSES]
+    wrong = pairs[~right]
+    wrong = wrong[np.argsort(-wrong["count"], kind="stable")][:MOST_CONFUSIONS]
+    most = f", the {MOST_CLASSES} lowest of {len(labels):,}" if len(labels) > MOST_CLASSES else ", the lowest first"
+    of_class = {str(label): f"{correct[label] / count[label]:.4f} of {count[label]:,}" for label in worst}
+    confused = [f"{row['label']} as {row['predicted']} ({row['count']:,})" for row in wrong]
+    more = {f"on {path}": _intervals(each) for path, each in run.record.get("more_tests", {}).items()}
+    return "\n".join(
+        [
+            '<p class="note">Scored once, by the best cell; with 95 % intervals.</p>',
+            _facts(facts | more),
+            f"<p>Most frequent confusions: {escape(', '.join(confused))}.</p>" if confused else "",
+            f"<p>Accuracy of each class{most}:</p>",
+            _facts(of_class),
+        ]
+    )
+
+
+def _intervals(scored: Mapping[str, Mapping[str, float]]) -> str:
+    return ", ".join(f"{name} {each['value']:.4f}" for name, each in scored.items())
 
 
 def _edge(axis: str, values: Sequence[int | float]) -> str:
@@ -196,7 +231,9 @@ def _predict(run: Run) -> str:
     if arrays.keys() not in ({"W"}, {*two_layer.Params._fields}):
         return ""  # a custom model
     params = arrays["W"] if "W" in arrays else two_layer.Params(**arrays)
-    lines = record.reload_lines("best.safetensors", "numpy", params, run.record["data"]["classes"])
+    data = run.record["data"]
+    unit_length = data.get("unit_length", False)
+    lines = record.reload_lines("best.safetensors", "numpy", params, data["classes"], unit_length=unit_length)
     note = (
         "In the run's folder, for raw features <code>X [N, d]</code>, an array of numpy or JAX;"
         " in torch: <code>torchref.load</code>."

@@ -8,8 +8,9 @@ import re
 import shlex
 import signal
 import sys
+import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +20,14 @@ import jaxcls
 from jaxcls.artifacts import record
 from jaxcls.data import Splits
 from jaxcls.grid import edge
+from jaxcls.metrics import Metric
 from jaxcls.result import SweepResult, edges, tied
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+
+INDENT = " " * 10  # of a line without a head
 
 
 def run(command: Callable[[], int]) -> int:
@@ -146,26 +151,39 @@ def print_scored(result: SweepResult, splits: Splits) -> None:
 def print_ties(result: SweepResult, splits: Splits) -> None:
     """Print how many cells have the best accuracy on val, if there are several."""
     if (count := len(tied(result.table, result.select))) > 1:
-        print(f"          {count} cells tie at this accuracy: {len(splits.val.y):,} examples cannot tell them")
+        score = "log loss" if result.select == "log-loss" else "F1" if result.select == "macro-f1" else "accuracy"
+        print(f"          {count} cells tie at this {score}: {len(splits.val.y):,} examples cannot tell them")
         print("          apart, so the lowest validation loss decides")
+
+
+def print_metrics(scored: Mapping[str, Metric], name: str = "") -> None:
+    """Print the metrics of the best cell on a test set, with their 95 % intervals."""
+    print(f"test      {name or 'scored once'}, with 95% intervals")
+    for metric, (value, low, high) in scored.items():
+        print(f"          {metric.replace('_', ' '):<18} {value:.4f}  {low:.4f} to {high:.4f}")
 
 
 def print_edges(result: SweepResult) -> None:
     """Print the axes on whose boundary the best cell lies, each with values to try next."""
     for axis, values in edges(result.grid, result.table, result.select).items():
         print(f"edge      {edge(axis, values)}")
-        print(f"          --{axis} {' '.join(f'{value:g}' for value in values)}")
+        print(f"          --{axis.replace('_', '-')} {' '.join(f'{value:g}' for value in values)}")
 
 
 def print_wrote(paths: Sequence[Path]) -> None:
     """Print a run's folder, its files and its pictures."""
     print(f"wrote     {paths[0].parent}/")
     for pictures in (False, True):
-        print(f"          {', '.join(path.name for path in paths if (path.suffix == '.png') == pictures)}")
+        names = ", ".join(path.name for path in paths if (path.suffix == ".png") == pictures)
+        print(textwrap.fill(names, 80, initial_indent=INDENT, subsequent_indent=INDENT))
 
 
 def print_prediction(folder: Path, result: SweepResult) -> None:
     """Print the command that predicts, and lines that predict without jaxcls."""
     print(f"\nTo predict labels: jaxcls predict {shlex.quote(str(folder))} FEATURES")
     print("or y for raw features X [N, d], in numpy or JAX; in torch: torchref.load\n")
-    print(record.reload_lines(folder / "best.safetensors", "numpy", result.params, result.class_names))
+    print(
+        record.reload_lines(
+            folder / "best.safetensors", "numpy", result.params, result.class_names, unit_length=result.unit_length
+        )
+    )

@@ -49,13 +49,15 @@ def main(args: list[str], program: str) -> int:
     if X.shape[1] != (width := len(best["mean"])):
         raise ValueError(f"{config.features} must have the {width} features of the run, got {X.shape[1]}")
 
+    unit_length = run.record["data"].get("unit_length", False)
+
     def blocks() -> Iterator[NDArray]:
         """Labels, ``[M]``, or probabilities, ``[M, C]``, of some examples after another."""
         for first in range(0, len(X), BLOCK):
             some = X[first : first + BLOCK]
             with checks.about(config.features):
                 data.check_finite(some, whole=X, first=first)
-            scores = logits(best, some)
+            scores = logits(best, data.unit_length(some) if unit_length else some)
             yield softmax(scores, axis=1) if config.proba else names[scores.argmax(axis=1)]
 
     header = names.tolist() if config.proba else ["label"]

@@ -46,16 +46,22 @@ def recorded(config: type[T], run: Mapping[str, Any]) -> T:
             kind = get_origin(hint) or hint
             kind = get_args(hint)[0] if kind is UnionType else kind  # of a value or None
             found[name] = run[name] if kind is Literal or run[name] is None else kind(run[name])
+            if kind is tuple and Path in get_args(hint):
+                found[name] = tuple(map(Path, run[name]))
     return config(**found)
 
 
 def asked(config: object, without: Collection[str] = ()) -> dict[str, object]:
     """The flags of a command as JSON values, ``without`` some, and without ``--resume``."""
     return {
-        name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        name: list(map(_plain, value)) if isinstance(value, tuple) else _plain(value)
         for name, value in vars(config).items()
         if name != "resume" and name not in without
     }
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, Path) else value
 
 
 def dependencies(flags: Mapping[str, object], files: Collection[str], splits: Splits) -> dict[str, object]:

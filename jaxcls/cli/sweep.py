@@ -19,23 +19,22 @@ import jax
 import numpy as np
 import tyro
 
-from jaxcls import classifier, data, sweep, train
+from jaxcls import classifier, data, optimizers, sweep
 from jaxcls.artifacts import checkpoint, plots, record
 from jaxcls.artifacts import report as page
 from jaxcls.artifacts.folder import claim
 from jaxcls.classifier import Classifier
-from jaxcls.cli import console, running
+from jaxcls.cli import console, running, training
 from jaxcls.data import NAMES, Source, Splits
 from jaxcls.grid import Grid
 from jaxcls.numerics import checks
+from jaxcls.optimizers import Optimizer
 from jaxcls.result import SweepResult, best_first
 from jaxcls.sampling import Sampling
-from jaxcls.train import Optimizer
 
 PRECISIONS = {"highest": "highest", "tf32": "tensorfloat32", "bf16x3": "BF16_BF16_F32_X3"}
 WITH_LABELS = ("digits", "cifar10")  # data that are not a file of the user
 MOST_ROWS = 100  # of the table, on the screen
-WIDTHS = {"lr": 12, "reg": 12, "hidden": 7, "seed": 5}
 
 
 @dataclass(frozen=True)
@@ -72,12 +71,26 @@ class Config:
     """Examples in a minibatch."""
     sampling: Sampling = "replacement"
     """Draw from all each time, or every example once an epoch; or from blocks that lie together on a slow disk."""
-    optimizer: Literal["sgd", "momentum", "nesterov", "adam", "rmsprop"] = "sgd"
+    optimizer: training.Name = "sgd"
     """The optimizer, with the learning rate of each cell."""
+    weight_decay: tuple[float, ...] = ()
+    """Values of the decoupled weight decay of adamw; 1e-4 if not given."""
+    momentum: tuple[float, ...] = ()
+    """Values of the momentum of momentum and nesterov; 0.9 if not given."""
+    label_smoothing: tuple[float, ...] = ()
+    """Shares of each label that are spread over all classes; 0 if not given."""
     decay: float = 1.0
     """Once an epoch, the learning rate is multiplied by this."""
+    schedule: training.ScheduleName = "constant"
+    """Of the learning rate: constant; a cosine to 0; or a tenth after 60% of the steps and a hundredth after 80%."""
+    warmup: int = 0
+    """The number of first steps in which the learning rate rises from 0."""
+    select: Literal["accuracy", "mean-per-class", "top-5", "macro-f1", "log-loss"] = "accuracy"
+    """The metric on val that chooses the best cell."""
+    init: Literal["normal", "uniform"] = "normal"
+    """Initial weights: normal, or uniform as those of torch.nn.Linear."""
     init_scale: float | None = None
-    """Standard deviation of the initial weights; 1e-3 for linear, 1e-2 for two-layer if not given."""
+    """Standard deviation of normal initial weights; 1e-3 for linear, 1e-2 for two-layer if not given."""
     precision: Literal["highest", "tf32", "bf16x3"] = "highest"
     """Of matrix products on a GPU: float32, TensorFloat-32, or three products of bfloat16."""
     devices: Literal["one", "all"] = "one"
@@ -189,14 +202,16 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     snapshot = running.resumed(saved, depends_on, out)
     saver = checkpoint.Saver(out, asked_for)
     if jax.process_index() > 0:  # only process 0 prints and writes files
-        result = sweep.execute(plan, splits, save=saver, resume=snapshot)
+        result = sweep.execute(plan, splits, save=saver, resume=snapshot, select=config.select)
         return int(result.best is None), out
     with claim(out, resume=saved is not None):
         announce(config, splits, plan, out)
         try:
             rows = config.batch_size * len(config.seeds)
             with running.Progress(rows, hidden=config.quiet or config.json) as progress, saver.signals():
-                result = sweep.execute(plan, splits, callback=progress, save=saver, resume=snapshot)
+                result = sweep.execute(
+                    plan, splits, callback=progress, save=saver, resume=snapshot, select=config.select
+                )
         except checkpoint.Stopped as stopped:
             report_stopped(stopped, plan, f"{program} --resume {shlex.quote(str(out))}")
             return 128 + stopped.signum, out
@@ -212,27 +227,32 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
 
 def hyperparameters(config: Config) -> Grid:
     """The grid that the command line names."""
+    axes = {axis: getattr(config, axis) for axis in ("weight_decay", "momentum", "label_smoothing")}
     if config.model == "linear":
         if config.hidden:
             raise ValueError("--hidden is for nets: add --model two-layer")
-        return Grid(config.lr, config.reg, config.seeds)
-    return Grid(config.lr, config.reg, config.seeds, config.hidden or (100,))
+        return Grid(config.lr, config.reg, config.seeds, **axes)
+    return Grid(config.lr, config.reg, config.seeds, config.hidden or (100,), **axes)
 
 
 def model(config: Config) -> Classifier:
     """The model that the command line names."""
     if config.model == "linear":
-        return classifier.linear(init_scale=1e-3 if config.init_scale is None else config.init_scale)
-    return classifier.two_layer_net(init_scale=1e-2 if config.init_scale is None else config.init_scale)
+        return classifier.linear(init=config.init, init_scale=1e-3 if config.init_scale is None else config.init_scale)
+    scale = 1e-2 if config.init_scale is None else config.init_scale
+    return classifier.two_layer_net(init=config.init, init_scale=scale)
 
 
 def optimizer(config: Config, splits: Splits) -> Optimizer:
-    """The optimizer that the command line names, with its decay of the learning rate."""
-    chosen = train.OPTIMIZERS[config.optimizer]
+    """The optimizer that the command line names, with its schedule or its decay of the learning rate."""
+    if config.decay != 1 and (config.schedule != "constant" or config.warmup):
+        raise ValueError("--decay and --schedule are two ways to change the learning rate: give one of them")
+    schedule = {"schedule": config.schedule, "warmup": config.warmup, "steps": config.steps}
+    chosen = training.optimizer(config.optimizer, **schedule)
     if config.decay == 1:
         return chosen
-    epoch = train.steps_per_epoch(len(splits.train.y), config.batch_size)
-    return train.decayed(chosen, config.decay, epoch)
+    epoch = optimizers.steps_per_epoch(len(splits.train.y), config.batch_size)
+    return optimizers.decayed(chosen, config.decay, epoch)
 
 
 def load(config: Config) -> Splits:
@@ -262,6 +282,8 @@ def announce(config: Config, splits: Splits, plan: sweep.Plan, out: Path) -> Non
     axes = " x ".join(f"{len(values)} {axis}" for axis, values in plan.grid.axes.items())
     blocks = len(plan.blocks)
     decay = f", decay {config.decay:g} an epoch" if config.decay != 1 else ""
+    decay += f", {config.schedule}" if config.schedule != "constant" else ""
+    decay += f", warm-up of {config.warmup:,}" if config.warmup else ""
     console.print_data(splits, ("train", "val", "test"))
     print(f"grid      {axes} = {len(plan.grid):,} cells")
     print(f"          {config.steps:,} steps of {config.batch_size} examples, {config.optimizer}{decay}")
@@ -288,9 +310,10 @@ def report(result: SweepResult, splits: Splits, paths: list[Path], seconds: dict
     else:
         row = table[best]
         print(f"\nbest      {', '.join(f'{axis} {row[axis]:g}' for axis in axes)}")
-        print(f"          {row['val_accuracy']:.4f} on val, {result.test_accuracy:.4f} on test, which was scored once")
+        print(f"          {row[result.column]:.4f} on val{result.on_val}, {result.test_accuracy:.4f} on test")
         console.print_ties(result, splits)
         console.print_edges(result)
+        console.print_metrics(result.metrics)
     t = result.timings
     print(
         f"time      {seconds['all']:.1f} s: data {seconds['data']:.1f}, compile {t.compile_s:.1f}, "
@@ -327,15 +350,20 @@ def report_stopped(stopped: checkpoint.Stopped, plan: sweep.Plan, resume: str) -
 
 def print_table(table: np.ndarray, axes: list[str], shown: np.ndarray, else_say: Callable[[int], str]) -> None:
     """Print these rows: cell, accuracies and rank, or ``else_say`` of cells without rank."""
-    print("\n" + " ".join(f"{axis:>{WIDTHS[axis]}}" for axis in axes), f"{'train acc':>10} {'val acc':>9} {'rank':>6}")
+    print("\n" + " ".join(f"{axis:>{width(axis)}}" for axis in axes), f"{'train acc':>10} {'val acc':>9} {'rank':>6}")
     for k in shown.tolist():
         row = table[k]
-        cell = " ".join(f"{row[axis]:{WIDTHS[axis]}.6g}" for axis in axes)
+        cell = " ".join(f"{row[axis]:{width(axis)}.6g}" for axis in axes)
         if row["rank"]:
             star = "  <- best" if row["rank"] == 1 else ""
             print(f"{cell} {row['train_accuracy']:10.4f} {row['val_accuracy']:9.4f} {row['rank']:6d}{star}")
         else:
             print(f"{cell}   {else_say(k)}")
+
+
+def width(axis: str) -> int:
+    """Characters of a column of the table."""
+    return {"lr": 12, "reg": 12, "seed": 5}.get(axis, max(7, len(axis)))
 
 
 def megabytes(count: int) -> str:

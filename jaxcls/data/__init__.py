@@ -6,14 +6,27 @@ from jaxcls.data.cifar10 import load_cifar10
 from jaxcls.data.digits import load_digits
 from jaxcls.data.files import name_of
 from jaxcls.data.moments import check_finite
-from jaxcls.data.protocols import PROTOCOLS, cs231n, eecs498, raw, raw_folds, standard, standard_folds
+from jaxcls.data.protocols import (
+    FOLDS,
+    PROTOCOLS,
+    cs231n,
+    eecs498,
+    l2,
+    l2_folds,
+    raw,
+    raw_folds,
+    standard,
+    standard_folds,
+)
 from jaxcls.data.rows import Rows
 from jaxcls.data.source import Source, hold_out
 from jaxcls.data.split import Prepared, Split, prepare
 from jaxcls.data.splits import Folds, Splits, balanced
+from jaxcls.data.unit import unit_length
 
 __all__ = [
     "CIFAR10_CLASSES",
+    "FOLDS",
     "NAMES",
     "PROTOCOLS",
     "Folds",
@@ -28,6 +41,8 @@ __all__ = [
     "eecs498",
     "from_arrays",
     "hold_out",
+    "l2",
+    "l2_folds",
     "load",
     "load_cifar10",
     "load_digits",
@@ -38,4 +53,5 @@ __all__ = [
     "raw_folds",
     "standard",
     "standard_folds",
+    "unit_length",
 ]

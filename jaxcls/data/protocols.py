@@ -1,4 +1,4 @@
-"""Protocols that turn raw examples into splits: as they are, standardised, and the two courses' CIFAR-10."""
+"""Protocols that turn raw examples into splits: as they are, scaled, standardised, and the courses' CIFAR-10."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,6 +12,7 @@ from jaxcls.data.rows import Rows
 from jaxcls.data.source import Source
 from jaxcls.data.split import Split
 from jaxcls.data.splits import Folds, Splits
+from jaxcls.data.unit import scaled
 
 
 def raw(source: Source) -> Splits:
@@ -23,6 +24,18 @@ def raw(source: Source) -> Splits:
       np.float32(16.0)
     """
     return _split(source, "raw", _scan(source, []), *_as_it_is(source))
+
+
+def l2(source: Source) -> Splits:
+    """Scale every example to length 1.
+
+    Example:
+      >>> from jaxcls import data
+      >>> print(np.linalg.norm(l2(data.load_digits()).train.X[:3], axis=1).round(6))
+      [1. 1. 1.]
+    """
+    splits = raw(replace(source, X=scaled(source.X)))
+    return replace(splits, name=f"{source.name}/l2", unit_length=True)
 
 
 def standard(source: Source) -> Splits:
@@ -41,6 +54,12 @@ def standard(source: Source) -> Splits:
 def raw_folds(source: Source, parts: Sequence[NDArray[np.integer]]) -> Folds:
     """`standard_folds` of features as they are."""
     return _folds(source, parts, "raw", _scan(source, []), [_as_it_is(source)] * (1 + len(parts)))
+
+
+def l2_folds(source: Source, parts: Sequence[NDArray[np.integer]]) -> Folds:
+    """`standard_folds` of examples scaled to length 1."""
+    folds = raw_folds(replace(source, X=scaled(source.X)), parts)
+    return replace(folds, name=f"{source.name}/l2, {len(parts)} folds")
 
 
 def standard_folds(source: Source, parts: Sequence[NDArray[np.integer]]) -> Folds:
@@ -103,8 +122,14 @@ def eecs498(source: Source) -> Splits:
 PROTOCOLS: dict[str, Callable[[Source], Splits]] = {
     "standard": standard,
     "raw": raw,
+    "l2": l2,
     "cs231n": cs231n,
     "eecs498": eecs498,
+}
+FOLDS: dict[str, Callable[[Source, Sequence[NDArray[np.integer]]], Folds]] = {
+    "standard": standard_folds,
+    "raw": raw_folds,
+    "l2": l2_folds,
 }
 
 

@@ -44,6 +44,7 @@ class Splits(_Sizes):
       pixels: column of each pixel in the features, ``[height, width]`` or ``[height, width, 3]``; None when examples
         are not images.
       name: source and protocol, for the record.
+      unit_length: whether raw features were scaled to length 1 before all else.
 
     Raises:
       ValueError: splits of different width, a label outside ``[0, C)``, or fewer than two classes in train.
@@ -57,6 +58,7 @@ class Splits(_Sizes):
     scale: NDArray[np.floating]
     pixels: NDArray[np.integer] | None
     name: str
+    unit_length: bool = False
 
     def __post_init__(self) -> None:
         for role, split in self.items():

@@ -20,8 +20,9 @@ Cells share nothing but their data: a cell that overflows changes no bit of anot
 """
 
 import functools
+import inspect
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,8 +37,10 @@ from jaxcls import train
 from jaxcls.classifier import LINEAR, Classifier
 from jaxcls.data import Folds, Splits
 from jaxcls.engine.devices import CELLS
+from jaxcls.grid import OF_OPTIMIZER
 from jaxcls.numerics import Params, standardised
-from jaxcls.train import Hyper, Optimizer, Score, State
+from jaxcls.optimizers import Optimizer
+from jaxcls.train import Hyper, Score, State
 
 
 class Problem(NamedTuple):
@@ -49,6 +52,7 @@ class Problem(NamedTuple):
       dtype: of params, and of examples once they are standardised.
       parts: how many examples each part has.
       alignment: X is padded to a multiple of so many columns.
+      hyper: the names of the hyperparameters that the cells have, fields of `Hyper`.
     """
 
     classifier: Classifier
@@ -57,6 +61,7 @@ class Problem(NamedTuple):
     dtype: jnp.dtype
     parts: tuple[int, ...]
     alignment: int = 1
+    hyper: tuple[str, ...] = ("lr", "reg")
 
 
 class Replicates(NamedTuple):
@@ -92,6 +97,7 @@ def problem(
     classifier: Classifier = LINEAR,
     optimizer: Optimizer = optax.sgd,
     alignment: int = 1,
+    hyper: tuple[str, ...] = ("lr", "reg"),
 ) -> Problem:
     """The `Problem` of a sweep over ``data``; for nets, of the cells with these ``hidden`` sizes.
 
@@ -104,11 +110,13 @@ def problem(
     num_features = jax.eval_shape(classifier.features, jax.ShapeDtypeStruct((1, data.num_features), dtype)).shape[1]
     layers = [(num_hidden,) * classifier.num_hidden_layers for num_hidden in sorted(hidden)] or [()]
     sizes = tuple((num_features, *layer, data.num_classes) for layer in layers)
-    return Problem(classifier, optimizer, sizes, dtype, data.parts, alignment)
+    return Problem(classifier, optimizer, sizes, dtype, data.parts, alignment, hyper)
 
 
 @functools.lru_cache
-def preserves_zero_padding(classifier: Classifier, optimizer: Optimizer, num_classes: int) -> bool:
+def preserves_zero_padding(
+    classifier: Classifier, optimizer: Optimizer, num_classes: int, hyper: tuple[str, ...] = ()
+) -> bool:
     """True if zero padding leaves training unchanged, tested on a few params with and without.
 
     Example:
@@ -116,7 +124,8 @@ def preserves_zero_padding(classifier: Classifier, optimizer: Optimizer, num_cla
       >>> preserves_zero_padding(LINEAR, optax.adam, 10), preserves_zero_padding(LINEAR, optax.adafactor, 10)
       (True, False)
     """
-    transformation = optimizer(jnp.asarray(0.1))
+    numbers = Hyper(**dict.fromkeys(("lr", "reg", *hyper), jnp.asarray(0.1)))
+    transformation = optimizer(numbers.lr, **numbers.of_optimizer)
 
     def trained(params: Params) -> Params:
         state = transformation.init(params)
@@ -145,9 +154,9 @@ def cell(problem: Problem) -> State:
     Raises:
       ValueError: the optimizer branches on lr, which is traced.
     """
-    number, params = jax.ShapeDtypeStruct((), problem.dtype), _params(problem, _widest(problem))
+    params = _params(problem, _widest(problem))
     try:
-        return jax.eval_shape(lambda *of: train.init(problem.optimizer, of[0], Hyper(*of[1:])), params, number, number)
+        return jax.eval_shape(functools.partial(train.init, problem.optimizer), params, _hyper(problem))
     except jax.errors.ConcretizationTypeError:
         schedule = "optax.sgd(lambda count: lr * schedule(count))"
         raise ValueError(
@@ -159,11 +168,19 @@ def check_optimizer(problem: Problem) -> None:
     """Check that the optimizer updates params from their gradient alone.
 
     Raises:
-      TypeError: it needs more, as `optax.lbfgs` needs the loss.
+      TypeError: it needs more, as `optax.lbfgs` needs the loss; or does not take a hyperparameter of the cells.
     """
-    lr, (params, opt_state) = jax.ShapeDtypeStruct((), problem.dtype), cell(problem)
+    takes = inspect.signature(problem.optimizer).parameters.values()
+    if not any(each.kind == each.VAR_KEYWORD for each in takes):
+        for name in set(problem.hyper) & set(OF_OPTIMIZER) - {each.name for each in takes}:
+            raise TypeError(f"optimizer must take the grid's {name} as a keyword argument, which this one does not")
+    params, opt_state = cell(problem)
+
+    def update(hyper: Hyper, *of: PyTree) -> PyTree:
+        return problem.optimizer(hyper.lr, **hyper.of_optimizer).update(*of)
+
     try:
-        jax.eval_shape(lambda lr, *of: problem.optimizer(lr).update(*of), lr, params, opt_state, params)
+        jax.eval_shape(update, _hyper(problem), params, opt_state, params)
     except TypeError as error:
         raise TypeError(f"optimizer must update from the gradient alone: {error}") from None
 
@@ -268,7 +285,7 @@ def no_score(problem: Problem, num_replicates: int, num_cells: int) -> Score:
     """The `Score` of all cells over no examples."""
     cells, num_classes = (num_replicates, num_cells), problem.sizes[-1][-1]
     counts = np.zeros((*cells, num_classes), jax.dtypes.canonicalize_dtype(int))
-    return Score(np.zeros(cells, problem.dtype), counts, counts)
+    return Score(np.zeros(cells, problem.dtype), counts[..., 0], counts, counts, counts)
 
 
 def over_parts(problem: Problem, found: Sequence[Score], held_out: Int[NDArray, "S"]) -> tuple[Score, Score]:
@@ -276,10 +293,10 @@ def over_parts(problem: Problem, found: Sequence[Score], held_out: Int[NDArray, 
     is_val = np.arange(len(problem.parts))[:, None] == held_out
     size = np.where(is_val, 0, np.asarray(problem.parts)[:, None])
     share = size / size.sum(axis=0)
-    loss, num_correct, num_examples = (np.stack(each) for each in zip(*found, strict=True))
+    loss, *counts = (np.stack(each) for each in zip(*found, strict=True))
 
     def over(share: NDArray, parts: NDArray) -> Score:
-        sums = (np.sum(each, 0, where=parts[..., None, None]) for each in (num_correct, num_examples))
+        sums = (np.sum(each, 0, where=parts.reshape(parts.shape + (1,) * (each.ndim - 2))) for each in counts)
         return Score(np.sum(share[..., None] * loss, 0, where=parts[..., None]), *sums)
 
     return over(share, ~is_val), over(np.ones_like(share), is_val)
@@ -307,6 +324,12 @@ def widen(leaf: Array, wide: Array | jax.ShapeDtypeStruct) -> Array:
       [1. 1. 0.]
     """
     return jnp.pad(leaf, [(0, to - length) for length, to in zip(leaf.shape, wide.shape, strict=True)])
+
+
+def _hyper(problem: Problem) -> Hyper:
+    """Shapes and dtypes of one cell's hyperparameters."""
+    number: Any = jax.ShapeDtypeStruct((), problem.dtype)
+    return Hyper(**dict.fromkeys(problem.hyper, number))
 
 
 def _params(problem: Problem, sizes: tuple[int, ...]) -> Params:

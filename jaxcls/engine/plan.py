@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Int
 from numpy.typing import NDArray
 
-from jaxcls import train
+from jaxcls import optimizers, train
 from jaxcls.classifier import LINEAR, Classifier
 from jaxcls.data import Folds, Rows, Splits
 from jaxcls.engine import cells
@@ -20,9 +20,9 @@ from jaxcls.engine.schedule import Schedule
 from jaxcls.grid import Grid
 from jaxcls.memory import Memory, available
 from jaxcls.numerics import checks, pinned_generator
+from jaxcls.optimizers import Optimizer
 from jaxcls.sampling import Sampling, check
 from jaxcls.sampling import minibatches as sampled
-from jaxcls.train import Optimizer
 
 SMALL = 2**26  # bytes of examples that are read whole, though a short training draws but a few of them
 CHUNK = 2**29  # bytes that streamed examples take
@@ -129,7 +129,7 @@ def plan_sweep(
         raise TypeError(f"splits must be prepared data, such as {hint}, got {type(splits).__name__}")
     if not isinstance(grid, Grid):
         raise TypeError(f"grid must be a Grid, such as Grid(lr=[0.1, 1.0], reg=[1e-3]), got {type(grid).__name__}")
-    chosen = train.as_optimizer(optimizer)
+    chosen = optimizers.as_optimizer(optimizer)
     check(sampling)
     for name, value in (("steps", steps), ("batch_size", batch_size), ("chunk_steps", chunk_steps)):
         if value < 1:
@@ -143,9 +143,12 @@ def plan_sweep(
     if history and isinstance(splits, Folds):
         raise ValueError("history must be of data that are split once, got folds")
     devices = devices or jax.local_devices()[:1]
-    columns, sizes = _padding(splits, grid, steps, batch_size, classifier, chosen, devices)
-    problem = functools.partial(cells.problem, splits, classifier=classifier, optimizer=chosen, alignment=columns)
-    cells.check_optimizer(problem(sizes[0]))
+    hyper = tuple(axis for axis in grid.axes if axis in train.Hyper._fields)
+    cells.check_optimizer(cells.problem(splits, grid.hidden[:1], classifier=classifier, optimizer=chosen, hyper=hyper))
+    columns, sizes = _padding(splits, grid, steps, batch_size, classifier, chosen, devices, hyper)
+    problem = functools.partial(
+        cells.problem, splits, classifier=classifier, optimizer=chosen, alignment=columns, hyper=hyper
+    )
     need = functools.partial(cells.estimate, batch_size=batch_size)
     budget = available() if memory is None else memory
     data = nbytes(splits)
@@ -169,7 +172,7 @@ def plan_sweep(
         rows = blocks(grid, hidden, estimate.fits(budget), num_devices=len(devices))
         groups.append(Group(problem(hidden), estimate, rows))
     num_scored = len(splits.train.y)
-    schedule = Schedule(steps, chunk_steps, train.steps_per_epoch(num_scored, batch_size) if history else None)
+    schedule = Schedule(steps, chunk_steps, optimizers.steps_per_epoch(num_scored, batch_size) if history else None)
     if isinstance(splits, Splits):  # scoring takes 0.6 of the time of training on as many, and may take a tenth of it
         num_scored = min(num_scored, max(steps * batch_size // 6, LEAST_SCORED))
     return Plan(grid, groups, schedule, batch_size, devices, num_scored, sampling, stream)
@@ -194,12 +197,13 @@ def _padding(
     classifier: Classifier,
     optimizer: Optimizer,
     devices: Sequence[jax.Device],
+    hyper: tuple[str, ...],
 ) -> tuple[int, list[tuple[int, ...]]]:
     """The alignment of X's columns, and the hidden sizes of each group; neither pads for an optimizer that sees it."""
     work = 2 * batch_size * splits.num_features * steps * len(grid) / max(len(grid.hidden), 1)
     columns, sizes = alignment(devices), groups(grid.hidden, work) or [()]
     padded = columns > 1 or len(grid.hidden) > len(sizes)
-    if padded and not cells.preserves_zero_padding(classifier, optimizer, splits.num_classes):
+    if padded and not cells.preserves_zero_padding(classifier, optimizer, splits.num_classes, hyper):
         return 1, [(size,) for size in grid.hidden] or [()]
     return columns, sizes
 
@@ -278,7 +282,7 @@ def blocks(grid: Grid, group: Sequence[int], fits: int, *, num_devices: int = 1)
     """
     rows = np.arange(len(grid)).reshape([len(values) for values in grid.axes.values()])
     if group:
-        rows = rows[:, :, np.isin(grid.hidden, group)]
+        rows = rows.compress(np.isin(grid.hidden, group), axis=list(grid.axes).index("hidden"))
     rows = rows.reshape(-1, len(grid.seed) * max(len(grid.fold), 1)).T
     num_replicates, num_cells = rows.shape
     per_device = -(-num_cells // num_devices)

@@ -213,7 +213,7 @@ def _abstract(tree: PyTree) -> PyTree:
 def inputs(on: Mesh, problem: Problem, grid: Grid, rows: NDArray[np.integer]) -> Inputs:
     """The inputs of a block with these rows of the grid, ``[S, G]``, on the devices."""
     columns = grid.columns()
-    hyper = Hyper(*(put(on, columns[axis][rows[0]].astype(problem.dtype), BY_CELL) for axis in Hyper._fields))
+    hyper = Hyper(**{axis: put(on, columns[axis][rows[0]].astype(problem.dtype), BY_CELL) for axis in problem.hyper})
     seeds = put(on, columns["seed"][rows[:, 0]].astype(np.uint32))
     replicates = Replicates(jax.vmap(jax.random.key)(seeds), put(on, _held_out(problem, grid, rows)))
     return Inputs(hyper, put(on, _sizes(problem, grid, rows[0]), BY_CELL), replicates)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from jaxcls.data import Folds, Splits
 from jaxcls.engine.plan import Plan
+from jaxcls.metrics import Outcomes
 from jaxcls.numerics import Params
 from jaxcls.result import History, Scores, SweepResult, Timings, check_select, empty_table, rank_rows
 
@@ -73,7 +74,7 @@ class Progress:
         select: str = "accuracy",
     ) -> None:
         self.plan, self.blocks, self.data, self.callback, self.save = plan, plan.blocks, data, callback, save
-        check_select(select)
+        check_select(select, data.num_classes)
         self.select = select
         self.fingerprint = functools.cache(functools.partial(_fingerprint, data, plan))
         self.begin = initial_snapshot(plan)
@@ -146,7 +147,7 @@ class Progress:
         total_s = self.begin.timings.total_s + time.perf_counter() - self.started
         return Timings(**self.seconds | {"total_s": total_s})
 
-    def result(self, params: Params | None, test_accuracy: float) -> SweepResult:
+    def result(self, params: Params | None, test: Outcomes | None) -> SweepResult:
         """The result of the sweep, once all blocks are done."""
         schedule, diverged_at = self.plan.schedule, self.table["diverged_at"][:, None]
         for accuracy in (self.train_accuracy, self.val_accuracy):
@@ -159,7 +160,7 @@ class Progress:
             losses=self.losses,
             history=history,
             params=params,
-            test_accuracy=test_accuracy,
+            test=test,
             timings=self.timings(),
             classifier=self.plan.groups[0].problem.classifier,
             mean=self.data.mean,
@@ -167,6 +168,7 @@ class Progress:
             class_names=self.data.class_names,
             num_scored=self.plan.num_scored,
             select=self.select,
+            unit_length=isinstance(self.data, Splits) and self.data.unit_length,
         )
 
 

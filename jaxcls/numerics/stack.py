@@ -10,6 +10,7 @@ and XLA then transposes all weights twice. So the formulas for training accept a
 """
 
 import re
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -47,11 +48,12 @@ def einsum(
     return jnp.moveaxis(product, 0, -1)
 
 
-def stacked(loss_and_grad: LossAndGrad) -> LossAndGrad:
+def stacked(loss_and_grad: Callable[..., tuple[Array, Params]]) -> LossAndGrad:
     """Make `jax.vmap` over ``params`` and ``reg`` call ``loss_and_grad`` once, on a stack.
 
     Args:
-      loss_and_grad: ``(params, X, y, reg) -> (loss, grads)`` for one model, and for a stack with ``reg[G]``.
+      loss_and_grad: ``(params, X, y, reg) -> (loss, grads)`` for one model, and for a stack with ``reg[G]``; it may
+        take more such numbers after reg.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -64,21 +66,21 @@ def stacked(loss_and_grad: LossAndGrad) -> LossAndGrad:
     """
 
     @jax.custom_batching.custom_vmap
-    def one(params: Params, X: ArrayLike, y: ArrayLike, reg: ArrayLike) -> tuple[Array, Params]:
-        return loss_and_grad(params, X, y, reg)
+    def one(params: Params, X: ArrayLike, y: ArrayLike, *hyper: ArrayLike) -> tuple[Array, Params]:
+        return loss_and_grad(params, X, y, *hyper)
 
     @one.def_vmap
     def many(
-        size: int, is_mapped: PyTree, params: Params, X: ArrayLike, y: ArrayLike, reg: ArrayLike
+        size: int, is_mapped: PyTree, params: Params, X: ArrayLike, y: ArrayLike, *hyper: ArrayLike
     ) -> tuple[tuple[Array, Params], PyTree]:
-        *of_params, of_X, of_y, of_reg = jax.tree.leaves(is_mapped)
-        if all(of_params) and of_reg and not of_X and not of_y:
+        of_params, of_X, of_y, *of_hyper = is_mapped
+        if all(jax.tree.leaves((of_params, of_hyper))) and not of_X and not of_y:
             params = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), params)
-            loss, grads = loss_and_grad(params, X, y, reg)
+            loss, grads = loss_and_grad(params, X, y, *hyper)
             results = loss, jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), grads)
         else:
             axes = jax.tree.map(lambda mapped: 0 if mapped else None, tuple(is_mapped))
-            results = jax.vmap(loss_and_grad, in_axes=axes)(params, X, y, reg)
+            results = jax.vmap(loss_and_grad, in_axes=axes)(params, X, y, *hyper)
         return results, jax.tree.map(lambda leaf: True, results)
 
     return one

@@ -59,7 +59,7 @@ MUTATIONS = [
     Mutation("two_layer", "comparison", "dz = jnp.where(z > 0,", "dz = jnp.where(z >= 0,"),
     Mutation("two_layer", "penalty", "b1=jnp.sum(dz, axis=0)", "b1=jnp.sum(dz, axis=0) + 2 * reg[None] * b1"),
     Mutation("two_layer", "factor", "dlogits, like=W2) + 2 * reg", "dlogits, like=W2) + reg"),
-    Mutation("two_layer", "relu", "h = jnp.maximum(z, 0)\n    data_loss", "h = z\n    data_loss"),
+    Mutation("two_layer", "relu", "h = jnp.maximum(z, 0)\n    scores = einsum", "h = z\n    scores = einsum"),
     Mutation(
         "solver/newton", "factor", "_dot(_curvature(problem, reg) / 2 * A, A)", "_dot(_curvature(problem, reg) * A, A)"
     ),
@@ -79,11 +79,11 @@ MUTATIONS = [
     Mutation("grid", "bound", 'lowest = 1 if name == "hidden" else 0', "lowest = 0"),
     Mutation("grid", "check", "axis.count(value) > 1", "axis.count(value) > 2"),
     Mutation("grid", "index", "else values[-2]", "else values[0]"),
-    Mutation("train", "rounding", "decay ** -(-count // steps_per_epoch)", "decay ** (count // steps_per_epoch)"),
+    Mutation("optimizers", "rounding", "decay ** -(-count // steps_per_epoch)", "decay ** (count // steps_per_epoch)"),
     Mutation("train", "factor", "batch.loss * (size / n)", "batch.loss * (1 / n)"),
     Mutation("train", "offset", "weighted(n - rest, rest)", "weighted(0, rest)"),
     Mutation("train", "check", "return jnp.where(jnp.isfinite(loss), lr, 0)", "return lr"),
-    Mutation("train", "offset", "max(num_examples // batch_size, 1)", "num_examples // batch_size + 1"),
+    Mutation("optimizers", "offset", "max(num_examples // batch_size, 1)", "num_examples // batch_size + 1"),
     Mutation("classifier", "mean", "of_example / of_example.size", "of_example / jnp.sum(of_example)"),
     Mutation("classifier", "check", "if not 0 <= scale < math.inf:", "if scale < 0:"),
     Mutation("classifier", "vmap", "return _stacked(loss_and_grad)", "return loss_and_grad"),
@@ -119,14 +119,21 @@ MUTATIONS = [
     Mutation("sampling", "shift", "return (found + shift) % length", "return found % length"),
     Mutation("engine/cells", "width", "num_features + -num_features %", "num_features + 0 * -num_features %"),
     Mutation("engine/plan", "cost", "len(group) * group[-1]", "sum(group)"),
-    Mutation(
-        "engine/plan", "axis", "rows[:, :, np.isin(grid.hidden, group)]", "rows[:, :, np.isin(grid.hidden, group[:1])]"
-    ),
+    Mutation("engine/plan", "axis", "np.isin(grid.hidden, group)", "np.isin(grid.hidden, group[:1])"),
     Mutation("engine/schedule", "offset", "self.recorded + 1, self.steps", "self.recorded, self.steps"),
     Mutation("engine/schedule", "comparison", "chunk.start >= step", "chunk.start > step"),
     Mutation("engine/progress", "offset", "schedule.recorded >= diverged_at - 1", "schedule.recorded >= diverged_at"),
     Mutation("engine/progress", "check", "same = same and resume.fingerprint == begin.fingerprint", "pass"),
-    Mutation("result", "present", "axis=-1, where=num_examples > 0)", "axis=-1)"),
+    Mutation("metrics", "present", "num_examples, 1), num_examples > 0)", "num_examples, 1), num_examples >= 0)"),
+    Mutation("metrics", "ties", "(classes < label)", "(classes > label)"),
+    Mutation("metrics", "bins", "np.arange(1, bins) / bins", "np.arange(bins) / bins"),
+    Mutation("ridge", "factor", "dlogits = 2 * error / n", "dlogits = error / n"),
+    Mutation("losses", "smoothing", "jnp.where(is_label, 1, 0) - jnp", "jnp.where(is_label, 1, 0) + 0 * jnp"),
+    Mutation("optimizers", "bias", "W.at[bias_row].set(0)", "W"),
+    Mutation("optimizers", "warm-up", "count * (1.0 / warmup)", "(count + 1) * (1.0 / warmup)"),
+    Mutation("train", "top-5", "jnp.sum(ahead, axis=1) < 5", "jnp.sum(ahead, axis=1) <= 5"),
+    Mutation("data/unit", "norm", "np.maximum(norms, SHORTEST)", "np.maximum(norms**2, SHORTEST)"),
+    Mutation("crossval", "cell", "search(each, grid.only(first.best))", "search(each, grid.only(0))"),
     Mutation("engine/program", "index", "np.searchsorted([sizes[1]", "np.searchsorted([sizes[1] + 1"),
     Mutation("sweep", "block", "remaining = {block.group for block in blocks[begin.block :]}", "remaining = {0}"),
     Mutation("data/source", "share", "round(fraction * len(y))", "round(2 * fraction * len(y))"),
@@ -160,7 +167,7 @@ MUTATIONS = [
     Mutation("data/files", "member", "* dtype.itemsize) != info.file_size:", "* dtype.itemsize) < 0:"),
     Mutation("crossval", "first", "np.where(first < never, first, -1)", "first"),
     Mutation("crossval", "mean", "dict.fromkeys(SCORES, np.mean)", "dict.fromkeys(SCORES, np.max)"),
-    Mutation("probe", "weights", "None if class_weights is None else class_weights[train.y]", "None"),
+    Mutation("probe", "weights", "None if class_weights is None else class_weights[y]", "None"),
 ]
 # Files of tests to begin with: those of the file itself, then any that use it.
 LIKELY = {
@@ -196,6 +203,10 @@ LIKELY = {
     "engine/feed": ("sweep",),
     "sampling": ("sampling",),
     "crossval": ("probe",),
+    "metrics": ("metrics",),
+    "optimizers": ("protocols", "training"),
+    "ridge": ("ridge",),
+    "data/unit": ("protocols",),
     "probe": ("probe",),
 }
 KNOWN = {  # survivors, by their new text, and why they may

@@ -1,0 +1,125 @@
+"""The lines that ``jaxcls probe`` prints."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxcls import metrics
+from jaxcls.cli import console, protocols
+from jaxcls.cli.probe_config import Config, by_c, num_trained
+from jaxcls.data import Splits
+from jaxcls.grid import Grid
+from jaxcls.metrics import Metric, Outcomes
+from jaxcls.result import SELECT, SweepResult, best_first, tied
+
+MOST_ROWS = 12  # of the table, on the screen
+
+
+def announce(config: Config, splits: Splits, grid: Grid, out: Path) -> None:
+    """Print the data and the grid of the probe that is about to start."""
+    axes = " x ".join(f"{len(values)} {axis}" for axis, values in long_axes(grid).items())
+    count = np.bincount(splits.train.y, minlength=splits.num_classes)
+    roles = ("train", "test") if config.folds else ("train", "val", "test")
+    console.print_data(splits, roles, f" of {count.min():,} to {count.max():,} in train")
+    print(f"grid      {axes} = {len(grid):,} cells, {config.solver}", end="")
+    print(f", {config.folds} folds" if config.folds else "")
+    if config.shots:
+        print(f"shots     {config.shots} of each class, {config.tries} tries")
+    if config.protocol != "standard":
+        print(f"protocol  {config.protocol}{changed(config)}")
+    print(f"folder    {out}/")
+
+
+def long_axes(grid: Grid) -> dict[str, tuple[int | float, ...]]:
+    """Values of the axes that have several, or of all if none has."""
+    return {axis: values for axis, values in grid.axes.items() if len(values) > 1} or grid.axes
+
+
+def changed(config: Config) -> str:
+    """The flags that differ from those of the protocol, as words to be put after its name."""
+    published = protocols.PROTOCOLS[config.protocol]
+    others = [f"--{name.replace('_', '-')}" for name, value in published.items() if getattr(config, name) != value]
+    return f", but for {' '.join(others)}" if others else ""
+
+
+def report(
+    config: Config,
+    result: SweepResult,
+    splits: Splits,
+    more: dict[str, dict[str, Metric]],
+    tries: list[Outcomes],
+    paths: list[Path],
+    seconds: float,
+) -> None:
+    """Print the best cells, the scores of the best one, and the files written."""
+    table, axes = result.table, list(long_axes(result.grid))
+    shown, select = best_first(table["rank"])[:MOST_ROWS], result.select
+    third = "mean-per-class" if select == "accuracy" else select
+    heads = f"{'train acc':>10} {'val acc':>9} {'per class' if third == 'mean-per-class' else third:>10} {'rank':>5}"
+    print("\n" + " ".join(f"{axis:>{width(axis)}}" for axis in axes), heads)
+    for row in table[np.sort(shown)]:
+        cell = " ".join(f"{row[axis]:{width(axis)}.4g}" for axis in axes)
+        scores = f"{row['train_accuracy']:10.4f} {row['val_accuracy']:9.4f} {row[SELECT[third][0]]:10.4f}"
+        print(f"{cell} {scores} {row['rank']:5d}")
+    if len(table) > MOST_ROWS:
+        print(f"... the best {MOST_ROWS} of {len(table)} cells; all are in {paths[0]}")
+    if not config.shots:
+        console.print_scored(result, splits)
+    if config.solver == "lbfgs":
+        report_solved(config, table)
+    if result.best is None or result.params is None:
+        print("\nevery cell diverged: try lower learning rates")
+        return
+    row = table[result.best]
+    by = f"the mean of {config.folds} folds" if config.folds else "val"
+    as_c = f" (C {1 / (2 * num_trained(config, splits) * row['reg']):.4g})" if by_c(config) else ""
+    print(f"best      {', '.join(f'{axis} {row[axis]:.4g}' for axis in axes)}{as_c}: ", end="")
+    print(f"{row[result.column]:.4f} on {by}{result.on_val}")
+    console.print_ties(result, splits)
+    if len(tied(table, select)) > 1 and not (config.folds or config.refit or config.shots):
+        print(f"          --folds 5 scores them on all of the {len(splits.train.y) + len(splits.val.y):,}")
+    console.print_edges(result)
+    if config.refit and not config.folds:
+        alike = ", with the same C" if by_c(config) else ""
+        print(f"refit     on the {len(splits.train) + len(splits.val):,} of train and val{alike}")
+    if tries:
+        print_tries(tries, config.shots, splits.num_classes)
+    else:
+        for name, scored in {"": result.metrics, **more}.items():
+            console.print_metrics(scored, name)
+    t = result.timings
+    print(f"time      {seconds:.1f} s: compile {t.compile_s:.1f}, train {t.run_s:.1f}, evaluate {t.evaluate_s:.1f}")
+    console.print_wrote(paths)
+    console.print_prediction(paths[0].parent, result)
+
+
+def width(axis: str) -> int:
+    """Characters of a column of the table."""
+    return max(10, len(axis))
+
+
+def report_solved(config: Config, table: NDArray) -> None:
+    """Print how near the optimum the values are."""
+    gap, converged = table["gap"] / table["train_loss"], table["converged"]
+    print(f"\nsolved    {converged.sum()} of {len(table)} converged", end="")
+    how_near = f", to within {gap[converged].max():.0e} of the least loss{'' if config.certify else ', estimated'}"
+    print(how_near if converged.any() else "")
+    if len(missed := table["reg"][~converged]):
+        further = "" if config.float64 else "; --float64 goes further"
+        print(f"          not those from {missed.min():.2g} to {missed.max():.2g}, ", end="")
+        print(f"which may be {gap[~converged].max():.0e} above it{further}")
+
+
+def print_tries(tries: list[Outcomes], shots: int, num_classes: int) -> None:
+    """Print the mean and the deviation of each metric on test."""
+    print(f"test      mean and deviation of {len(tries)} tries, {shots} examples of each class")
+    for name, each in over_tries(tries, num_classes).items():
+        print(f"          {name.replace('_', ' '):<18} {each['mean']:.4f}  {each['deviation']:.4f}")
+
+
+def over_tries(tries: list[Outcomes], num_classes: int) -> dict[str, dict[str, float]]:
+    """The mean and the deviation over several tries of each metric on test."""
+    found = [metrics.measure(each, num_classes) for each in tries]
+    values = {name: np.array([each[name].value for each in found]) for name in found[0]}
+    return {name: {"mean": float(each.mean()), "deviation": float(each.std())} for name, each in values.items()}

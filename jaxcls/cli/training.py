@@ -1,0 +1,29 @@
+"""Flags of the commands that name an optimizer with its schedule."""
+
+import functools
+from typing import Literal
+
+from jaxcls import optimizers
+from jaxcls.optimizers import Optimizer
+
+Name = Literal["sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop"]
+ScheduleName = Literal["constant", "cosine", "steps"]
+
+
+@functools.cache  # the same optimizer for the same flags, so that its programs are compiled once
+def optimizer(name: Name, *, schedule: ScheduleName, warmup: int, steps: int, bias_row: int | None = None) -> Optimizer:
+    """An optimizer by its name, with a schedule over these steps; AdamW that leaves out the bias, if its row is given.
+
+    Raises:
+      ValueError: the warm-up takes all steps, or the optimizer has no weight decay to leave a bias out of.
+    """
+    chosen = optimizers.OPTIMIZERS[name]
+    if bias_row is not None:
+        if name != "adamw":
+            raise ValueError(f"--no-decay-bias is for adamw, got {name}")
+        chosen = functools.partial(optimizers.adamw, bias_row=bias_row)
+    if not 0 <= warmup < steps:
+        raise ValueError(f"--warmup must lie in [0, {steps}), fewer than the steps, got {warmup}")
+    if schedule == "constant" and not warmup:
+        return chosen
+    return optimizers.scheduled(chosen, optimizers.schedule(schedule, steps, warmup=warmup))
