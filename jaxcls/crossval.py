@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,8 @@ from jaxcls.data import Folds, Splits
 from jaxcls.grid import Grid
 from jaxcls.metrics import Outcomes
 from jaxcls.result import SCORES, SweepResult, rank_rows, total
+
+Choose = Literal["best", "one-se"]
 
 
 @runtime_checkable
@@ -34,7 +36,9 @@ class CrossValidation(NamedTuple):
     folds: SweepResult
 
 
-def run(search: Search, grid: Grid, folds: Folds, whole: Splits, *, penalty: float = 1.0) -> CrossValidation:
+def run(
+    search: Search, grid: Grid, folds: Folds, whole: Splits, *, penalty: float = 1.0, choose: Choose = "best"
+) -> CrossValidation:
     """Search with the folds as one more axis of the grid, then train the best cell on all of train.
 
     Args:
@@ -43,6 +47,7 @@ def run(search: Search, grid: Grid, folds: Folds, whole: Splits, *, penalty: flo
       folds: the examples in parts, made by `jaxcls.data.standard_folds`.
       whole: all examples of the folds as train, and the test set.
       penalty: see `refit`.
+      choose: the ``best`` cell, or the simplest within one standard error of it, ``one-se``, as in `one_se`.
 
     Example:
       >>> from dataclasses import replace
@@ -60,7 +65,11 @@ def run(search: Search, grid: Grid, folds: Folds, whole: Splits, *, penalty: flo
     table = over_folds(found.table.reshape(len(grid), -1))
     rank_rows(table, found.select)
     losses = found.losses.reshape(len(grid), folds.num_folds, found.losses.shape[1]).mean(axis=1)
-    result = replace(found, grid=grid, table=table, losses=losses, history=None, params=None, test=None)
+    right = None if found.right is None else found.right.reshape(len(grid), -1)
+    kept = {"grid": grid, "table": table, "losses": losses, "right": right}
+    result = replace(found, **kept, history=None, params=None, test=None)
+    if choose == "one-se":
+        result = replace(result, chosen=simplest(result))
     return CrossValidation(refit(search, result, whole, penalty=penalty), found)
 
 
@@ -89,8 +98,43 @@ def refit(search: Search, found: SweepResult, whole: Splits, *, penalty: float =
     cell = found.grid.only(found.best)
     best = search(whole, replace(cell, reg=[penalty * value for value in cell.reg]))
     timings = total([found.timings, best.timings])
-    kept = {name: getattr(found, name) for name in ("grid", "table", "losses", "num_scored", "select")}
+    names = ("grid", "table", "losses", "num_scored", "select", "right", "chosen")
+    kept = {name: getattr(found, name) for name in names}
     return replace(best, **kept, history=None, timings=timings)
+
+
+def one_se(search: Search, found: SweepResult, splits: Splits) -> SweepResult:
+    """Take the simplest cell within one standard error of the best: most regularised, then slowest in learning.
+
+    Args:
+      search: trains a grid.
+      found: its result on ``splits``; ranked by accuracy.
+      splits: the data.
+
+    Example:
+      >>> from jaxcls import data, probe
+      >>> splits = data.standard(data.load_digits())
+      >>> found = probe.run(splits, reg=[1.0, 1e-1, 1e-2, 1e-3])
+      >>> simple = one_se(probe.search, found, splits)
+      >>> found.table["reg"][[found.best, simple.best]].tolist()
+      [0.001, 0.01]
+    """
+    row = simplest(found)
+    if row is None or row == found.best:
+        return found
+    again = search(splits, found.grid.only(row))
+    timings = total([found.timings, again.timings])
+    return replace(found, params=again.params, test=again.test, chosen=row, timings=timings)
+
+
+def simplest(found: SweepResult) -> int | None:
+    """The row of the simplest cell within one standard error of the best; None if all diverged."""
+    rows = np.flatnonzero(found.within_one_se)
+    if not rows.size:
+        return None
+    simple = {"reg": -1, "weight_decay": -1, "lr": 1, "hidden": 1}  # the most decisive first
+    keys = [sign * found.table[axis][rows] for axis, sign in simple.items() if axis in found.grid.axes]
+    return int(rows[np.lexsort(keys[::-1])[0]])
 
 
 def tries(search: Search, grid: Grid, splits: Sequence[Splits]) -> tuple[SweepResult, list[Outcomes]]:

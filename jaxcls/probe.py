@@ -172,7 +172,7 @@ def _solve(path: Callable[[], logistic.Optimum], splits: Splits, grid: Grid, sel
     for name in MORE:
         table[name] = getattr(optimum, name)
     with compile_seconds() as in_scoring:
-        on_train, on_val = (_scores(optimum.W, split) for split in (splits.train, splits.val))
+        (on_train, _), (on_val, right) = (_scores(optimum.W, split) for split in (splits.train, splits.val))
     penalised = np.where(np.isnan(optimum.loss), on_train.loss, optimum.loss)
     for name, values in scores(on_train._replace(loss=penalised), on_val)._asdict().items():
         table[name] = values
@@ -188,7 +188,7 @@ def _solve(path: Callable[[], logistic.Optimum], splits: Splits, grid: Grid, sel
     )
     losses = np.zeros((len(grid), 0), optimum.W.dtype)
     about = splits.mean, splits.scale, splits.class_names, len(splits.train.y), select, splits.unit_length
-    return SweepResult(grid, table, losses, None, W, test, timings, LINEAR, *about)
+    return SweepResult(grid, table, losses, None, W, test, timings, LINEAR, *about, right=right)
 
 
 def _folds(solve: Callable[[Splits], SweepResult], folds: Folds, grid: Grid) -> SweepResult:
@@ -202,22 +202,28 @@ def _folds(solve: Callable[[Splits], SweepResult], folds: Folds, grid: Grid) -> 
     timings = total(each.timings for each in found)
     losses = np.zeros((len(grid), 0), found[0].losses.dtype)
     about = folds.mean, folds.scale, folds.class_names, len(folds.train.y), found[0].select
-    return SweepResult(grid, table, losses, None, None, None, timings, LINEAR, *about)
+    bits = [each.right for each in found if each.right is not None]
+    right = np.zeros((len(table) // len(found), len(found), max(packed.shape[1] for packed in bits)), np.uint8)
+    for fold, packed in enumerate(bits):
+        right[:, fold, : packed.shape[1]] = packed
+    right = right.reshape(len(table), -1)
+    return SweepResult(grid, table, losses, None, None, None, timings, LINEAR, *about, right=right)
 
 
-def _scores(W: NDArray, split: Split) -> Score:
-    """Loss without penalty and number of correct predictions of each cell of a stack, some examples after another."""
+def _scores(W: NDArray, split: Split) -> tuple[Score, NDArray[np.uint8]]:
+    """The `Score` of each cell of a stack, without penalty, and a bit for each example that it predicts rightly."""
     order, moments, found = split.order(np.arange(len(split))), split.moments(), []
-    on_device = jnp.asarray(W)
+    on_device, right = jnp.asarray(W), np.empty((W.shape[-1], len(split)), bool)
     for first in range(0, len(split), SCORED):
         some = order[first : first + SCORED]
-        score = jax.device_get(_score(on_device, split.stored(some), split.y[some], moments))
+        score, is_right = jax.device_get(_score(on_device, split.stored(some), split.y[some], moments))
         found.append(score._replace(loss=score.loss * (len(some) / len(split))))
-    return jax.tree.map(lambda *parts: np.sum(parts, axis=0), *found)
+        right[:, some] = is_right
+    return jax.tree.map(lambda *parts: np.sum(parts, axis=0), *found), np.packbits(right, axis=1)
 
 
 @jax.jit  # at module level, with W an argument, so that all folds share one compiled function
-def _score(W: Array, X: Array, y: Array, moments: tuple[Array, Array] | None) -> Score:
+def _score(W: Array, X: Array, y: Array, moments: tuple[Array, Array] | None) -> tuple[Score, Array]:
     X = X.astype(W.dtype) if moments is None else standardised(X, *moments)
     cells = jax.vmap(functools.partial(train.score, LINEAR), in_axes=(-1, 0, None, None))
     return train.evaluate(functools.partial(cells, W, jnp.zeros(W.shape[-1], W.dtype)), softmax.append_ones(X), y)

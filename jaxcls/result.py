@@ -108,6 +108,8 @@ class SweepResult:
         the same, where scoring all would take more than a tenth of the training.
       select: what ranks the cells, a key of ``SELECT``.
       unit_length: whether raw features are scaled to length 1 before they are standardised.
+      right: a bit for each example of val that a cell predicts rightly, packed by `numpy.packbits`, ``[cells, bytes]``.
+      chosen: the row of the best cell where that is not the first in rank, as `jaxcls.crossval.one_se` chooses it.
 
     Example:
       >>> from jaxcls import data, grid, sweep
@@ -133,6 +135,8 @@ class SweepResult:
     num_scored: int
     select: str = "accuracy"
     unit_length: bool = False
+    right: NDArray[np.uint8] | None = None
+    chosen: int | None = None
 
     def __repr__(self) -> str:
         axes = " x ".join(f"{len(values)} {axis}" for axis, values in self.grid.axes.items())
@@ -196,7 +200,29 @@ class SweepResult:
     @property
     def best(self) -> int | None:
         """The row of the best cell; None if every cell diverged."""
-        return next(iter(np.flatnonzero(self.table["rank"] == 1).tolist()), None)
+        return (
+            self.chosen
+            if self.chosen is not None
+            else next(iter(np.flatnonzero(self.table["rank"] == 1).tolist()), None)
+        )
+
+    @property
+    def within_one_se(self) -> NDArray[np.bool_]:
+        """Mask of the cells whose accuracy on val is within one standard error of the highest, on the same examples.
+
+        Of two cells, b examples are predicted rightly by the first alone and c by the second alone. The standard error
+        of ``b - c`` is ``sqrt(b + c)``, as in McNemar's test. All False unless the cells are ranked by accuracy.
+        """
+        within = np.zeros(len(self.table), bool)
+        first = np.flatnonzero(self.table["rank"] == 1)
+        if self.right is None or self.select != "accuracy" or not first.size:
+            return within
+        best = self.right[first[0]]
+        only_best, only_other = (
+            np.bitwise_count(a & ~b).sum(axis=1) for a, b in ((best, self.right), (self.right, best))
+        )
+        behind, differing = only_best.astype(int) - only_other, only_best.astype(int) + only_other
+        return (self.table["rank"] > 0) & (behind**2 <= differing)
 
     def cv_results(self) -> dict[str, object]:
         """The table in the form of ``cv_results_`` of scikit-learn's searches, which call validation test.

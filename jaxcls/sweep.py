@@ -151,7 +151,7 @@ def execute(
                     progress.enter_accuracies(rows, chunk[-1], *compiled.record(state, block, batch))
             progress.report(number, chunk.stop, functools.partial(compiled.leaves, state))
         with progress.timed("evaluate_s"):
-            best = progress.enter_scores(rows, compiled.evaluate(state, block))
+            best = progress.enter_scores(rows, *compiled.evaluate(state, block))
             if best is not None:
                 progress.best = compiled.take(state, rows, best)
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Integer, PyTree, Real
+from jaxtyping import Array, Bool, Float, Int, Integer, PyTree, Real
 from numpy.typing import NDArray
 
 from jaxcls import metrics
@@ -143,55 +143,64 @@ class Score(NamedTuple):
 
 def score(
     classifier: Classifier, params: Params, reg: Real[Array, ""], X: Float[Array, "N D"], y: Integer[Array, "N"]
-) -> Score:
-    """The `Score` of one model, penalty included."""
+) -> tuple[Score, Bool[Array, "N"]]:
+    """The `Score` of one model, penalty included, and which examples it predicts rightly."""
     # Both lines compute the logits; XLA merges the two products into one, and drops the gradient.
     loss, _ = classifier.loss_and_grad(params, X, y, reg)
     logits = classifier.logits(params, X)
     predicted, classes = jnp.argmax(logits, axis=1), jnp.arange(logits.shape[1])[None]
     is_label = y[:, None] == classes
-    of_label = jnp.take_along_axis(logits, y[:, None], axis=1)
-    ahead = (logits > of_label) | ((logits == of_label) & (classes < y[:, None]))
+    num_top5 = jnp.asarray(len(y))
+    if logits.shape[1] > 5:
+        of_label = jnp.take_along_axis(logits, y[:, None], axis=1)
+        ahead = (logits > of_label) | ((logits == of_label) & (classes < y[:, None]))
+        num_top5 = jnp.sum(jnp.sum(ahead, axis=1) < 5)
     # Products of float32 are exact here, and faster than sums of integers.
-    num_correct = (predicted == y).astype(jnp.float32) @ is_label.astype(jnp.float32)
-    return Score(
+    right = predicted == y
+    num_correct = right.astype(jnp.float32) @ is_label.astype(jnp.float32)
+    found = Score(
         loss=loss,
-        num_top5=jnp.sum(jnp.sum(ahead, axis=1) < 5),
+        num_top5=num_top5,
         num_correct=num_correct.astype(int),
         num_predicted=jnp.zeros(classes.size, int).at[predicted].add(1),
         num_examples=jnp.sum(is_label, axis=0),
     )
+    return found, right
 
 
 def evaluate(
-    score: Callable[[Array, Array], Score],
+    score: Callable[[Array, Array], tuple[Score, Array]],
     X: Float[Array, "N D"],
     y: Integer[Array, "N"],
     *,
     batch_size: int = EVALUATION_BATCH,
-) -> Score:
-    """The `Score` of all examples, ``batch_size`` at a time to bound the memory of the logits.
+) -> tuple[Score, Bool[Array, "*cells N"]]:
+    """The `score` of all examples, ``batch_size`` at a time to bound the memory of the logits.
 
     Example:
       >>> import functools, jax.numpy as jnp
       >>> from jaxcls import classifier
       >>> X, y = jnp.array([[1.0, 1.0], [-1.0, 1.0], [2.0, 1.0]]), jnp.array([0, 1, 1])
       >>> W = jnp.array([[1.0, -1.0], [0.0, 0.0]])
-      >>> evaluate(functools.partial(score, classifier.linear(), W, jnp.zeros(())), X, y).num_correct
-      Array([1, 1], dtype=int32)
+      >>> found, right = evaluate(functools.partial(score, classifier.linear(), W, jnp.zeros(())), X, y)
+      >>> print(found.num_correct, right)
+      [1 1] [ True  True False]
     """
     n = X.shape[0]
 
-    def weighted(start: int | Array, size: int) -> Score:
-        batch = score(*(jax.lax.dynamic_slice_in_dim(array, start, size) for array in (X, y)))
-        return batch._replace(loss=batch.loss * (size / n))
+    def weighted(start: int | Array, size: int) -> tuple[Score, Array]:
+        batch, right = score(*(jax.lax.dynamic_slice_in_dim(array, start, size) for array in (X, y)))
+        return batch._replace(loss=batch.loss * (size / n)), right
 
     size = min(batch_size, n)
-    parts = jax.lax.map(lambda start: weighted(start, size), jnp.arange(n // size) * size)
+    parts, right = jax.lax.map(lambda start: weighted(start, size), jnp.arange(n // size) * size)
     total = jax.tree.map(lambda part: jnp.sum(part, axis=0), parts)
+    right = jnp.moveaxis(right, 0, -2)
+    right = right.reshape(*right.shape[:-2], -1)
     if rest := n % size:
-        total = jax.tree.map(jnp.add, total, weighted(n - rest, rest))
-    return total
+        last, right_of_last = weighted(n - rest, rest)
+        total, right = jax.tree.map(jnp.add, total, last), jnp.concatenate([right, right_of_last], axis=-1)
+    return total, right
 
 
 def outcomes(classifier: Classifier, params: Params, split: Split) -> Outcomes:

@@ -1,7 +1,10 @@
 """Heads of published probes beside torch's: the same weights and minibatches, so the same losses step by step."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,19 +12,24 @@ import numpy as np
 import optax
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score, log_loss, top_k_accuracy_score
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 import torchref
-from jaxcls import data, optimizers, sampling, sweep
+from jaxcls import crossval, data, optimizers, probe, sampling, softmax, sweep
+from jaxcls.artifacts import record
 from jaxcls.classifier import Classifier, linear
 from jaxcls.cli import inputs, protocols
 from jaxcls.data import Splits
 from jaxcls.grid import Grid
 from jaxcls.losses import cross_entropy_and_grad
 from jaxcls.result import SweepResult
+from parity_tests.support import command
 from parity_tests.support.cases import slow
 
+PROGRAM = Path(__file__).parents[1] / "examples" / "linear_probe.py"
 STEPS, BATCH, SEED = 40, 64, 3
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 
@@ -221,17 +229,180 @@ def test_a_peak_is_found_by_19_of_97() -> None:
     assert (index, len(tried)) == (50, 19)
 
 
-def test_few_shots_are_those_of_scikit_learn(source: data.Source) -> None:
-    """The subsets of each try: as many examples of every class; and each try's optimum."""
-    for few in inputs.shots(source, 8, 2, seed=5):
-        assert (np.bincount(source.y[few.train]) == 8).all()
-        assert np.isin(few.train, source.train).all()
+def test_few_shots_are_as_many_of_every_class(source: data.Source) -> None:
     first, second = (few.train for few in inputs.shots(source, 8, 2, seed=5))
+    for rows in (first, second):
+        assert (np.bincount(source.y[rows]) == 8).all()
+        assert np.isin(rows, source.train).all()
     assert not np.array_equal(first, second)
     with pytest.raises(
-        ValueError, match=r"^--shots must be at most the examples of each class, 130 of class 0, got 999$"
+        ValueError, match=r"^--shots must be at most the examples of each class, .* of class 0, got 999$"
     ):
         inputs.shots(source, 999, 1, seed=0)
+
+
+@pytest.fixture(scope="module")
+def files(source: data.Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, rows = tmp_path_factory.mktemp("files"), np.random.default_rng(0).permutation(len(source.y))
+    for name, some in (("train", rows[:1000]), ("test", rows[1000:1400]), ("other", rows[1400:])):
+        np.savez(folder / name, X=source.X[some], y=source.y[some])
+    return folder
+
+
+def run(*args: object, cwd: Path) -> Path:
+    """A probe that must succeed; its folder."""
+    out = f"run{len(list(cwd.iterdir()))}"
+    done = command.run(PROGRAM, "--train", "train.npz", "--test", "test.npz", *args, "--out", out, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines()[:25])) <= 80
+    return cwd / out
+
+
+def given(files: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    with np.load(files / f"{name}.npz") as arrays:
+        return arrays["X"].astype(np.float64), arrays["y"]
+
+
+def subsets(files: Path, count: int, tries: int) -> list[data.Source]:
+    """Those that the command draws."""
+    paths = inputs.Files(files / "train.npz", None, [files / "test.npz"], {}, data.NAMES)
+    found = inputs.read(paths, hold_out=inputs.HELD_OUT, folds=0, seed=0)
+    return inputs.shots(found.source, count, tries, seed=0)
+
+
+def test_mteb_gives_what_scikit_learn_does_on_the_same_subsets(files: Path) -> None:
+    tried = record.read(run("--protocol", "mteb", "--tries", 3, cwd=files)).record["tries"]
+    X_test, y_test = given(files, "test")
+    scores = []
+    for few in subsets(files, 8, 3):
+        X, y = few.X[few.train].astype(np.float64), few.y[few.train]
+        fitted = LogisticRegression(C=1.0, tol=1e-8, max_iter=10_000).fit(X, y)
+        scores.append((fitted.score(X_test, y_test), f1_score(y_test, fitted.predict(X_test), average="macro")))
+    for name, each in zip(("accuracy", "macro_f1"), np.transpose(scores), strict=True):
+        assert tried[name]["mean"] == pytest.approx(each.mean(), abs=1.1 / len(y_test))  # an example may lie between
+        assert tried[name]["deviation"] == pytest.approx(each.std(), abs=2 / len(y_test))
+
+
+def test_big_vision_gives_what_its_formula_does_on_the_same_subsets(files: Path) -> None:
+    """Its whitening adds 1e-5 to each deviation, and its bias is a feature of 100, hardly penalised."""
+    out = run("--protocol", "big-vision-fewshot", "--tries", 2, cwd=files)
+    X_test, y_test = given(files, "test")
+    scores = []
+    for few in subsets(files, 10, 2):
+        X, y = few.X[few.train].astype(np.float64), few.y[few.train]
+        mean, deviation = X.mean(axis=0), X.std(axis=0) + 1e-5
+        A, B = (np.c_[(each - mean) / deviation, np.full(len(each), 100.0)] for each in (X, X_test))
+        W = np.linalg.solve(A.T @ A + 1024 * np.eye(A.shape[1]), A.T @ (2.0 * np.eye(10)[y] - 1))
+        scores.append(np.mean((B @ W).argmax(axis=1) == y_test))
+    assert record.read(out).record["tries"]["accuracy"]["mean"] == pytest.approx(np.mean(scores), abs=3 / len(y_test))
+
+
+def test_clip_benchmark_chooses_refits_and_can_be_used_elsewhere(files: Path) -> None:
+    """Features of unit length: the saved weights predict the same by every way there is."""
+    decays = "--weight-decay", 1e-6, 1.0, 100.0
+    out = run("--protocol", "clip-benchmark", *decays, "--test", "test.npz", "other.npz", cwd=files)
+    found = record.read(out)
+    X, y = given(files, "test")
+    names: dict[str, Any] = {"X": X}
+    lines = record.reload_lines(out / "best.safetensors", "numpy", found.best["W"], unit_length=True)
+    exec(lines, names)
+    assert np.mean(names["y"] == y) == found.record["best"]["test_accuracy"]
+    np.testing.assert_array_equal(torchref.load(out / "best.safetensors")(torch.tensor(X)).argmax(1), names["y"])
+    assert "(X * X).sum(1)" in (out / "report.html").read_text()
+    other = given(files, "other")
+    exec(lines, names := {"X": other[0]})
+    more = found.record["more_tests"]["other.npz"]["accuracy"]
+    assert more["value"] == pytest.approx(np.mean(names["y"] == other[1]))
+    assert more["low"] < more["value"] < more["high"]
+    # Beside torch: the same protocol, other weights and minibatches.
+    X_train, y_train = given(files, "train")
+    unit = [
+        torch.tensor(each / np.linalg.norm(each, axis=1, keepdims=True), dtype=torch.float32) for each in (X_train, X)
+    ]
+    batches, accuracies = torchref.epoch_batches(1000, 500, 20, seed=0), []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        (head,), _ = torchref.clip_benchmark_heads(unit[0], torch.tensor(y_train), batches, weight_decays=[1e-6])
+        accuracies.append(np.mean(head(unit[1]).argmax(1).numpy() == y))
+    spread = np.ptp(accuracies) + 2 / len(y)
+    assert min(accuracies) - spread <= found.record["best"]["test_accuracy"] <= max(accuracies) + spread
+
+
+MISTAKES = {
+    "--shots 5 --folds 3": "--shots and --folds are two ways to draw train: give one of them",
+    "--tries 3": "--tries are those of --shots: give that, too",
+    "--shots 5 --choose one-se": "--choose one-se and --shots are two ways to choose: give one of them",
+    "--choose one-se --select log-loss": "--choose one-se is for --select accuracy, got log-loss",
+    "--weight-decay 0.1": "--weight-decay is for minibatches: add --solver sgd, ",
+    "--solver sgd --weight-decay 0.1": "optimizer must take the grid's weight_decay as a ",
+    "--solver sgd --no-decay-bias": "--no-decay-bias is for adamw, got sgd",
+    "--solver sgd --warmup 2000": "--warmup must lie in [0, 2000), fewer than the steps, got 2000",
+    "--shots 500": "--shots must be at most the examples of each class, ",
+    "--solver ridge --certify": "--certify is for --solver lbfgs, got ridge",
+}
+
+
+@pytest.mark.parametrize("flags", MISTAKES)
+def test_flags_that_do_not_fit_together_end_in_one_line(flags: str, files: Path) -> None:
+    done = command.run(PROGRAM, "--train", "train.npz", *flags.split(), cwd=files)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {MISTAKES[flags]}")
+    assert done.stderr.count("\n") == 1
+    assert not (files / "runs").exists()
+
+
+def test_top_5_of_five_classes_is_refused() -> None:
+    splits = data.standard(data.from_arrays(np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 5))
+    with pytest.raises(ValueError, match=r"^select must be another than top-5 for five classes or fewer, got 5$"):
+        sweep.run(splits, Grid([0.1], [0.0]), steps=1, select="top-5")
+
+
+SELECTED: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "top-5": lambda logits, y: top_k_accuracy_score(y, logits, k=5),
+    "macro-f1": lambda logits, y: f1_score(y, logits.argmax(axis=1), average="macro"),
+    "log-loss": lambda logits, y: log_loss(y, jax.nn.softmax(logits, axis=1)),
+}
+
+
+@pytest.mark.parametrize("select", SELECTED)
+def test_cells_are_selected_by_any_metric(select: str, source: data.Source) -> None:
+    """The best column is scikit-learn's metric of the best cell, and no other cell is better."""
+    splits = data.standard(source)
+    found = sweep.run(splits, Grid([1e-3, 1e-2, 1.0], [0.0, 1e-2]), steps=100, select=select)
+    solved = probe.run(splits, [1.0, 1e-2, 1e-4], select=select)
+    for result in (found, solved):
+        column = result.table[result.column]
+        logits = np.asarray(softmax.logits(result.params, softmax.append_ones(splits.val.X)))
+        assert column[result.best] == pytest.approx(SELECTED[select](logits, splits.val.y), abs=1e-5)
+        assert column[result.best] == (column.min() if select == "log-loss" else column.max())
+        assert not result.within_one_se.any()
+
+
+def test_cells_within_one_standard_error_by_paired_examples(source: data.Source) -> None:
+    """McNemar's statistic of each cell and the best is at most 1; the simplest of them is the most regularised."""
+    splits, grid = data.standard(source), Grid([1e-3, 1e-2, 0.5], [0.0, 1e-2, 0.5])
+    found = sweep.run(splits, grid, steps=100)
+    right = np.unpackbits(found.right, axis=1)[:, : len(splits.val)].astype(int)
+    np.testing.assert_allclose(right.mean(axis=1), found.table["val_accuracy"])
+    best, within = right[found.best], []
+    for row in right:
+        first, second = np.sum(best > row), np.sum(row > best)
+        within.append(first - second <= np.sqrt(first + second))
+    np.testing.assert_array_equal(found.within_one_se, within)
+    search = functools.partial(sweep.run, steps=100)
+    simple = crossval.one_se(search, found, splits)
+    reg = found.table["reg"]
+    assert reg[simple.best] == reg[within].max()
+    assert simple.table["rank"][simple.best] >= 1
+    alone = sweep.run(splits, grid.only(simple.best), steps=100)
+    np.testing.assert_allclose(simple.params, alone.params, atol=1e-5)
+    parts = np.array_split(np.arange(1500), 3)
+    whole = data.standard(dataclasses.replace(source, train=np.arange(1500), val=np.arange(1500)))
+    folds = data.standard_folds(source, parts)
+    chosen = crossval.run(probe.search, Grid((), [10.0, 0.1, 1e-2, 1e-3], ()), folds, whole, choose="one-se").result
+    assert chosen.best in np.flatnonzero(chosen.within_one_se)
+    assert chosen.table["reg"][chosen.best] == chosen.table["reg"][chosen.within_one_se].max()
+    assert (chosen.table["val_deviation"] > 0).all()
 
 
 def test_every_protocol_has_flags_of_the_command() -> None:

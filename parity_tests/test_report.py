@@ -38,7 +38,7 @@ HOSTILE = (
 )
 COMMAND = "python sweep.py --data 'a <b> & \"c\".npz' --lr 0.1 1"
 VOID = {"meta", "link", "img"}  # elements without an end tag
-COLUMNS = ["lr", "reg", "seed", *(name.replace("_", " ") for name in SCORES), "rank", "status"]
+COLUMNS = ["lr", "reg", "seed", *(name.replace("_", " ") for name in SCORES), "rank", "one se", "status"]
 
 
 @pytest.fixture(scope="module")
@@ -194,9 +194,9 @@ def test_the_table_has_a_row_per_cell_best_first_and_no_scores_of_diverged_cells
             for name, text in zip(SCORES, row[3 : 3 + len(SCORES)], strict=True):
                 within = {"rel": 1e-5} if "loss" in name else {"abs": 5.1e-5}  # of what 4 decimals, 6 digits leave
                 assert float(text) == pytest.approx(table[name][k], **within)
-            assert row[-2:] == [str(table["rank"][k]), "ok"]
+            assert row[-3::2] == [str(table["rank"][k]), "ok"]
         else:
-            assert row[3:] == [""] * (len(SCORES) + 1) + [f"diverged at step {table['diverged_at'][k]}"]
+            assert row[3:] == [""] * (len(SCORES) + 2) + [f"diverged at step {table['diverged_at'][k]}"]
 
 
 def test_the_best_cell_stands_with_its_scores_and_the_boundary_it_lies_on(folder: Path, result: SweepResult) -> None:
@@ -243,7 +243,7 @@ def test_a_run_that_diverged_everywhere_has_a_report(digits: Splits, tmp_path: P
     page = Document(report.write(tmp_path))
     assert "Every cell diverged" in page.all("main")[0]
     assert page.all("pre") == []
-    assert [row[3:] for row in page.rows()] == [[""] * (len(SCORES) + 1) + ["diverged at step 8"]]
+    assert [row[3:] for row in page.rows()] == [[""] * (len(SCORES) + 2) + ["diverged at step 8"]]
 
 
 def test_the_same_run_makes_the_same_bytes(folder: Path) -> None:

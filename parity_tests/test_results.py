@@ -76,7 +76,7 @@ def test_folder_holds_all_and_nothing_half_written(folder: Path) -> None:
 def test_csv_has_a_row_per_cell_at_full_precision(folder: Path, result: SweepResult) -> None:
     with (folder / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["lr", "reg", "seed", *SCORES, "rank", "status"]
+    assert list(rows[0]) == ["lr", "reg", "seed", *SCORES, "rank", "one_se", "status"]
     assert len(rows) == 12
     for row, expected in zip(rows, result.table, strict=True):
         assert row["status"] == ("diverged" if expected["diverged_at"] >= 0 else "ok")

@@ -388,12 +388,12 @@ def test_without_a_test_set_there_is_no_test_accuracy(digits: Splits, result: Sw
 
 
 def test_a_short_training_scores_a_part_of_train(digits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.plan, "LEAST_SCORED", 300)
+    monkeypatch.setattr(engine.plan, "LEAST_SCORED", 200)
     planned = sweep.plan(digits, TWO_CELLS, steps=10, batch_size=200)
     rows = planned.scored_rows(0)
-    assert planned.num_scored == len(rows) == 10 * 200 // 6
+    assert planned.num_scored == len(rows) == 10 * 200 // 9
     found = sweep.execute(planned, digits)
-    assert found.num_scored == 333
+    assert found.num_scored == 222
     part = dataclasses.replace(digits.train, y=digits.train.y[rows], rows=digits.train.rows[rows])
     whole = sweep.run(dataclasses.replace(digits, val=part), TWO_CELLS, steps=10, batch_size=200)
     assert found.table["train_accuracy"][0] == pytest.approx(whole.table["val_accuracy"][0])

@@ -190,9 +190,10 @@ def test_a_diverged_model_takes_no_more_steps(digits: Splits) -> None:
 def test_evaluate_counts_every_example_once(batch_size: int, digits: Splits) -> None:
     W = jax.random.normal(jax.random.key(0), (64, 10))
     X, y = jnp.asarray(digits.train.X), jnp.asarray(digits.train.y)
-    expected = train.score(linear(), W, jnp.float32(0.1), X, y)
+    expected, right = train.score(linear(), W, jnp.float32(0.1), X, y)
     score = functools.partial(train.score, linear(), W, jnp.float32(0.1))
-    found = train.evaluate(score, X, y, batch_size=batch_size)
+    found, found_right = train.evaluate(score, X, y, batch_size=batch_size)
+    np.testing.assert_array_equal(found_right, right)
     np.testing.assert_array_equal(found.num_correct, expected.num_correct)
     np.testing.assert_array_equal(found.num_examples, np.bincount(y, minlength=10))
     np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-5)

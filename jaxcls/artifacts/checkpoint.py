@@ -26,7 +26,7 @@ from jaxcls.numerics import one_line, sha256
 from jaxcls.result import Timings
 
 NAME = "checkpoint.safetensors"
-ARRAYS, LEAVES = ("losses", "train_accuracy", "val_accuracy"), ("best", "state")  # of a snapshot
+ARRAYS, LEAVES = ("losses", "train_accuracy", "val_accuracy", "right"), ("best", "state")  # of a snapshot
 SHARE = 50  # saving takes at most one fiftieth of the run time
 
 
@@ -155,8 +155,8 @@ def read(path: str | Path) -> tuple[Snapshot, dict[str, Any]]:
         where = json.loads(text)
         columns = {column: arrays[f"table/{column}"] for column in where["columns"]}
         best, state = ([arrays[f"{name}/{k}"] for k in range(where[name])] for name in LEAVES)
-        losses, train_accuracy, val_accuracy = (arrays[name] for name in ARRAYS)
-        found = (_structured(columns), losses, train_accuracy, val_accuracy, best)
+        losses, train_accuracy, val_accuracy, right = (arrays[name] for name in ARRAYS)
+        found = (_structured(columns), losses, train_accuracy, val_accuracy, right, best)
         timings = Timings(**where["timings"])
         snapshot = Snapshot(*found, where["block"], where["step"], state, timings, where["fingerprint"])
         return snapshot, where["run"]

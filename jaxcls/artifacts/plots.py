@@ -48,6 +48,7 @@ def heat_map(
     *,
     axes: tuple[str, str] = ("lr", "reg"),
     best: int | None = None,
+    marked: NDArray[np.bool_] | None = None,
     label: str = "",
 ) -> Axes:
     """Heat map of a score over two axes of the grid: the maximum over all other axes.
@@ -58,6 +59,7 @@ def heat_map(
       scores: one per cell, in grid order; NaN, drawn grey as the title says, where a cell diverged.
       axes: names of the axes down and across.
       best: the row to outline.
+      marked: cells to mark by a dot, one value per cell.
       label: title of the map.
     """
     names = list(grid.axes)
@@ -82,6 +84,11 @@ def heat_map(
         place = dict(zip(names, np.unravel_index(best, shape), strict=True))
         row, column = (np.argmax(order == place[name]) - 0.5 for order, name in zip(orders, axes, strict=True))
         ax.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor="red", linewidth=2.5, clip_on=False))
+    if marked is not None:
+        dots = np.asarray((~np.isnan(scores) & marked).reshape(shape).any(axis=others))
+        dots = dots if names.index(axes[0]) < names.index(axes[1]) else dots.T
+        rows_of, columns_of = np.nonzero(dots[np.ix_(*orders)])
+        ax.plot(columns_of + 0.42, rows_of + 0.36, ".", color="red", markersize=3, scalex=False, scaley=False)
     if values.count():
         ax.figure.colorbar(image, ax=ax, fraction=0.046, pad=0.03, extend="min" if clipped else "neither")
     return ax
@@ -137,6 +144,9 @@ def axis_curves(ax: Axes, result: SweepResult, axis: str) -> Axes:
         if name == "val_accuracy" and "val_deviation" in (table.dtype.names or ()):
             deviation = np.array([table["val_deviation"][shown & (table[axis] == value)][0] for value in values])
             low, high = mean - deviation, mean + deviation
+        if name == result.column and result.within_one_se.any():
+            within = [bool((shown & result.within_one_se & (table[axis] == value)).any()) for value in values]
+            ax.plot(values[within], mean[within], "o", color=line.get_color(), fillstyle="none", label="within 1 SE")
         if (high > low).any():
             ax.fill_between(values, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     if result.best is not None:
@@ -289,7 +299,8 @@ def _heat_maps(result: SweepResult) -> Figure:
         columns = {"train_accuracy": "train accuracy", result.column: result.criterion}
         for ax, (column, label) in zip(row, columns.items(), strict=True):
             scores = np.where(shown, result.table[column], np.nan)  # the same cell for train and validation
-            heat_map(ax, result.grid, scores, axes=pair, best=result.best, label=f"{label}{over}")
+            marked = result.within_one_se if column == result.column else None
+            heat_map(ax, result.grid, scores, axes=pair, best=result.best, marked=marked, label=f"{label}{over}")
     return figure
 
 

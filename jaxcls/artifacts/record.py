@@ -233,7 +233,7 @@ def _csv(rows: Iterable[Mapping[str, object]]) -> bytes:
 
 def _columns(content: bytes) -> NDArray:
     rows = list(csv.reader(io.StringIO(content.decode())))
-    integers = {"rank", "step", "iterations"} | {axis for axis, kind in AXES.items() if kind is int}
+    integers = {"rank", "step", "iterations", "one_se"} | {axis for axis, kind in AXES.items() if kind is int}
     kinds = {name: "i8" if name in integers else "U8" if name == "status" else "f8" for name in rows[0]}
     return np.array([tuple(row) for row in rows[1:]], list(kinds.items()))
 
@@ -258,10 +258,10 @@ OPTIONAL = ("history.csv", "best.safetensors", "confusion.csv")  # in the order 
 
 
 def _results(result: SweepResult) -> Iterator[dict[str, object]]:
-    for row in result.table:
+    for row, within in zip(result.table, result.within_one_se.astype(int).tolist(), strict=True):
         numbers = dict(zip(row.dtype.names, row.item(), strict=True))
         diverged, solved = numbers.pop("diverged_at") >= 0, numbers.pop("converged", True)
-        yield numbers | {"status": "diverged" if diverged else "ok" if solved else "stopped"}
+        yield numbers | {"one_se": within, "status": "diverged" if diverged else "ok" if solved else "stopped"}
 
 
 def _confusions(test: Outcomes, names: Sequence[str]) -> Iterator[dict[str, object]]:
@@ -305,6 +305,8 @@ def _record(result: SweepResult, splits: Splits) -> dict[str, object]:
         ],
         "select": result.select,
         "selection": f"highest {result.criterion}; ties by lower validation loss, then by grid order",
+        "within_one_se": int(result.within_one_se.sum()),
+        "chosen": "best" if result.chosen is None else "one-se",
         "best": _best(result),
         "test": as_json(result.metrics),
         "timings": result.timings._asdict(),

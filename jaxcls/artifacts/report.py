@@ -120,12 +120,16 @@ def _best(run: Run) -> str:
     scored, train = run.record.get("train_scored"), run.record["data"]["examples"]["train"]
     part = f" Train is scored on {scored:,} of its {train:,} examples, at random." if scored and scored < train else ""
     equal = f"<p>{ties} cells tie at this validation score: {count} examples cannot tell them apart.</p>"
+    alike, chosen = run.record.get("within_one_se", 0), run.record.get("chosen") == "one-se"
+    simplest = "; the simplest of them was chosen" if chosen else ""
+    within = f"<p>{alike} cells are within one standard error of the highest, on the same examples{simplest}.</p>"
     return "\n".join(
         [
             '<dl class="best">',
             *(f"<div>{_fact(name, value)}</div>" for name, value in run.record["best"].items()),
             "</dl>",
             *([equal] if ties > 1 else []),
+            *([within] if chosen or alike > 1 else []),
             *(f"<p>{_edge(axis, values)}</p>" for axis, values in beyond.items()),
             f'<p class="note">Chosen by {escape(run.record["selection"])}. The test set was scored once.{part}</p>',
         ]
@@ -215,7 +219,7 @@ def _columns(run: Run) -> dict[str, list[str]]:
 
 
 def _cell(name: str, value: float | str) -> str:
-    missing = value != value or (name == "rank" and value == 0)
+    missing = value != value or (name in ("rank", "one_se") and value == 0)
     return "" if missing else _rounded(name, value)
 
 

@@ -150,10 +150,18 @@ def print_scored(result: SweepResult, splits: Splits) -> None:
 
 def print_ties(result: SweepResult, splits: Splits) -> None:
     """Print how many cells have the best accuracy on val, if there are several."""
-    if (count := len(tied(result.table, result.select))) > 1:
+    if (count := len(tied(result.table, result.select))) > 1 and result.chosen is None:
         score = "log loss" if result.select == "log-loss" else "F1" if result.select == "macro-f1" else "accuracy"
         print(f"          {count} cells tie at this {score}: {len(splits.val.y):,} examples cannot tell them")
         print("          apart, so the lowest validation loss decides")
+
+
+def print_one_se(result: SweepResult, splits: Splits) -> None:
+    """Print how many cells are within one standard error of the highest accuracy."""
+    if (count := int(result.within_one_se.sum())) > 1:
+        print(f"          {count} cells are within one standard error of the highest, on the")
+        print(f"          same {len(splits.val.y):,} examples", end="")
+        print("; the simplest of them was chosen" if result.chosen is not None else "")
 
 
 def print_metrics(scored: Mapping[str, Metric], name: str = "") -> None:

@@ -170,6 +170,8 @@ def choose(
         return result, tries[0], outcomes
     if not config.folds:
         found = search(splits, grid)
+        if config.choose == "one-se":
+            found = crossval.one_se(lambda data, cell: search(replace(splits), cell), found, splits)
         if not config.refit:
             return found, splits, []
         rows = np.union1d(source.train, source.val)
@@ -182,7 +184,8 @@ def choose(
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # `for_folds` has said it
         folds = data.FOLDS[config.features](source, [rows[out] for _, out in parts.split(rows, source.y[rows])])
     penalty = num_trained(config, splits) / len(splits.train) if by_c(config) else 1.0  # C stays the same
-    return crossval.run(search, grid, folds, splits, penalty=penalty).result, splits, []
+    validated = crossval.run(search, grid, folds, splits, penalty=penalty, choose=config.choose)
+    return validated.result, splits, []
 
 
 def on_other_tests(

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from jaxcls import data, probe
+from jaxcls import crossval, data, probe
 from jaxcls.cli import inputs, protocols, training
 from jaxcls.data import Splits
 from jaxcls.grid import Grid
@@ -68,6 +68,8 @@ class Config:
     """Weigh every example alike in the loss, or every class."""
     select: Literal["accuracy", "mean-per-class", "top-5", "macro-f1", "log-loss"] | None = None
     """The metric on val that chooses; accuracy, or mean-per-class with --class-weight balanced, if not given."""
+    choose: crossval.Choose = "best"
+    """Take the best cell, or of those within one standard error of it the most regularised and slowest."""
     reg: tuple[float, ...] = ()
     """Values of the L2 penalty, reg * sum(W * W); 96 from 10 to 1e-9 if not given."""
     C: tuple[float, ...] = ()
@@ -133,6 +135,16 @@ def read(config: Config) -> inputs.Input:
     published = protocols.PROTOCOLS[config.protocol].get("hold_out", inputs.HELD_OUT)
     if config.hold_out != published and (config.val or config.folds):
         raise ValueError("--hold-out is the share of a val that is held out of train: leave out --val and --folds")
+    if config.choose == "one-se" and selection(config) != "accuracy":
+        raise ValueError(f"--choose one-se is for --select accuracy, got {selection(config)}")
+    if config.shots and config.folds:
+        raise ValueError("--shots and --folds are two ways to draw train: give one of them")
+    if config.tries != 1 and not config.shots:
+        raise ValueError("--tries are those of --shots: give that, too")
+    if config.shots < 0 or config.tries < 1:
+        raise ValueError(f"--shots and --tries must be at least 1, got {config.shots} and {config.tries}")
+    if config.choose == "one-se" and config.shots:
+        raise ValueError("--choose one-se and --shots are two ways to choose: give one of them")
     if not 0 < config.hold_out < 0.8:
         raise ValueError(f"--hold-out must lie between 0 and 0.8, got {config.hold_out:g}")
     if config.folds < 0 or config.folds == 1:

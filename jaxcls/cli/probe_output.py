@@ -77,6 +77,7 @@ def report(
     print(f"best      {', '.join(f'{axis} {row[axis]:.4g}' for axis in axes)}{as_c}: ", end="")
     print(f"{row[result.column]:.4f} on {by}{result.on_val}")
     console.print_ties(result, splits)
+    console.print_one_se(result, splits)
     if len(tied(table, select)) > 1 and not (config.folds or config.refit or config.shots):
         print(f"          --folds 5 scores them on all of the {len(splits.train.y) + len(splits.val.y):,}")
     console.print_edges(result)

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import tyro
 
-from jaxcls import classifier, data, optimizers, sweep
+from jaxcls import classifier, crossval, data, optimizers, sweep
 from jaxcls.artifacts import checkpoint, plots, record
 from jaxcls.artifacts import report as page
 from jaxcls.artifacts.folder import claim
@@ -87,6 +87,8 @@ class Config:
     """The number of first steps in which the learning rate rises from 0."""
     select: Literal["accuracy", "mean-per-class", "top-5", "macro-f1", "log-loss"] = "accuracy"
     """The metric on val that chooses the best cell."""
+    choose: crossval.Choose = "best"
+    """Take the best cell, or of those within one standard error of it the most regularised and slowest."""
     init: Literal["normal", "uniform"] = "normal"
     """Initial weights: normal, or uniform as those of torch.nn.Linear."""
     init_scale: float | None = None
@@ -181,19 +183,25 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     loaded_s = time.perf_counter() - started
     name = config.preset if config.data == PRESETS[config.preset].data else data.name_of(config.data)
     out = config.resume or config.out or console.run_folder(name)
-    plan = sweep.plan(
-        splits,
-        grid,
-        steps=config.steps,
-        batch_size=config.batch_size,
-        sampling=config.sampling,
-        stream=config.stream or None,
-        classifier=model(config),
-        optimizer=optimizer(config, splits),
-        history=bool(grid.hidden),  # the courses record accuracies during training of a net, not of a linear classifier
-        devices=jax.devices() if config.devices == "all" or config.distributed else None,
-        memory=console.number_of_bytes(config.memory),
-    )
+    if config.choose == "one-se" and (config.select != "accuracy" or config.distributed):
+        raise ValueError("--choose one-se is for --select accuracy, in one process")
+
+    def planned(grid: Grid) -> sweep.Plan:
+        return sweep.plan(
+            splits,
+            grid,
+            steps=config.steps,
+            batch_size=config.batch_size,
+            sampling=config.sampling,
+            stream=config.stream or None,
+            classifier=model(config),
+            optimizer=optimizer(config, splits),
+            history=bool(grid.hidden),  # the courses record accuracies during training of a net alone
+            devices=jax.devices() if config.devices == "all" or config.distributed else None,
+            memory=console.number_of_bytes(config.memory),
+        )
+
+    plan = planned(grid)
     kept = {"preset": "digits"} | {name: getattr(config, name) for name in ("out", "quiet", "json", "resume")}
     command = record.command(program, config, vars(PRESETS[config.preset]) | kept)
     flags, blocks = running.asked(config), [list(block.rows.shape) for block in plan.blocks]
@@ -215,6 +223,8 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
         except checkpoint.Stopped as stopped:
             report_stopped(stopped, plan, f"{program} --resume {shlex.quote(str(out))}")
             return 128 + stopped.signum, out
+        if config.choose == "one-se":
+            result = crossval.one_se(lambda data, cell: sweep.execute(planned(cell), splits), result, splits)
         written = time.perf_counter()
         paths = record.write(out, result, splits, asked_for) + plots.save(out, result, splits)
         paths.append(page.write(out))
@@ -312,6 +322,7 @@ def report(result: SweepResult, splits: Splits, paths: list[Path], seconds: dict
         print(f"\nbest      {', '.join(f'{axis} {row[axis]:g}' for axis in axes)}")
         print(f"          {row[result.column]:.4f} on val{result.on_val}, {result.test_accuracy:.4f} on test")
         console.print_ties(result, splits)
+        console.print_one_se(result, splits)
         console.print_edges(result)
         console.print_metrics(result.metrics)
     t = result.timings

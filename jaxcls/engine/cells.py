@@ -30,7 +30,7 @@ import numpy as np
 import optax
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, Integer, Key, PyTree, Real
+from jaxtyping import Array, Bool, Float, Int, Integer, Key, PyTree, Real
 from numpy.typing import NDArray
 
 from jaxcls import train
@@ -274,11 +274,15 @@ def score(
     examples: Examples,
     rows: Int[Array, "S M"],
     share: Float[Array, ""],
-) -> Score:
-    """The `Score` of all cells, ``[S, G]``, over examples that are this share of a set, added to that ``before``."""
+) -> tuple[Score, Bool[Array, "S G M"]]:
+    """The `Score` of all cells, ``[S, G]``, over examples that are this share of a set, added to that ``before``.
+
+    Returns:
+      The sum, and which examples each cell predicts rightly.
+    """
     replicates = jax.vmap(functools.partial(_score, problem, examples), in_axes=(0, 0, 0, 0, 0))
-    found = replicates(held_out, params, reg, examples.X[rows], examples.y[rows])
-    return jax.tree.map(jnp.add, before, found._replace(loss=share * found.loss))
+    found, right = replicates(held_out, params, reg, examples.X[rows], examples.y[rows])
+    return jax.tree.map(jnp.add, before, found._replace(loss=share * found.loss)), right
 
 
 def no_score(problem: Problem, num_replicates: int, num_cells: int) -> Score:
@@ -351,8 +355,8 @@ def _features(problem: Problem, examples: Examples, held_out: Int[Array, ""], X:
 
 def _score(
     problem: Problem, examples: Examples, held_out: Array, params: Params, reg: Array, X: Array, y: Array
-) -> Score:
-    """`train.score` of all cells of one replicate."""
+) -> tuple[Score, Bool[Array, "G M"]]:
+    """`train.score` of all cells of one replicate, and which examples each predicts rightly."""
     cells = jax.vmap(functools.partial(train.score, problem.classifier), in_axes=(-1, 0, None, None))
     return cells(params, reg, _features(problem, examples, held_out, X), y)
 

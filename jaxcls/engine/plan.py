@@ -89,6 +89,12 @@ class Plan(NamedTuple):
         return (min(first, self.num_scored), *others)
 
     @property
+    def right_bytes(self) -> int:
+        """Bytes of a bit for each example that a cell is validated on."""
+        _, *validated = self.groups[0].problem.parts
+        return -(-max(self.groups[0].problem.parts if self.grid.fold else validated) // 8)
+
+    @property
     def blocks(self) -> list[Block]:
         """All blocks, in the order in which they train."""
         return [Block(k, rows) for k, group in enumerate(self.groups) for rows in group.blocks]
@@ -173,8 +179,8 @@ def plan_sweep(
         groups.append(Group(problem(hidden), estimate, rows))
     num_scored = len(splits.train.y)
     schedule = Schedule(steps, chunk_steps, optimizers.steps_per_epoch(num_scored, batch_size) if history else None)
-    if isinstance(splits, Splits):  # scoring takes 0.6 of the time of training on as many, and may take a tenth of it
-        num_scored = min(num_scored, max(steps * batch_size // 6, LEAST_SCORED))
+    if isinstance(splits, Splits):  # scoring takes 0.9 of the time of training on as many, and may take a tenth of it
+        num_scored = min(num_scored, max(steps * batch_size // 9, LEAST_SCORED))
     return Plan(grid, groups, schedule, batch_size, devices, num_scored, sampling, stream)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.stages import Compiled, Wrapped
-from jaxtyping import Array, Int, PyTree, Shaped
+from jaxtyping import Array, Bool, Int, PyTree, Shaped, UInt8
 from numpy.typing import NDArray
 
 from jaxcls.engine import cells
@@ -88,19 +88,25 @@ class Program:
 
     def record(self, state: State, block: Inputs, batch: NDArray[np.integer]) -> tuple[NDArray, NDArray]:
         """Accuracies, ``[S, G]``: on a minibatch of each replicate, ``[S, B]``, and over val."""
-        on_batch, on_val = self._score(state, block, [batch], 1), self._part(state, block, len(self.problem.parts) - 1)
+        on_batch, _ = self._score(state, block, [batch], 1)
+        on_val, _ = self._part(state, block, len(self.problem.parts) - 1)
         batch_accuracy, val_accuracy = (
             np.asarray(score.num_correct).sum(-1) / np.asarray(score.num_examples).sum(-1)
             for score in (on_batch, on_val)
         )
         return batch_accuracy, val_accuracy
 
-    def evaluate(self, state: State, block: Inputs) -> Scores:
-        """Scores over train and val, ``[S, G]`` each."""
-        found = [self._part(state, block, part) for part in range(len(self.problem.parts))]
-        return scores(*cells.over_parts(self.problem, found, np.asarray(fetch(self.on, block.replicates.held_out))))
+    def evaluate(self, state: State, block: Inputs) -> tuple[Scores, UInt8[NDArray, "S G bytes"]]:
+        """Scores over train and val, ``[S, G]`` each, and a bit for each example of val that is rightly predicted."""
+        held_out = np.asarray(fetch(self.on, block.replicates.held_out))
+        found, bits = zip(*(self._part(state, block, part) for part in range(len(self.problem.parts))), strict=True)
+        right = np.zeros((*bits[0].shape[:2], self.plan.right_bytes), np.uint8)
+        for replicate, part in enumerate(held_out.tolist()):
+            packed = np.packbits(bits[part][replicate], axis=-1)
+            right[replicate, :, : packed.shape[-1]] = packed
+        return scores(*cells.over_parts(self.problem, found, held_out)), right
 
-    def _part(self, state: State, block: Inputs, part: int) -> Score:
+    def _part(self, state: State, block: Inputs, part: int) -> tuple[Score, Bool[NDArray, "S G M"]]:
         """`_score` over the examples of one part; penalty included where it is trained on."""
         rows = self.plan.scored_rows(part)
         rows = rows[self.feed.data.examples.order(rows)]
@@ -111,8 +117,11 @@ class Program:
 
     def _score(
         self, state: State, block: Inputs, batches: Sequence[NDArray[np.integer]], size: int, part: int | None = None
-    ) -> Score:
-        """Scores, ``[S, G]``, over batches of rows, ``[S, M]`` each, of as many examples in all; on the host."""
+    ) -> tuple[Score, Bool[NDArray, "S G M"]]:
+        """Scores, ``[S, G]``, over batches of rows, ``[S, M]`` each, of as many examples in all; on the host.
+
+        With them, which of the examples each cell predicts rightly.
+        """
         num_replicates, num_cells = len(block.replicates.held_out), len(block.size)
         by_cell = PartitionSpec(None, CELLS)
         penalised = fetch(self.on, block.replicates.held_out) != part
@@ -120,11 +129,13 @@ class Program:
         found = jax.tree.map(
             lambda leaf: put(self.on, leaf, by_cell), cells.no_score(self.problem, num_replicates, num_cells)
         )
+        bits = []
         for examples, rows in self.feed.ahead(batches):
             share = put(self.on, np.asarray(rows.shape[1] / size, self.problem.dtype))
             args = state.params, reg, block.replicates.held_out, examples, rows, share
-            found = self.compiled_score[rows.shape[1]](found, *args)
-        return fetch(self.on, found)
+            found, right = self.compiled_score[rows.shape[1]](found, *args)
+            bits.append(fetch(self.on, right))
+        return fetch(self.on, found), np.concatenate(bits, axis=-1)
 
     def take(self, state: State, rows: NDArray[np.integer], row: int) -> list[NDArray]:
         """The leaves of one cell's params, of the block with these rows."""
@@ -247,7 +258,8 @@ def score(on: Mesh, problem: Problem) -> Wrapped:
     """`cells.score` in the same way; the new scores replace the old in place."""
     by_cell = PartitionSpec(None, CELLS)
     in_specs = (by_cell, cells.specs(problem).params, by_cell, EVERYWHERE, EVERYWHERE, EVERYWHERE, EVERYWHERE)
-    return on_each(on, functools.partial(cells.score, problem), in_specs, by_cell, donate_argnums=0)
+    out_specs = by_cell, PartitionSpec(None, CELLS, None)
+    return on_each(on, functools.partial(cells.score, problem), in_specs, out_specs, donate_argnums=0)
 
 
 def without_keys(leaf: Array) -> Array:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ class Snapshot(NamedTuple):
     Attributes:
       table, losses: as in `jaxcls.result.SweepResult`; NaN and rank 0 for cells not yet evaluated.
       train_accuracy, val_accuracy: as in `jaxcls.result.History`, NaN if not recorded yet; ``[cells, 0]`` for none.
+      right: as in `jaxcls.result.SweepResult`; 0 for cells not yet evaluated.
       best: the leaves of the best params so far; empty before the first block is done.
       block: the number of blocks that are done.
       step: the number of steps that the next one has trained for.
@@ -40,6 +41,7 @@ class Snapshot(NamedTuple):
     losses: NDArray[np.floating]
     train_accuracy: NDArray[np.floating]
     val_accuracy: NDArray[np.floating]
+    right: NDArray[np.uint8]
     best: list[NDArray]
     block: int
     step: int
@@ -80,7 +82,7 @@ class Progress:
         self.begin = initial_snapshot(plan)
         if resume is not None:
             self.begin = _resumed(resume, self.begin._replace(fingerprint=self.fingerprint()), plan)
-        self.table, self.losses, self.train_accuracy, self.val_accuracy, self.best, *_ = self.begin
+        self.table, self.losses, self.train_accuracy, self.val_accuracy, self.right, self.best, *_ = self.begin
         self.seconds, self.started = self.begin.timings._asdict(), time.perf_counter()
 
     def remaining(self, block: int) -> list[range]:
@@ -103,6 +105,7 @@ class Progress:
                 losses=self.losses,
                 train_accuracy=self.train_accuracy,
                 val_accuracy=self.val_accuracy,
+                right=self.right,
                 best=self.best,
                 block=block,
                 step=step,
@@ -128,8 +131,9 @@ class Progress:
         column = step // self.plan.schedule.epoch
         self.train_accuracy[rows, column], self.val_accuracy[rows, column] = on_batch, on_val
 
-    def enter_scores(self, rows: NDArray[np.integer], scores: Scores) -> int | None:
+    def enter_scores(self, rows: NDArray[np.integer], scores: Scores, right: NDArray[np.uint8]) -> int | None:
         """Enter the scores of a block, ``[S, G]``, and rank all cells; return the best cell's row if in this block."""
+        self.right[rows] = right
         for name, values in scores._asdict().items():
             self.table[name][rows] = values
         finite, scored = np.isfinite(self.losses[rows]), np.isfinite(scores.train_loss + scores.val_loss)
@@ -161,6 +165,7 @@ class Progress:
             history=history,
             params=params,
             test=test,
+            right=self.right,
             timings=self.timings(),
             classifier=self.plan.groups[0].problem.classifier,
             mean=self.data.mean,
@@ -181,6 +186,7 @@ def initial_snapshot(plan: Plan) -> Snapshot:
         losses=np.full((num_cells, schedule.steps), np.nan, plan.groups[0].problem.dtype),
         train_accuracy=train_accuracy,
         val_accuracy=val_accuracy,
+        right=np.zeros((num_cells, plan.right_bytes), np.uint8),
         best=[],
         block=0,
         step=0,
@@ -196,10 +202,12 @@ def _fingerprint(data: Splits | Folds, plan: Plan) -> str:
 
 def _resumed(resume: Snapshot, begin: Snapshot, plan: Plan) -> Snapshot:
     """A copy of a snapshot for the sweep to fill, once it is known to be of the sweep that begins so."""
-    table, losses, train_accuracy, val_accuracy = map(np.array, resume[:4])
-    copy = resume._replace(table=table, losses=losses, train_accuracy=train_accuracy, val_accuracy=val_accuracy)
+    names = ("table", "losses", "train_accuracy", "val_accuracy", "right")
+    arrays: dict[str, Any] = {name: np.array(getattr(resume, name)) for name in names}
+    copy = resume._replace(**arrays)
     steps = {0, *(chunk.stop for chunk in plan.schedule.chunks)}
-    same = [(a.shape, a.dtype) for a in copy[:4]] == [(a.shape, a.dtype) for a in begin[:4]]
+    pairs = [(getattr(copy, name), getattr(begin, name)) for name in names]
+    same = all((one.shape, one.dtype) == (other.shape, other.dtype) for one, other in pairs)
     same = same and all((copy.table[axis] == begin.table[axis]).all() for axis in plan.grid.axes)
     same = same and resume.fingerprint == begin.fingerprint
     if not same or resume.block not in range(len(plan.blocks)) or resume.step not in steps:
