@@ -1,8 +1,9 @@
 """Cross-validation of any search over a grid: every cell on every fold, then the best cell on all of train."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,6 +136,74 @@ def simplest(found: SweepResult) -> int | None:
     simple = {"reg": -1, "weight_decay": -1, "lr": 1, "hidden": 1}  # the most decisive first
     keys = [sign * found.table[axis][rows] for axis, sign in simple.items() if axis in found.grid.axes]
     return int(rows[np.lexsort(keys[::-1])[0]])
+
+
+def peak(search: Search, grid: Grid, splits: Splits) -> SweepResult:
+    """Search coarse to fine along the one axis with several values: every 16th of 97, then around the best so far.
+
+    The stride is the largest power of two that leaves seven values or more; it is halved until all neighbours of the
+    best are trained. The result has the cells that were trained, in the order of the axis.
+
+    Args:
+      search: trains a grid.
+      grid: the cells.
+      splits: the data.
+
+    Raises:
+      ValueError: not one axis has several values.
+
+    Reference:
+      A. Radford et al., *Learning Transferable Visual Models From Natural Language Supervision*, 2021, appendix A.3.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxcls import data, probe
+      >>> splits, path = data.standard(data.load_digits()), np.logspace(1, -9, 97).tolist()
+      >>> found = peak(probe.search, Grid(lr=(), reg=path, seed=()), splits)
+      >>> len(found.table), bool(found.table["val_accuracy"].max() > 0.96)
+      (15, True)
+    """
+    long = [axis for axis, values in grid.axes.items() if len(values) > 1]
+    if len(long) != 1:
+        raise ValueError(f"grid must have one axis with several values for a peak, got {', '.join(long) or 'none'}")
+    (axis,), values = long, grid.axes[long[0]]
+
+    def some(indices: Sequence[int]) -> Grid:
+        columns: dict[str, Any] = {axis: [values[k] for k in indices]}
+        return replace(grid, **columns)
+
+    stride = 2 ** max(int(math.log2(max(len(values) - 1, 1) / 6)), 0)
+    found: SweepResult | None = None
+    trained: list[int] = []
+    new = list(range(0, len(values), stride))
+    while new:
+        following = search(splits, some(new))
+        found, trained = (following, new) if found is None else _joined(found, trained, following, new, some)
+        if found.best is None:
+            break
+        stride //= 2
+        around = (trained[found.best] - stride, trained[found.best] + stride) if stride else ()
+        new = [k for k in around if 0 <= k < len(values) and k not in trained]
+    assert found
+    return found
+
+
+def _joined(
+    one: SweepResult, of_one: list[int], other: SweepResult, of_other: list[int], some: Callable[[Sequence[int]], Grid]
+) -> tuple[SweepResult, list[int]]:
+    """Two results on cells of one axis as one, and the indices of its cells on the axis, in order."""
+    indices = of_one + of_other
+    order = np.argsort(indices)
+    names = ("table", "losses", "right")
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(each, name) for each in (one, other)])[order] for name in names
+    }
+    rank_rows(arrays["table"], one.select)
+    best = indices[order[np.argmax(arrays["table"]["rank"] == 1)]]
+    kept = other if best in of_other else one
+    timings = total([one.timings, other.timings])
+    indices = [indices[k] for k in order]
+    return replace(kept, grid=some(indices), **arrays, history=None, timings=timings), indices
 
 
 def tries(search: Search, grid: Grid, splits: Sequence[Splits]) -> tuple[SweepResult, list[Outcomes]]:

@@ -305,7 +305,7 @@ def ranks(accuracy: NDArray[np.floating], loss: NDArray[np.floating]) -> NDArray
 
 def rank_rows(table: NDArray, select: str = "accuracy") -> None:
     """Enter the ranks of a table's rows, by a key of ``SELECT`` and the loss on val."""
-    table["rank"] = ranks(_merit(table, select), table["val_loss"])
+    table["rank"] = ranks(merit(table, select), table["val_loss"])
 
 
 def check_select(select: str, num_classes: int) -> None:
@@ -345,8 +345,13 @@ def scores(on_train: Score, on_val: Score) -> Scores:
     )
 
 
-def _merit(table: NDArray, select: str) -> NDArray[np.floating]:
-    """A key of ``SELECT`` as numbers to be maximised."""
+def merit(table: NDArray | Mapping[str, NDArray], select: str) -> NDArray[np.floating]:
+    """A key of ``SELECT``, of a table or another collection of its columns, as numbers to be maximised.
+
+    Example:
+      >>> print(merit({"val_loss": np.array([0.3, 0.1])}, "log-loss"))
+      [-0.3 -0.1]
+    """
     values = table[SELECT[select][0]]
     return -values if select == "log-loss" else values
 
@@ -360,8 +365,8 @@ def tied(table: NDArray, select: str = "accuracy") -> NDArray[np.intp]:
       >>> print(tied(table))
       [0 2]
     """
-    merit = np.round(_merit(table, select), 12)  # as `ranks` compares them
-    return np.flatnonzero(merit == np.max(merit, initial=-np.inf, where=~np.isnan(merit)))
+    values = np.round(merit(table, select), 12)  # as `ranks` compares them
+    return np.flatnonzero(values == np.max(values, initial=-np.inf, where=~np.isnan(values)))
 
 
 def edges(grid: Grid, table: NDArray, select: str = "accuracy") -> dict[str, tuple[int | float, ...]]:

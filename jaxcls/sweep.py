@@ -9,7 +9,20 @@ import optax
 from jaxcls import train
 from jaxcls.classifier import LINEAR, Classifier
 from jaxcls.data import Folds, Splits
-from jaxcls.engine import Callback, Feed, Figures, Plan, Progress, Save, Snapshot, cells, mesh, minibatches, program
+from jaxcls.engine import (
+    Callback,
+    Feed,
+    Figures,
+    Keep,
+    Plan,
+    Progress,
+    Save,
+    Snapshot,
+    cells,
+    mesh,
+    minibatches,
+    program,
+)
 from jaxcls.engine import plan_sweep as plan
 from jaxcls.grid import Grid
 from jaxcls.numerics import pinned_generator
@@ -17,7 +30,7 @@ from jaxcls.optimizers import Optimizer
 from jaxcls.result import SweepResult
 from jaxcls.sampling import Sampling
 
-__all__ = ["Figures", "Plan", "Snapshot", "execute", "plan", "run"]
+__all__ = ["Figures", "Keep", "Plan", "Snapshot", "execute", "plan", "run"]
 
 
 def run(
@@ -38,6 +51,7 @@ def run(
     select: str = "accuracy",
     sampling: Sampling = "replacement",
     stream: bool | None = None,
+    keep: Keep = "last",
 ) -> SweepResult:
     """Train every cell of ``grid`` on ``splits``.
 
@@ -67,6 +81,8 @@ def run(
       sampling: how minibatches are drawn, see `jaxcls.sampling`.
       stream: whether the examples come to the device chunk by chunk, as they are needed, or lie there; the result is
         the same bit for bit. When not given, they come where they would take more than half of the memory.
+      keep: the params of each cell that are its result: the ``last``, or the ``best`` on val, by ``select``, of those
+        after the first step of each epoch and after the last, which are recorded as a history.
 
     Returns:
       A `SweepResult`. A cell that diverges is a result, not an error. Without a test set, as for folds, the test
@@ -102,6 +118,7 @@ def run(
         memory=memory,
         sampling=sampling,
         stream=stream,
+        keep=keep,
     )
     return execute(planned, splits, callback=callback, save=save, resume=resume, select=select)
 
@@ -138,7 +155,11 @@ def execute(
         with progress.timed("run_s"):
             block = compiled.inputs(rows)
             resumed = number == begin.block and begin.step > 0
-            state = compiled.restore(begin.state) if resumed else compiled.init(block)
+            if resumed:
+                state, kept = compiled.restore(begin.state)
+            else:
+                state = compiled.init(block)
+                kept = compiled.nothing_kept(state)
             draw = minibatches(plan, splits, rows)
             fed = feed.ahead(map(draw, chunks))
         for chunk in chunks:
@@ -148,10 +169,16 @@ def execute(
             if plan.schedule.records(chunk[-1]):
                 with progress.timed("evaluate_s"):
                     (batch,) = draw(chunk[-1:])
-                    progress.enter_accuracies(rows, chunk[-1], *compiled.record(state, block, batch))
-            progress.report(number, chunk.stop, functools.partial(compiled.leaves, state))
+                    on_batch, on_val = compiled.record(state, block, batch)
+                    progress.enter_accuracies(rows, chunk[-1], on_batch, on_val.val_accuracy)
+                    kept = compiled.keep(kept, state, on_val, select)
+            progress.report(number, chunk.stop, functools.partial(compiled.leaves, (state, kept)))
         with progress.timed("evaluate_s"):
-            best = progress.enter_scores(rows, *compiled.evaluate(state, block))
+            scores, right = compiled.evaluate(state, block)
+            if kept := compiled.keep(kept, state, scores, select):
+                state = state._replace(params=kept.params)
+                scores, right = compiled.evaluate(state, block)
+            best = progress.enter_scores(rows, scores, right)
             if best is not None:
                 progress.best = compiled.take(state, rows, best)
 

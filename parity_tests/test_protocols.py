@@ -337,6 +337,10 @@ MISTAKES = {
     "--solver sgd --weight-decay 0.1": "optimizer must take the grid's weight_decay as a ",
     "--solver sgd --no-decay-bias": "--no-decay-bias is for adamw, got sgd",
     "--solver sgd --warmup 2000": "--warmup must lie in [0, 2000), fewer than the steps, got 2000",
+    "--keep best": "--keep is for minibatches: add --solver sgd, ",
+    "--solver sgd --keep best --folds 3": "keep must be last for folds, which are scored once, got best",
+    "--search peak --folds 3": "--search peak is a way to choose by val alone: leave out --folds, --shots and --choose",
+    "--solver sgd --search peak": "grid must have one axis with several values for a peak, got lr, reg",
     "--shots 500": "--shots must be at most the examples of each class, ",
     "--solver ridge --certify": "--certify is for --solver lbfgs, got ridge",
 }
@@ -411,3 +415,45 @@ def test_every_protocol_has_flags_of_the_command() -> None:
     assert set(protocols.PROTOCOLS) == set(protocols.Name.__args__)
     for flags in protocols.PROTOCOLS.values():
         Config(train="feats.npz", **flags)
+
+
+def test_the_best_weights_of_all_evaluations_are_kept(source: data.Source) -> None:
+    """By each cell alone; and a run that was stopped resumes with them to the same bits."""
+    splits, grid = data.standard(source), Grid([0.1, 3.0, 10.0], [0.0, 1e-2], seed=[0, 1])
+    run = functools.partial(sweep.run, splits, grid, steps=60, batch_size=100, chunk_steps=7)
+    last, snapshots = run(history=True), []
+
+    def save(take: Callable[[], sweep.Snapshot]) -> None:
+        taken = take()
+        arrays = {name: np.array(getattr(taken, name)) for name in ("table", "losses", "val_accuracy", "right")}
+        snapshots.append(taken._replace(**arrays))
+
+    best = run(keep="best", save=save)
+    seen = np.fmax(np.nanmax(last.history.val_accuracy, axis=1), last.table["val_accuracy"])
+    np.testing.assert_allclose(best.table["val_accuracy"], seen)
+    np.testing.assert_array_equal(best.history.val_accuracy, last.history.val_accuracy)
+    predicted = softmax.predict(best.params, softmax.append_ones(splits.val.X))
+    assert np.mean(predicted == splits.val.y) == pytest.approx(seen.max())
+    resumed = run(keep="best", resume=snapshots[len(snapshots) // 2])
+    np.testing.assert_array_equal(resumed.params, best.params)
+    np.testing.assert_array_equal(resumed.table, best.table)
+    with pytest.raises(ValueError, match=r"^resume must be a snapshot of this very sweep"):
+        run(history=True, resume=snapshots[1])
+    folds = data.standard_folds(source, np.array_split(np.arange(300), 2))
+    with pytest.raises(ValueError, match=r"^keep must be last for folds, which are scored once, got best$"):
+        sweep.run(folds, Grid([0.1], [0.0], fold=[0, 1]), steps=1, keep="best")
+
+
+def test_a_peak_is_the_best_of_the_cells_around_it(source: data.Source) -> None:
+    """The table, the weights and the grid are of the values that were trained, in order."""
+    splits, path = data.standard(source), np.logspace(1, -9, 97).tolist()
+    found, whole = crossval.peak(probe.search, Grid((), path, ()), splits), probe.run(splits, path)
+    assert len(found.table) <= 7 + 2 * 4
+    assert list(found.grid.reg) == found.table["reg"].tolist() == sorted(found.grid.reg, reverse=True)
+    k = path.index(found.grid.reg[found.best])
+    assert {path[k - 1], path[k + 1]} <= set(found.grid.reg)
+    assert found.table["val_accuracy"].max() >= whole.table["val_accuracy"].max() - 0.01
+    predicted = softmax.predict(found.params, softmax.append_ones(splits.val.X))
+    assert np.mean(predicted == splits.val.y) == pytest.approx(found.table["val_accuracy"][found.best])
+    with pytest.raises(ValueError, match=r"^grid must have one axis with several values for a peak, got lr, reg$"):
+        crossval.peak(probe.search, Grid([0.1, 1.0], [0.1, 1.0]), splits)

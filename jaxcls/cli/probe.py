@@ -147,6 +147,7 @@ def choose(
             steps=steps,
             batch_size=config.batch_size,
             sampling=config.sampling,
+            keep=config.keep,
             stream=config.stream or None,
             classifier=classifier.linear(init=config.init, init_scale=config.init_scale, class_weights=weights),
             optimizer=training.optimizer(
@@ -169,7 +170,10 @@ def choose(
         result, outcomes = crossval.tries(search, grid, tries)
         return result, tries[0], outcomes
     if not config.folds:
-        found = search(splits, grid)
+        if config.search == "peak":
+            found = crossval.peak(lambda data, some: search(replace(data), some), grid, splits)
+        else:
+            found = search(splits, grid)
         if config.choose == "one-se":
             found = crossval.one_se(lambda data, cell: search(replace(splits), cell), found, splits)
         if not config.refit:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from jaxcls import crossval, data, probe
+from jaxcls import crossval, data, probe, sweep
 from jaxcls.cli import inputs, protocols, training
 from jaxcls.data import Splits
 from jaxcls.grid import Grid
@@ -30,6 +30,7 @@ OF_MINIBATCHES = (  # flags that a solver does not have
     "epochs",
     "batch_size",
     "sampling",
+    "keep",
 )
 SOLVERS = ("lbfgs", "ridge")
 
@@ -70,6 +71,8 @@ class Config:
     """The metric on val that chooses; accuracy, or mean-per-class with --class-weight balanced, if not given."""
     choose: crossval.Choose = "best"
     """Take the best cell, or of those within one standard error of it the most regularised and slowest."""
+    search: Literal["all", "peak"] = "all"
+    """Train all values of the one axis that has several, or a few around the peak, one after another."""
     reg: tuple[float, ...] = ()
     """Values of the L2 penalty, reg * sum(W * W); 96 from 10 to 1e-9 if not given."""
     C: tuple[float, ...] = ()
@@ -100,6 +103,8 @@ class Config:
     """Initial weights: normal, or uniform as those of torch.nn.Linear."""
     init_scale: float = 1e-3
     """Standard deviation of normal initial weights."""
+    keep: sweep.Keep = "last"
+    """The weights of each cell: those after the last step, or the best on val of those after each epoch."""
     steps: int = 2000
     """Minibatches each cell is trained on."""
     epochs: int = 0
@@ -143,6 +148,8 @@ def read(config: Config) -> inputs.Input:
         raise ValueError("--tries are those of --shots: give that, too")
     if config.shots < 0 or config.tries < 1:
         raise ValueError(f"--shots and --tries must be at least 1, got {config.shots} and {config.tries}")
+    if config.search == "peak" and (config.folds or config.shots or config.choose != "best"):
+        raise ValueError("--search peak is a way to choose by val alone: leave out --folds, --shots and --choose")
     if config.choose == "one-se" and config.shots:
         raise ValueError("--choose one-se and --shots are two ways to choose: give one of them")
     if not 0 < config.hold_out < 0.8:

@@ -7,6 +7,7 @@ import numpy as np
 Name = Literal[
     "standard",
     "dinov2-linear",
+    "dinov3-linear",
     "dinov2-logreg",
     "clip",
     "clip-benchmark",
@@ -18,21 +19,24 @@ Name = Literal[
 
 RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
 TO_THE_OPTIMUM = {"features": "raw", "float64": True, "refit": True}
+DINOV2_LINEAR = {
+    "features": "raw",
+    "solver": "momentum",
+    "lr": (*RATES, 2e-2, 5e-2, 0.1),
+    "base_batch": 256,
+    "reg": (0.0,),
+    "init_scale": 0.01,
+    "schedule": "cosine",
+    "steps": 12_500,
+    "batch_size": 1024,
+    "sampling": "epochs",
+}
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "standard": {},
     # dinov2/eval/linear.py of Oquab et al., DINOv2, 2023; the batch size is that of 8 GPUs.
-    "dinov2-linear": {
-        "features": "raw",
-        "solver": "momentum",
-        "lr": (*RATES, 2e-2, 5e-2, 0.1),
-        "base_batch": 256,
-        "reg": (0.0,),
-        "init_scale": 0.01,
-        "schedule": "cosine",
-        "steps": 12_500,
-        "batch_size": 1024,
-        "sampling": "epochs",
-    },
+    "dinov2-linear": DINOV2_LINEAR,
+    # dinov3/eval/linear.py of Simeoni et al., DINOv3, 2025.
+    "dinov3-linear": DINOV2_LINEAR | {"keep": "best"},
     # dinov2/eval/log_regression.py of the same.
     "dinov2-logreg": TO_THE_OPTIMUM | {"C": tuple((10 ** np.linspace(-6, 5, 45)).tolist()), "hold_out": 0.1},
     # Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021, appendix A.3.

@@ -87,6 +87,8 @@ class Config:
     """The number of first steps in which the learning rate rises from 0."""
     select: Literal["accuracy", "mean-per-class", "top-5", "macro-f1", "log-loss"] = "accuracy"
     """The metric on val that chooses the best cell."""
+    keep: sweep.Keep = "last"
+    """The weights of each cell: those after the last step, or the best on val of those after each epoch."""
     choose: crossval.Choose = "best"
     """Take the best cell, or of those within one standard error of it the most regularised and slowest."""
     init: Literal["normal", "uniform"] = "normal"
@@ -193,6 +195,7 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
             steps=config.steps,
             batch_size=config.batch_size,
             sampling=config.sampling,
+            keep=config.keep,
             stream=config.stream or None,
             classifier=model(config),
             optimizer=optimizer(config, splits),

@@ -4,7 +4,7 @@ from jaxcls.engine import cells, plan, program
 from jaxcls.engine.cells import Problem, Replicates
 from jaxcls.engine.devices import BY_CELL, CELLS, EVERYWHERE, alignment, mesh, put
 from jaxcls.engine.feed import Feed
-from jaxcls.engine.plan import Block, Group, Plan, minibatches, plan_sweep
+from jaxcls.engine.plan import Block, Group, Keep, Plan, minibatches, plan_sweep
 from jaxcls.engine.program import Program
 from jaxcls.engine.progress import Callback, Figures, Progress, Save, Snapshot
 from jaxcls.engine.schedule import Schedule
@@ -18,6 +18,7 @@ __all__ = [
     "Feed",
     "Figures",
     "Group",
+    "Keep",
     "Plan",
     "Problem",
     "Program",

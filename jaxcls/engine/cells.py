@@ -76,6 +76,13 @@ class Replicates(NamedTuple):
     held_out: Int[Array, "S"]
 
 
+class Kept(NamedTuple):
+    """The best params of each cell so far, and the score on val that they had, higher for better: ``[S, G]``."""
+
+    params: Params
+    score: Float[Array, "S G"]
+
+
 class Examples(NamedTuple):
     """All examples, part by part.
 
@@ -185,8 +192,8 @@ def check_optimizer(problem: Problem) -> None:
         raise TypeError(f"optimizer must update from the gradient alone: {error}") from None
 
 
-def estimate(problem: Problem, *, batch_size: int) -> int:
-    """Bytes of a cell in training: its state, a gradient, an update and activations.
+def estimate(problem: Problem, *, batch_size: int, keep: str = "last") -> int:
+    """Bytes of a cell in training: its state, a gradient, an update, activations, and the params that are kept.
 
     Example:
       >>> from jaxcls import data
@@ -195,7 +202,7 @@ def estimate(problem: Problem, *, batch_size: int) -> int:
     """
     state = cell(problem)
     outputs = max(batch_size, train.EVALUATION_BATCH) * sum(_widest(problem)[1:]) * problem.dtype.itemsize
-    return _nbytes(state) + 2 * _nbytes(state.params) + 4 * outputs
+    return _nbytes(state) + (3 if keep == "best" else 2) * _nbytes(state.params) + 4 * outputs
 
 
 def features(problem: Problem, X: Float[ArrayLike, "B d"]) -> Float[Array, "B D"]:
@@ -283,6 +290,16 @@ def score(
     replicates = jax.vmap(functools.partial(_score, problem, examples), in_axes=(0, 0, 0, 0, 0))
     found, right = replicates(held_out, params, reg, examples.X[rows], examples.y[rows])
     return jax.tree.map(jnp.add, before, found._replace(loss=share * found.loss)), right
+
+
+def keep(kept: Kept, params: Params, score: Float[Array, "S G"]) -> Kept:
+    """These params where their score is higher, else those that are kept; the score of NaN params is not."""
+    better = score > kept.score
+
+    def chosen(new: Array, old: Array) -> Array:
+        return jnp.where(jnp.expand_dims(better, range(1, new.ndim - 1)), new, old)
+
+    return Kept(jax.tree.map(chosen, params, kept.params), jnp.where(better, score, kept.score))
 
 
 def no_score(problem: Problem, num_replicates: int, num_cells: int) -> Score:

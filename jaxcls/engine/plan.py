@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -29,6 +29,9 @@ CHUNK = 2**29  # bytes that streamed examples take
 IN_FLIGHT = 4  # chunks: in training, read, being read, and the rows that this reads
 LEAST_SCORED = 2000  # of the examples of train
 COMPILATION = 3e11  # multiplications that take about as long as compiling one more program
+
+
+Keep = Literal["last", "best"]  # params: after the last step, or of the evaluation with the best score on val
 
 
 class Group(NamedTuple):
@@ -64,6 +67,7 @@ class Plan(NamedTuple):
       num_scored: how many examples of train are scored after training.
       sampling: as `jaxcls.sampling` draws minibatches.
       stream: whether the examples come to the devices chunk by chunk.
+      keep: the params of each cell that are its result.
     """
 
     grid: Grid
@@ -74,6 +78,7 @@ class Plan(NamedTuple):
     num_scored: int
     sampling: Sampling = "replacement"
     stream: bool = False
+    keep: Keep = "last"
 
     def scored_rows(self, part: int) -> NDArray[np.integer]:
         """The examples of a part that are scored, always the same: all, but for a long train."""
@@ -120,6 +125,7 @@ def plan_sweep(
     memory: int | None = None,
     sampling: Sampling = "replacement",
     stream: bool | None = None,
+    keep: Keep = "last",
 ) -> Plan:
     """The plan that `jaxcls.sweep.run` follows, with its arguments and errors.
 
@@ -146,6 +152,10 @@ def plan_sweep(
     if bool(grid.hidden) != bool(classifier.num_hidden_layers):
         raise ValueError(f"grid.hidden must be given for a net and for nothing else, got {grid.hidden}")
     checks.folds(grid.fold, splits.num_folds)
+    if keep not in get_args(Keep):
+        raise ValueError(f"keep must be last or best, got {keep!r}")
+    if keep == "best" and isinstance(splits, Folds):
+        raise ValueError("keep must be last for folds, which are scored once, got best")
     if history and isinstance(splits, Folds):
         raise ValueError("history must be of data that are split once, got folds")
     devices = devices or jax.local_devices()[:1]
@@ -155,7 +165,7 @@ def plan_sweep(
     problem = functools.partial(
         cells.problem, splits, classifier=classifier, optimizer=chosen, alignment=columns, hyper=hyper
     )
-    need = functools.partial(cells.estimate, batch_size=batch_size)
+    need = functools.partial(cells.estimate, batch_size=batch_size, keep=keep)
     budget = available() if memory is None else memory
     data = nbytes(splits)
     if stream is None:
@@ -177,11 +187,11 @@ def plan_sweep(
         estimate = Memory(data, need(problem(hidden)))
         rows = blocks(grid, hidden, estimate.fits(budget), num_devices=len(devices))
         groups.append(Group(problem(hidden), estimate, rows))
-    num_scored = len(splits.train.y)
-    schedule = Schedule(steps, chunk_steps, optimizers.steps_per_epoch(num_scored, batch_size) if history else None)
+    num_scored, recorded = len(splits.train.y), history or keep == "best"
+    schedule = Schedule(steps, chunk_steps, optimizers.steps_per_epoch(num_scored, batch_size) if recorded else None)
     if isinstance(splits, Splits):  # scoring takes 0.9 of the time of training on as many, and may take a tenth of it
         num_scored = min(num_scored, max(steps * batch_size // 9, LEAST_SCORED))
-    return Plan(grid, groups, schedule, batch_size, devices, num_scored, sampling, stream)
+    return Plan(grid, groups, schedule, batch_size, devices, num_scored, sampling, stream, keep)
 
 
 def nbytes(data: Splits | Folds) -> int:

@@ -15,13 +15,13 @@ from jaxtyping import Array, Bool, Int, PyTree, Shaped, UInt8
 from numpy.typing import NDArray
 
 from jaxcls.engine import cells
-from jaxcls.engine.cells import Problem, Replicates
+from jaxcls.engine.cells import Kept, Problem, Replicates
 from jaxcls.engine.devices import BY_CELL, CELLS, EVERYWHERE, fetch, on_each, put
 from jaxcls.engine.feed import Fed, Feed
 from jaxcls.engine.plan import Plan
 from jaxcls.grid import Grid
 from jaxcls.numerics import matmul_precision
-from jaxcls.result import Scores, scores
+from jaxcls.result import Scores, merit, scores
 from jaxcls.train import EVALUATION_BATCH as SCORED
 from jaxcls.train import Hyper, Score, State
 
@@ -45,7 +45,7 @@ class Program:
       problem: the group's.
       plan: the sweep's.
       feed: of the examples.
-      shapes: of a block's state, with its sharding.
+      shapes: of a block's state and of what is kept of it, with their sharding.
       compiled_init, compiled_chunks, compiled_score: what the methods call; chunks by their number of steps, scores by
         the number of examples.
     """
@@ -54,10 +54,11 @@ class Program:
     problem: Problem
     plan: Plan
     feed: Feed
-    shapes: State
+    shapes: tuple[State, Kept | None]
     compiled_init: Compiled
     compiled_chunks: dict[int, Compiled]
     compiled_score: dict[int, Compiled]
+    compiled_keep: Compiled | None
 
     def inputs(self, rows: NDArray[np.integer]) -> Inputs:
         """A block's inputs, on the devices."""
@@ -67,8 +68,23 @@ class Program:
         """The state before the first step."""
         return self.compiled_init(*block)
 
-    def restore(self, leaves: Sequence[NDArray]) -> State:
-        """The state with these leaves, as `leaves` returned them.
+    def nothing_kept(self, state: State) -> Kept | None:
+        """The initial params, with no score, where the best are kept."""
+        if self.shapes[1] is None:
+            return None
+        lowest = np.full(self.shapes[1].score.shape, -np.inf, self.problem.dtype)
+        return Kept(jax.tree.map(jnp.copy, state.params), put(self.on, lowest, PartitionSpec(None, CELLS)))
+
+    def keep(self, kept: Kept | None, state: State, on_val: Scores, select: str) -> Kept | None:
+        """Keep the params of the cells that are better on val, ``[S, G]``, than any before."""
+        if self.compiled_keep is None or kept is None:
+            return None
+        score = np.where(np.isfinite(on_val.val_loss), merit(on_val._asdict(), select), -np.inf)
+        on_device = put(self.on, score.astype(self.problem.dtype), PartitionSpec(None, CELLS))
+        return self.compiled_keep(kept, state.params, on_device)
+
+    def restore(self, leaves: Sequence[NDArray]) -> tuple[State, Kept | None]:
+        """The state and what is kept of it with these leaves, as `leaves` returned them.
 
         Raises:
           ValueError: they are not of this program's state.
@@ -86,15 +102,11 @@ class Program:
         state, losses = self.compiled_chunks[len(batches)](state, *args)
         return state, np.moveaxis(fetch(self.on, losses), 0, -1)
 
-    def record(self, state: State, block: Inputs, batch: NDArray[np.integer]) -> tuple[NDArray, NDArray]:
-        """Accuracies, ``[S, G]``: on a minibatch of each replicate, ``[S, B]``, and over val."""
+    def record(self, state: State, block: Inputs, batch: NDArray[np.integer]) -> tuple[NDArray, Scores]:
+        """The accuracy, ``[S, G]``, on a minibatch of each replicate, ``[S, B]``; and scores over val."""
         on_batch, _ = self._score(state, block, [batch], 1)
         on_val, _ = self._part(state, block, len(self.problem.parts) - 1)
-        batch_accuracy, val_accuracy = (
-            np.asarray(score.num_correct).sum(-1) / np.asarray(score.num_examples).sum(-1)
-            for score in (on_batch, on_val)
-        )
-        return batch_accuracy, val_accuracy
+        return scores(on_batch, on_val).train_accuracy, scores(on_val, on_val)
 
     def evaluate(self, state: State, block: Inputs) -> tuple[Scores, UInt8[NDArray, "S G bytes"]]:
         """Scores over train and val, ``[S, G]`` each, and a bit for each example of val that is rightly predicted."""
@@ -187,6 +199,12 @@ def build(on: Mesh, plan: Plan, group: int, feed: Feed) -> Program:
     if plan.schedule.epoch is not None:
         sizes.add(plan.batch_size)
     starting = compiling(init, *block)
+    keeping, kept = None, None
+    if plan.keep == "best":
+        by_cell = PartitionSpec(None, CELLS)
+        score_shape = array(num_replicates, num_cells, dtype=problem.dtype, spec=by_cell)
+        kept = Kept(state.params, score_shape)
+        keeping = compiling(keep, kept, state.params, score_shape)
     chunks = {steps: training(steps) for steps in {len(chunk) for chunk in plan.schedule.chunks}}
     scores = {size: scoring(size) for size in sizes}
     try:
@@ -195,10 +213,11 @@ def build(on: Mesh, plan: Plan, group: int, feed: Feed) -> Program:
             problem=problem,
             plan=plan,
             feed=feed,
-            shapes=state,
+            shapes=(state, kept),
             compiled_init=starting.result(),
             compiled_chunks={steps: chunk.result() for steps, chunk in chunks.items()},
             compiled_score={size: each.result() for size, each in scores.items()},
+            compiled_keep=None if keeping is None else keeping.result(),
         )
     except Exception:
         _compiling.cache_clear()  # what failed, as for want of memory, is tried again
@@ -260,6 +279,13 @@ def score(on: Mesh, problem: Problem) -> Wrapped:
     in_specs = (by_cell, cells.specs(problem).params, by_cell, EVERYWHERE, EVERYWHERE, EVERYWHERE, EVERYWHERE)
     out_specs = by_cell, PartitionSpec(None, CELLS, None)
     return on_each(on, functools.partial(cells.score, problem), in_specs, out_specs, donate_argnums=0)
+
+
+def keep(on: Mesh, problem: Problem) -> Wrapped:
+    """`cells.keep` in the same way; what is kept replaces what was."""
+    by_cell, params = PartitionSpec(None, CELLS), cells.specs(problem).params
+    specs: PyTree = Kept(params, by_cell)  # type: ignore[arg-type]  # a tree of specs
+    return on_each(on, cells.keep, (specs, params, by_cell), specs, donate_argnums=0)
 
 
 def without_keys(leaf: Array) -> Array:

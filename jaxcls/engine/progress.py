@@ -34,7 +34,7 @@ class Snapshot(NamedTuple):
       step: the number of steps that the next one has trained for.
       state: the leaves of its cells' state; empty at step 0.
       timings: seconds so far.
-      fingerprint: SHA-256 of the data, the batch size and the sampling; empty before the first snapshot.
+      fingerprint: SHA-256 of the data, the batch size, the sampling and what is kept; empty before the first snapshot.
     """
 
     table: NDArray
@@ -197,7 +197,7 @@ def initial_snapshot(plan: Plan) -> Snapshot:
 
 
 def _fingerprint(data: Splits | Folds, plan: Plan) -> str:
-    return hashlib.sha256(f"{data.fingerprint()} {plan.batch_size} {plan.sampling}".encode()).hexdigest()
+    return hashlib.sha256(f"{data.fingerprint()} {plan.batch_size} {plan.sampling} {plan.keep}".encode()).hexdigest()
 
 
 def _resumed(resume: Snapshot, begin: Snapshot, plan: Plan) -> Snapshot:
