@@ -25,9 +25,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from numpy.typing import NDArray
-from run import HERE, slug, write
+from run import HERE, command, slug, write
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
@@ -182,4 +181,4 @@ def theirs(
 
 
 if __name__ == "__main__":
-    sys.exit(tyro.cli(main, description="\n\n".join(filter(None, (__doc__ or "").splitlines()))))
+    sys.exit(command(main, Config, "\n\n".join(filter(None, (__doc__ or "").splitlines()))))

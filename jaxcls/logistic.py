@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from jaxcls.data import Prepared, Split
 from jaxcls.memory import Memory, available
 from jaxcls.numerics import checks
-from jaxcls.solver import Moments, lbfgs, newton
+from jaxcls.solver import Moments, arguments, lbfgs, newton
 
 IN_FLIGHT = 2**13  # rows of features that are read block by block: computed with, read, and being read
 TOL = {4: 1e-6, 8: 1e-7}  # by bytes of a float; see docs/accuracy.md for what it decides
@@ -101,8 +101,8 @@ def path(
     """
     checks.outside_of_jit("logistic.path")
     values = _regularisation(reg)
-    features, labels, num_classes = _examples(X, y, num_classes)
-    shares = _shares(weights, len(labels))
+    features, labels, num_classes = arguments.examples(X, y, num_classes)
+    shares = arguments.shares(weights, len(labels))
     dtype = np.dtype(jnp.result_type(float))
     if tol is None:
         tol = float(np.finfo(dtype).eps) ** 0.75 if certify else TOL[dtype.itemsize]
@@ -202,19 +202,6 @@ def _joined(parts: Sequence[lbfgs.Solutions]) -> lbfgs.Solutions:
     return lbfgs.Solutions(*(np.concatenate(arrays, axis=-1) for arrays in zip(*parts, strict=True)))
 
 
-def _examples(
-    X: ArrayLike | Split | Prepared, y: ArrayLike, num_classes: int | None
-) -> tuple[jax.Array | Split | Prepared, NDArray[np.integer], int]:
-    X = X if isinstance(X, Split | Prepared) else checks.real(X, "X")
-    if len(X.shape) != 2 or 0 in X.shape:
-        raise ValueError(f"X must have shape [N, d] with N, d >= 1, got {list(X.shape)}")
-    labels = np.asarray(checks.labels(y, X.shape[0]))
-    num_classes = int(labels.max()) + 1 if num_classes is None else num_classes
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(f"labels must lie in [0, {num_classes}), got {labels.min()} to {labels.max()}")
-    return X, labels, num_classes
-
-
 def _regularisation(reg: ArrayLike | Sequence[float]) -> Float[NDArray, "K"]:
     values = np.asarray(checks.real(reg, "reg"), np.float64)
     if values.ndim != 1 or not values.size:
@@ -223,17 +210,3 @@ def _regularisation(reg: ArrayLike | Sequence[float]) -> Float[NDArray, "K"]:
         wrong = values[~((values > 0) & np.isfinite(values))][0]
         raise ValueError(f"reg must hold finite values above 0, where there is an optimum, got {wrong:g}")
     return values
-
-
-def _shares(weights: ArrayLike | None, num_examples: int) -> Float[NDArray, "N *F"]:
-    if weights is None:
-        return np.full(num_examples, 1 / num_examples)
-    with np.errstate(over="ignore"):
-        checks.real(weights, "weights")
-    shares = np.asarray(weights, np.float64)  # float32 may not hold them, and only their proportions matter
-    if len(shares) != num_examples or shares.ndim not in (1, 2):
-        raise ValueError(f"weights must hold one for each of the {num_examples} examples, got {list(shares.shape)}")
-    if not (np.isfinite(shares) & (shares >= 0)).all() or not shares.any(axis=0).all():
-        raise ValueError("weights must be finite, not below 0, and not all 0")
-    shares = shares / shares.max(axis=0)
-    return shares / shares.sum(axis=0)

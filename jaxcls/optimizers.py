@@ -4,6 +4,8 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array
 
@@ -127,11 +129,14 @@ def schedule(name: str, steps: int, *, warmup: int = 0) -> Callable[[Array], Arr
         raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {name!r}")
     if not 0 <= warmup < steps:
         raise ValueError(f"warmup must lie in [0, {steps}), fewer than the steps, got {warmup}")
-    after = SCHEDULES[name](steps - warmup)
-    if not warmup:
-        return after
-    # A product, since a quotient of integers is float32 even where floats are float64.
-    return optax.join_schedules([lambda count: count * (1.0 / warmup), after], [warmup])
+    factors = SCHEDULES[name](steps - warmup)
+    if warmup:
+        # A product, since a quotient of integers is float32 even where floats are float64.
+        factors = optax.join_schedules([lambda count: count * (1.0 / warmup), factors], [warmup])
+    # A table: on a CPU, XLA would compute a cosine again for every weight.
+    with jax.enable_x64(True):
+        table = np.asarray(factors(jnp.arange(steps)) * jnp.ones(steps))
+    return lambda count: jnp.asarray(table, jnp.result_type(float))[count]
 
 
 def decayed(optimizer: Optimizer, decay: float, steps_per_epoch: int) -> Optimizer:

@@ -33,10 +33,9 @@ from jaxtyping import Array, Float, Integer, Real
 from numpy.typing import NDArray
 
 from jaxcls.data import Prepared, Split, check_finite
-from jaxcls.logistic import _examples, _shares
 from jaxcls.losses import sum_of_squares
 from jaxcls.numerics import checks, full_precision
-from jaxcls.solver import Moments
+from jaxcls.solver import Moments, arguments
 
 BLOCK = 2**12  # examples in float64 at a time
 NULL = 1e-12  # of the largest component: where X has no variance, rounding leaves up to 4e-13
@@ -104,16 +103,16 @@ def path(
     """
     checks.outside_of_jit("ridge.path")
     values = _regularisation(reg)
-    features, labels, num_classes = _examples(X, y, num_classes)
-    shares = _shares(weights, len(labels))
+    features, labels, num_classes = arguments.examples(X, y, num_classes)
+    shares = arguments.shares(weights, len(labels))
     if shares.ndim != 1:
         raise ValueError(f"weights must have shape [{len(labels)}], got {list(shares.shape)}")
     _check_moments(moments, features.shape[1])
     host = np.asarray(features) if isinstance(features, jax.Array) else features
-    examples = _Examples(host, labels, shares, num_classes, moments, penalise_bias)
+    given = _Examples(host, labels, shares, num_classes, moments, penalise_bias)
 
-    mean_X, mean_t = _means(examples)
-    eigenvalues, left, right = _eigen(examples, mean_X, mean_t)
+    mean_X, mean_t = _means(given)
+    eigenvalues, left, right = _eigen(given, mean_X, mean_t)
     scaled = right[:, :, None] * _inverse(eigenvalues, values)[:, None, :]
     exact = np.tensordot(left, scaled, 1)
     W = np.empty((features.shape[1] + 1, num_classes, len(values)), jnp.result_type(float))
@@ -230,7 +229,7 @@ def _without_rounding(components: Float[NDArray, "A B"], axis: int) -> Float[NDA
 
 def _inverse(eigenvalues: Float[NDArray, "R"], reg: Float[NDArray, "K"]) -> Float[NDArray, "R K"]:
     """``1 / (λ + reg)``; 0 where the sum is within the rounding of λ, up to 11 epsilons of the largest as measured."""
-    total = np.maximum(eigenvalues, 0)[:, None] + reg
+    total = eigenvalues[:, None] + reg
     limits = np.finfo(float)
     rounding = max(max(len(eigenvalues), 16) * limits.eps * float(eigenvalues.max()), limits.tiny)
     return np.divide(1, total, out=np.zeros_like(total), where=total > rounding)

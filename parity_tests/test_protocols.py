@@ -264,7 +264,7 @@ def given(files: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def subsets(files: Path, count: int, tries: int) -> list[data.Source]:
-    """Those that the command draws."""
+    """The subsets that the command draws."""
     paths = inputs.Files(files / "train.npz", None, [files / "test.npz"], {}, data.NAMES)
     found = inputs.read(paths, hold_out=inputs.HELD_OUT, folds=0, seed=0)
     return inputs.shots(found.source, count, tries, seed=0)

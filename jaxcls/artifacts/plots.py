@@ -157,6 +157,7 @@ def axis_curves(ax: Axes, result: SweepResult, axis: str) -> Axes:
         ax.set_xscale("log")
     elif wide:
         ax.set_xscale("symlog", linthresh=values[1])
+        ax.set_xlim(-values[1] / 4, 1.5 * values[-1])
     ax.set(xlabel=AXIS_LABELS[axis], ylabel=result.criterion.removeprefix("validation "))
     ax.legend()
     return ax

@@ -21,7 +21,7 @@ from jaxcls.numerics import one_line
 from jaxcls.result import SCORES, best_first, edges, tied
 
 PICTURES = {
-    "heatmap.png": "Accuracy over the grid; the best cell is outlined",
+    "heatmap.png": "Accuracy over the grid: the best cell outlined, a dot in those within one standard error",
     "history.png": "Loss and accuracy over the epochs, of the best cell at each value of an axis",
     "path.png": "Accuracy over the values of each axis, the best of all others",
     "confusion.png": "Confusion matrix of the test set",

@@ -22,7 +22,7 @@ def optimizer(name: Name, *, schedule: ScheduleName, warmup: int, steps: int, bi
         if name != "adamw":
             raise ValueError(f"--no-decay-bias is for adamw, got {name}")
         chosen = functools.partial(optimizers.adamw, bias_row=bias_row)
-    if not 0 <= warmup < steps:
+    if warmup and not 0 < warmup < steps:
         raise ValueError(f"--warmup must lie in [0, {steps}), fewer than the steps, got {warmup}")
     if schedule == "constant" and not warmup:
         return chosen
