@@ -69,8 +69,8 @@ def run(
     right = None if found.right is None else found.right.reshape(len(grid), -1)
     kept = {"grid": grid, "table": table, "losses": losses, "right": right}
     result = replace(found, **kept, history=None, params=None, test=None)
-    if choose == "one-se":
-        result = replace(result, chosen=simplest(result))
+    if choose == "one-se" and (row := simplest(result)) != result.best:
+        result = replace(result, chosen=row)
     return CrossValidation(refit(search, result, whole, penalty=penalty), found)
 
 
@@ -230,7 +230,8 @@ def tries(search: Search, grid: Grid, splits: Sequence[Splits]) -> tuple[SweepRe
     table = over_folds(np.stack([each.table for each in found], axis=1))
     rank_rows(table, found[0].select)
     losses = np.mean([each.losses for each in found], axis=0)
-    first = replace(found[0], table=table, losses=losses, history=None, params=None, test=None)
+    right = np.concatenate([each.right for each in found if each.right is not None], axis=1)  # all tries' examples
+    first = replace(found[0], table=table, losses=losses, right=right, history=None, params=None, test=None)
     if first.best is None:
         return first, []
     again = found

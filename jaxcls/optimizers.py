@@ -77,10 +77,10 @@ def adamw(
       [[-0.5], [-0.0]]
     """
 
-    def decayed(update: Array, W: Array) -> Array:
+    def without_bias(update: Array, W: Array) -> Array:
         return update + weight_decay * W.at[bias_row].set(0) if W.ndim > 1 else update
 
-    decay = optax.stateless(lambda updates, params: jax.tree.map(decayed, updates, params))
+    decay = optax.stateless(lambda updates, params: jax.tree.map(without_bias, updates, params))
     return optax.chain(optax.scale_by_adam(b1, b2), decay, optax.scale_by_learning_rate(lr))
 
 
@@ -103,6 +103,7 @@ def scheduled(optimizer: Optimizer, factor: Callable[[Array], Array]) -> Optimiz
       [1.0, 0.854, 0.5, 0.146]
     """
 
+    @functools.wraps(optimizer)  # its signature says which hyperparameters it takes
     def with_learning_rate(lr: Array, **others: Array) -> optax.GradientTransformation:
         return optimizer(lambda count: lr * factor(count), **others)
 
@@ -114,8 +115,8 @@ def schedule(name: str, steps: int, *, warmup: int = 0) -> Callable[[Array], Arr
 
     Args:
       name: ``constant``; ``cosine``, ``(1 + cos(π t / T)) / 2``; or ``steps``, a tenth after 60 % and a hundredth after
-        80 % of the steps.
-      steps: T, the number of steps, warm-up included.
+        80 % of T.
+      steps: the number of steps, of which those of the warm-up are taken to leave T.
       warmup: the number of first steps in which the factor rises, ``t / warmup``; the schedule follows.
 
     Raises:

@@ -21,8 +21,8 @@ from jaxcls.numerics import checks, compile_seconds, standardised
 from jaxcls.result import SCORES, SweepResult, Timings, check_select, empty_table, rank_rows, scores, total
 from jaxcls.train import Score
 
-# Columns beside those of a sweep.
 SCORED = 2**14  # examples scored at a time
+# Columns beside those of a sweep.
 MORE = {"gap": "f8", "gradient": "f8", "iterations": "i8", "converged": "?"}
 REG = tuple(np.logspace(1, -9, 96).tolist())
 

@@ -222,7 +222,7 @@ class SweepResult:
             np.bitwise_count(a & ~b).sum(axis=1) for a, b in ((best, self.right), (self.right, best))
         )
         behind, differing = only_best.astype(int) - only_other, only_best.astype(int) + only_other
-        return (self.table["rank"] > 0) & (behind**2 <= differing)
+        return (self.table["rank"] > 0) & ((behind <= 0) | (behind**2 <= differing))
 
     def cv_results(self) -> dict[str, object]:
         """The table in the form of ``cv_results_`` of scikit-learn's searches, which call validation test.

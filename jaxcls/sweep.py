@@ -82,7 +82,7 @@ def run(
       stream: whether the examples come to the device chunk by chunk, as they are needed, or lie there; the result is
         the same bit for bit. When not given, they come where they would take more than half of the memory.
       keep: the params of each cell that are its result: the ``last``, or the ``best`` on val, by ``select``, of those
-        after the first step of each epoch and after the last, which are recorded as a history.
+        after the first step, each tenth of the steps from there, or each epoch with a history, and after the last.
 
     Returns:
       A `SweepResult`. A cell that diverges is a result, not an error. Without a test set, as for folds, the test

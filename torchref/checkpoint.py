@@ -30,7 +30,7 @@ class UnitLength(nn.Module):
     """Examples divided by their L2 norms."""
 
     def forward(self, X: Tensor) -> Tensor:
-        """Scale raw features ``[N, d]``."""
+        """Scale features ``[N, d]``."""
         return nn.functional.normalize(X, dim=1)
 
 
@@ -49,7 +49,7 @@ def load(path: str | PathLike[str]) -> Labelled:
     """Load ``best.safetensors`` as a module from raw features ``[N, d]`` to logits ``[N, C]``.
 
     Returns:
-      `Standardise`, after `UnitLength` for a run with features of unit length, and one `torch.nn.Linear`; for a
+      `Standardise`, with `UnitLength` for a run with features of unit length, and one `torch.nn.Linear`; for a
       two-layer net, two of these with a `torch.nn.ReLU` between. Its
       ``classes`` are the labels of the data that it was trained on, as text.
 
@@ -80,8 +80,8 @@ def load(path: str | PathLike[str]) -> Labelled:
             f"{path} must hold {', '.join(sorted(linear))} or {', '.join(sorted(net))}, got {', '.join(p)}"
         )
     first = p["W" if "W" in p else "W1"]
-    layers: list[nn.Module] = [UnitLength()] if header.get("unit_length") else []
-    layers += [Standardise(p["mean"], p["scale"], first)]
+    layers: list[nn.Module] = [Standardise(p["mean"], p["scale"], first)]
+    layers += [UnitLength()] if header.get("unit_length") else []
     if "W" in p:
         layers += [_linear(first[:-1], first[-1])]
     else:

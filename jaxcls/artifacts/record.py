@@ -138,10 +138,9 @@ def reload_lines(
     if framework == "torch":  # torch does not multiply different dtypes
         prepared = f'({prepared}).to(p["{"W1" if net else "W"}"].dtype)'
     file = json.dumps(Path(path).as_posix(), ensure_ascii=False)
-    lines = [f"from safetensors.{framework} import load_file", f"p = load_file({file})"]
+    lines = [f"from safetensors.{framework} import load_file", f"p = load_file({file})", f"X = {prepared}"]
     if unit_length:
-        lines += ["X = X / (X * X).sum(1)[:, None] ** 0.5"]
-    lines += [f"X = {prepared}"]
+        lines += ["X = X / (X * X).sum(1).clip(1e-24)[:, None] ** 0.5"]
     if net:
         lines += ['h = (X @ p["W1"] + p["b1"]).clip(0)', 'y = (h @ p["W2"] + p["b2"]).argmax(1)']
     else:
@@ -304,13 +303,21 @@ def _record(result: SweepResult, splits: Splits) -> dict[str, object]:
             if step >= 0
         ],
         "select": result.select,
-        "selection": f"highest {result.criterion}; ties by lower validation loss, then by grid order",
+        "selection": _selection(result),
         "within_one_se": int(result.within_one_se.sum()),
         "chosen": "best" if result.chosen is None else "one-se",
         "best": _best(result),
         "test": as_json(result.metrics),
         "timings": result.timings._asdict(),
     }
+
+
+def _selection(result: SweepResult) -> str:
+    """The rule of selection in words."""
+    rule = f"{'lowest' if result.select == 'log-loss' else 'highest'} {result.criterion}"
+    if result.chosen is not None:
+        return f"the most regularised, slowest-learning cell within one standard error of the {rule}"
+    return f"{rule}; ties by lower validation loss, then by grid order"
 
 
 def _fingerprint(record: Mapping[str, object]) -> str:
@@ -322,7 +329,8 @@ def _best(result: SweepResult) -> dict[str, float] | None:
         return None
     names = tuple(name for name in SCORES if not name.endswith("loss"))
     scores = {name: result.table[name][result.best].item() for name in names}
-    return result.grid.cells()[result.best] | scores | {"test_accuracy": result.test_accuracy}
+    on_test = {} if result.test is None else {"test_accuracy": result.test_accuracy}
+    return result.grid.cells()[result.best] | scores | on_test
 
 
 def _safetensors(result: SweepResult, splits: Splits) -> bytes:

@@ -152,15 +152,33 @@ def _test(run: Run) -> str:
     of_class = {str(label): f"{correct[label] / count[label]:.4f} of {count[label]:,}" for label in worst}
     confused = [f"{row['label']} as {row['predicted']} ({row['count']:,})" for row in wrong]
     more = {f"on {path}": _intervals(each) for path, each in run.record.get("more_tests", {}).items()}
+    first = " of the first try" if "tries" in run.record else ""
     return "\n".join(
         [
-            '<p class="note">Scored once, by the best cell; with 95 % intervals.</p>',
-            _facts(facts | more),
+            f'<p class="note">Scored once, by the best cell{first}; with 95 % intervals.</p>',
+            _tries(run.record),
+            _facts(facts),
+            _named(more),
             f"<p>Most frequent confusions: {escape(', '.join(confused))}.</p>" if confused else "",
             f"<p>Accuracy of each class{most}:</p>",
-            _facts(of_class),
+            _named(of_class),
         ]
     )
+
+
+def _tries(record: Mapping[str, Any]) -> str:
+    """The mean and the deviation of each metric over several tries."""
+    if "tries" not in record:
+        return ""
+    each = {name: f"{found['mean']:.4f}, deviation {found['deviation']:.4f}" for name, found in record["tries"].items()}
+    config = record["config"]
+    return f"<p>Mean of {config['tries']} tries, {config['shots']} examples of each class:</p>\n{_facts(each)}"
+
+
+def _named(facts: Mapping[str, str]) -> str:
+    """List of values by names of the user's data."""
+    lines = [f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts.items()]
+    return "\n".join(['<dl class="facts">', *lines, "</dl>"]) if lines else ""
 
 
 def _intervals(scored: Mapping[str, Mapping[str, float]]) -> str:

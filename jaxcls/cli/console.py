@@ -171,11 +171,13 @@ def print_metrics(scored: Mapping[str, Metric], name: str = "") -> None:
         print(f"          {metric.replace('_', ' '):<18} {value:.4f}  {low:.4f} to {high:.4f}")
 
 
-def print_edges(result: SweepResult) -> None:
-    """Print the axes on whose boundary the best cell lies, each with values to try next."""
+def print_edges(result: SweepResult, scale: Mapping[str, float] = {}) -> None:
+    """Print the axes on whose boundary the best cell lies, each with values to try next, by a scale for a flag."""
+    if result.chosen is not None:  # the simplest of many, which more values would not make better
+        return
     for axis, values in edges(result.grid, result.table, result.select).items():
         print(f"edge      {edge(axis, values)}")
-        print(f"          --{axis.replace('_', '-')} {' '.join(f'{value:g}' for value in values)}")
+        print(f"          --{axis.replace('_', '-')} {' '.join(f'{scale.get(axis, 1) * value:g}' for value in values)}")
 
 
 def print_wrote(paths: Sequence[Path]) -> None:

@@ -61,6 +61,8 @@ def read(files: Files, *, hold_out: float, folds: int, seed: int) -> Input:
         if source.note:
             console.note(source.note)
     if len(first.val):
+        if hold_out != HELD_OUT:
+            raise ValueError(f"{files.train} is split by itself: leave out --hold-out")
         found = Input(first, {})
     else:
         found = _held_out(files, given, hold_out=hold_out, choose_by_folds=folds > 0, seed=seed)

@@ -70,7 +70,7 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     source, tests = read(config)
     with checks.about(config.train, config.val, *config.test):
         splits = data.PROTOCOLS[config.features](source)
-    grid = hyperparameters(config, num_trained(config, splits))
+    grid = hyperparameters(config, splits)
     out = config.resume or config.out or console.run_folder("probe")
     kept = {name: getattr(config, name) for name in ("out", "quiet", "json", "resume")}
     defaults = {field.name: field.default for field in fields(Config)} | protocols.PROTOCOLS[config.protocol]
@@ -92,7 +92,7 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
                 )
         except checkpoint.Stopped as stopped:
             resume = f"{program} --resume {shlex.quote(str(out))}"
-            running.print_stopped(stopped, len(plan.blocks) * config.steps, resume)
+            running.print_stopped(stopped, len(plan.blocks) * plan.schedule.steps, resume)
             raise
 
     with claim(out, resume=saved is not None):
@@ -109,7 +109,7 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
         paths.append(page.write(out))
         saver.path.unlink(missing_ok=True)
     report(config, result, splits, more, tries, paths, time.perf_counter() - started)
-    return int(result.best is None), out
+    return int(result.params is None), out
 
 
 def choose(

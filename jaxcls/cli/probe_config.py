@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from jaxcls import crossval, data, probe, sweep
 from jaxcls.cli import inputs, protocols, training
 from jaxcls.data import Splits
@@ -135,6 +133,15 @@ class Config:
 
 def read(config: Config) -> inputs.Input:
     """The files as one source, with train/val/test row indices."""
+    for name in ("steps", "batch_size"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(config, name)}")
+    if config.epochs < 0 or config.base_batch < 0:
+        raise ValueError(f"--epochs and --base-batch must not be below 0, got {config.epochs} and {config.base_batch}")
+    if config.refit and config.keep == "best":
+        raise ValueError("--keep best chooses by a val that --refit trains on: give one of them")
+    if config.shots and len(config.test) > 1:
+        raise ValueError(f"--shots are scored on one --test, got {len(config.test)}")
     if config.val and config.folds:
         raise ValueError("--val and --folds are two ways to choose: give one of them")
     published = protocols.PROTOCOLS[config.protocol].get("hold_out", inputs.HELD_OUT)
@@ -165,6 +172,9 @@ def read(config: Config) -> inputs.Input:
         raise ValueError(
             f"--test-labels must be those of the {len(config.test)} of --test, got {len(config.test_labels)}"
         )
+    paths = [config.train, *([config.val] if config.val else []), *config.test]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ValueError("--train, --val and --test must be different files")
     labels = {config.train: config.train_labels} | dict(zip(config.test, config.test_labels, strict=False))
     if config.val:
         labels[config.val] = config.val_labels
@@ -172,15 +182,16 @@ def read(config: Config) -> inputs.Input:
     return inputs.read(files, hold_out=config.hold_out, folds=config.folds, seed=config.seed)
 
 
-def hyperparameters(config: Config, num_train: float) -> Grid:
-    """The grid that the command line names, of cells that each train on so many examples."""
+def hyperparameters(config: Config, splits: Splits) -> Grid:
+    """The grid that the command line names."""
     published = protocols.PROTOCOLS[config.protocol]
-    if config.reg and published.get("C", ()) != config.C:
-        raise ValueError("--reg and --C are two ways to name the penalty: give one of them")
     if by_c(config):
         if min(config.C) <= 0:
             raise ValueError(f"--C must be above 0, got {min(config.C):g}")
-        reg = tuple((1 / (2 * num_train * np.array(config.C))).tolist())
+        reg = tuple(float(as_c(config, splits, value)) for value in config.C)
+    elif config.solver in SOLVERS:
+        reg = config.reg if config.reg != published.get("reg") else ()
+        reg = reg or probe.REG
     else:
         reg = config.reg or ((0.0,) if config.weight_decay else probe.REG)
     if config.certify and config.solver != "lbfgs":
@@ -213,8 +224,25 @@ def num_steps(config: Config, num_train: int) -> int:
 
 
 def by_c(config: Config) -> bool:
-    """Test whether the penalty is named by scikit-learn's C."""
-    return bool(config.C) and not config.reg
+    """Test whether the penalty is named by scikit-learn's C.
+
+    Raises:
+      ValueError: reg is given as well, other than by the protocol.
+    """
+    published = protocols.PROTOCOLS[config.protocol]
+    given = [name for name in ("reg", "C") if getattr(config, name) not in ((), published.get(name))]
+    if len(given) > 1:
+        raise ValueError("--reg and --C are two ways to name the penalty: give one of them")
+    return given == ["C"] or (not given and "C" in published)
+
+
+def as_c(config: Config, splits: Splits, value: float) -> float:
+    """The C of a reg, or the reg of a C: either is one over the other times twice the number of examples.
+
+    Of two classes, scikit-learn penalises one column of weights, which is the difference of two: half as much.
+    """
+    halved = splits.num_classes == 2 and config.solver != "ridge"
+    return 1 / ((1 if halved else 2) * num_trained(config, splits) * value)
 
 
 def selection(config: Config) -> str:

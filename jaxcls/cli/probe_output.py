@@ -1,5 +1,6 @@
 """The lines that ``jaxcls probe`` prints."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ from numpy.typing import NDArray
 
 from jaxcls import metrics
 from jaxcls.cli import console, protocols
-from jaxcls.cli.probe_config import Config, by_c, num_trained
+from jaxcls.cli.probe_config import FILES, Config, as_c, by_c
 from jaxcls.data import Splits
 from jaxcls.grid import Grid
 from jaxcls.metrics import Metric, Outcomes
@@ -38,8 +39,10 @@ def long_axes(grid: Grid) -> dict[str, tuple[int | float, ...]]:
 
 def changed(config: Config) -> str:
     """The flags that differ from those of the protocol, as words to be put after its name."""
-    published = protocols.PROTOCOLS[config.protocol]
-    others = [f"--{name.replace('_', '-')}" for name, value in published.items() if getattr(config, name) != value]
+    published = {field.name: field.default for field in fields(Config)} | protocols.PROTOCOLS[config.protocol]
+    about = {*FILES, "protocol", "seed", "memory", "out", "quiet", "json", "resume", "stream"}
+    differing = [name for name, value in published.items() if name not in about and getattr(config, name) != value]
+    others = [f"--{name.replace('_', '-')}" for name in differing]
     return f", but for {' '.join(others)}" if others else ""
 
 
@@ -68,20 +71,23 @@ def report(
         console.print_scored(result, splits)
     if config.solver == "lbfgs":
         report_solved(config, table)
-    if result.best is None or result.params is None:
+    if result.best is None:
         print("\nevery cell diverged: try lower learning rates")
         return
     row = table[result.best]
     by = f"the mean of {config.folds} folds" if config.folds else "val"
-    as_c = f" (C {1 / (2 * num_trained(config, splits) * row['reg']):.4g})" if by_c(config) else ""
-    print(f"best      {', '.join(f'{axis} {row[axis]:.4g}' for axis in axes)}{as_c}: ", end="")
+    named = f" (C {as_c(config, splits, row['reg']):.4g})" if by_c(config) else ""
+    print(f"best      {', '.join(f'{axis} {row[axis]:.4g}' for axis in axes)}{named}: ", end="")
     print(f"{row[result.column]:.4f} on {by}{result.on_val}")
     console.print_ties(result, splits)
     console.print_one_se(result, splits)
     if len(tied(table, select)) > 1 and not (config.folds or config.refit or config.shots):
         print(f"          --folds 5 scores them on all of the {len(splits.train.y) + len(splits.val.y):,}")
-    console.print_edges(result)
-    if config.refit and not config.folds:
+    scale = {"lr": config.base_batch / config.batch_size} if config.base_batch else {}
+    console.print_edges(result, scale)
+    if result.params is None:
+        print("          it diverged when it was trained again: try lower learning rates")
+    if config.refit and not config.folds and not config.shots:
         alike = ", with the same C" if by_c(config) else ""
         print(f"refit     on the {len(splits.train) + len(splits.val):,} of train and val{alike}")
     if tries:
@@ -121,6 +127,6 @@ def print_tries(tries: list[Outcomes], shots: int, num_classes: int) -> None:
 
 def over_tries(tries: list[Outcomes], num_classes: int) -> dict[str, dict[str, float]]:
     """The mean and the deviation over several tries of each metric on test."""
-    found = [metrics.measure(each, num_classes) for each in tries]
-    values = {name: np.array([each[name].value for each in found]) for name in found[0]}
+    found = [metrics.values(each, num_classes) for each in tries]
+    values = {name: np.array([each[name] for each in found]) for name in found[0]}
     return {name: {"mean": float(each.mean()), "deviation": float(each.std())} for name, each in values.items()}

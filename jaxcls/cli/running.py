@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import jax
 from tqdm import tqdm
@@ -44,7 +44,8 @@ def recorded(config: type[T], run: Mapping[str, Any]) -> T:
     for name, hint in get_type_hints(config).items():
         if name in run:
             kind = get_origin(hint) or hint
-            kind = get_args(hint)[0] if kind is UnionType else kind  # of a value or None
+            if kind in (Union, UnionType):  # of a value or None
+                kind = get_origin(get_args(hint)[0]) or get_args(hint)[0]
             found[name] = run[name] if kind is Literal or run[name] is None else kind(run[name])
             if kind is tuple and Path in get_args(hint):
                 found[name] = tuple(map(Path, run[name]))

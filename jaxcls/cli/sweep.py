@@ -51,8 +51,8 @@ class Config:
     """The file of the labels, if they are not in that of the features: .npy, .txt with one a line, .csv."""
     names: tuple[str, str] = NAMES
     """The names of features and labels in the files."""
-    protocol: Literal["standard", "raw", "cs231n", "eecs498"] = "standard"
-    """Preparation of the data: each feature to mean 0 and deviation 1, as it is, or as a course prepares CIFAR-10."""
+    protocol: Literal["standard", "raw", "l2", "cs231n", "eecs498"] = "standard"
+    """Each feature to mean 0 and deviation 1, or as it is; each example to length 1; or as a course has CIFAR-10."""
     data_dir: Path | None = None
     """The folder that holds CIFAR-10; downloaded once into the user's cache if not given."""
     model: Literal["linear", "two-layer"] = "linear"
@@ -180,6 +180,9 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     if config.distributed:
         jax.distributed.initialize()
     jax.config.update("jax_default_matmul_precision", PRECISIONS[config.precision])
+    for name in ("steps", "batch_size"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
     splits = load(config)
     grid = hyperparameters(config)
     loaded_s = time.perf_counter() - started

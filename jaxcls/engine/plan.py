@@ -187,8 +187,10 @@ def plan_sweep(
         estimate = Memory(data, need(problem(hidden)))
         rows = blocks(grid, hidden, estimate.fits(budget), num_devices=len(devices))
         groups.append(Group(problem(hidden), estimate, rows))
-    num_scored, recorded = len(splits.train.y), history or keep == "best"
-    schedule = Schedule(steps, chunk_steps, optimizers.steps_per_epoch(num_scored, batch_size) if recorded else None)
+    num_scored, every = len(splits.train.y), max(steps // 10, 1) if keep == "best" else None
+    if history:
+        every = optimizers.steps_per_epoch(num_scored, batch_size)
+    schedule = Schedule(steps, chunk_steps, every)
     if isinstance(splits, Splits):  # scoring takes 0.9 of the time of training on as many, and may take a tenth of it
         num_scored = min(num_scored, max(steps * batch_size // 9, LEAST_SCORED))
     return Plan(grid, groups, schedule, batch_size, devices, num_scored, sampling, stream, keep)
