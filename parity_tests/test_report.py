@@ -381,7 +381,7 @@ def test_the_keyboard_sorts_as_well(folder: Path, browser: Browser) -> None:
 
 
 def test_pictures_are_there(folder: Path, net_folder: Path, browser: Browser) -> None:
-    for run, count in ((folder, 3), (net_folder, 4)):
+    for run, count in ((folder, 5), (net_folder, 6)):
         with opened(browser, report.write(run)) as page:
             sizes = page.evaluate("[...document.images].map(i => [i.naturalWidth, i.naturalHeight])")
             stated = page.evaluate("[...document.images].map(i => [i.getAttribute('width'), i.getAttribute('height')])")
