@@ -126,7 +126,7 @@ MUTATIONS = [
     Mutation("engine/progress", "check", "same = same and resume.fingerprint == begin.fingerprint", "pass"),
     Mutation("metrics", "present", "num_examples, 1), num_examples > 0)", "num_examples, 1), num_examples >= 0)"),
     Mutation("metrics", "ties", "(classes < label)", "(classes > label)"),
-    Mutation("metrics", "bins", "np.arange(1, bins) / bins", "np.arange(bins) / bins"),
+    Mutation("metrics", "bins", "np.arange(1, bins) / bins", "np.arange(1, bins) / (bins + 1)"),
     Mutation("ridge", "factor", "dlogits = 2 * error / n", "dlogits = error / n"),
     Mutation("losses", "smoothing", "jnp.where(is_label, 1, 0) - jnp", "jnp.where(is_label, 1, 0) + 0 * jnp"),
     Mutation("optimizers", "bias", "W.at[bias_row].set(0)", "W"),
