@@ -108,7 +108,7 @@ class SweepResult:
         the same, where scoring all would take more than a tenth of the training.
       select: what ranks the cells, a key of ``SELECT``.
       unit_length: whether raw features are scaled to length 1 before they are standardised.
-      right: a bit for each example of val that a cell predicts rightly, packed by `numpy.packbits`, ``[cells, bytes]``.
+      right: a bit for each example of val that a cell predicts rightly, ``[cells, bytes]``, by ``numpy.packbits``.
       chosen: the row of the best cell where that is not the first in rank, as `jaxcls.crossval.one_se` chooses it.
 
     Example:

@@ -365,6 +365,7 @@ MISTAKES = {
     "--protocol clip-benchmark --batch-size 0": "--batch-size must be at least 1, got 0",
     "--protocol dinov2-linear --reg 1 --C 1": "--reg and --C are two ways to name the penalty: give one of them",
     "--solver sgd --refit --keep best": "--keep best chooses by a val that --refit trains on: give one of them",
+    "--solver sgd --init uniform --init-scale 0.1": "--init-scale is of normal weights: leave out --init uniform",
     "--test train.npz": "--train, --val and --test must be different files",
     "--shots 5 --test test.npz other.npz": "--shots are scored on one --test, got 2",
     "--solver momentum --weight-decay 0.1 --schedule cosine": "optimizer must take the grid's weight_decay as a ",
@@ -485,3 +486,16 @@ def test_a_peak_is_the_best_of_the_cells_around_it(source: data.Source) -> None:
     assert np.mean(predicted == splits.val.y) == pytest.approx(found.table["val_accuracy"][found.best])
     with pytest.raises(ValueError, match=r"^grid must have one axis with several values for a peak, got lr, reg$"):
         crossval.peak(probe.search, Grid([0.1, 1.0], [0.1, 1.0]), splits)
+
+
+def test_tries_train_the_cell_that_is_best_on_average(source: data.Source) -> None:
+    """The table is the mean of the tries; all of them are scored by the same cell, and told apart on all their val."""
+    few, path = [data.standard(each) for each in inputs.shots(source, 4, 3, seed=0)], [10.0, 1e-2]
+    result, outcomes = crossval.tries(probe.search, Grid((), path, ()), few)
+    alone = [probe.run(each, path).table["val_accuracy"] for each in few]
+    np.testing.assert_allclose(result.table["val_accuracy"], np.mean(alone, axis=0))
+    np.testing.assert_allclose(result.table["val_deviation"], np.std(alone, axis=0))
+    assert result.best == 1
+    for each, found in zip(few, outcomes, strict=True):
+        np.testing.assert_array_equal(found.predicted, probe.run(each, path[1:]).test.predicted)
+    assert np.bitwise_count(result.right).sum(axis=1) / (3 * len(few[0].val)) == pytest.approx(np.mean(alone, axis=0))

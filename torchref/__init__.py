@@ -1,6 +1,6 @@
 """The mathematics of jaxcls in PyTorch, under the names and signatures of EECS 498-007, without autograd.
 
-`torchref.probes` has the linear probes of published projects, with autograd and `torch.optim`.
+``torchref.probes`` has the linear probes of published projects, with autograd and `torch.optim`.
 """
 
 from importlib.util import find_spec
@@ -8,7 +8,7 @@ from importlib.util import find_spec
 if find_spec("torch") is None:
     raise ModuleNotFoundError("torchref needs torch: pip install torch", name="torch")
 
-from torchref.checkpoint import Labelled, Standardise, load
+from torchref.checkpoint import Labelled, Standardise, UnitLength, load
 from torchref.gradcheck import compute_numeric_gradient, grad_check_sparse, rel_error
 from torchref.linear_classifier import (
     predict_linear_classifier,
@@ -39,6 +39,7 @@ __all__ = [
     "DINOV2_LEARNING_RATES",
     "Labelled",
     "Standardise",
+    "UnitLength",
     "capi_heads",
     "clip_benchmark_heads",
     "clip_benchmark_search",

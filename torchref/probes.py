@@ -124,7 +124,7 @@ def clip_benchmark_search(score: Callable[[int], float]) -> tuple[int, list[int]
     Of equal accuracies the first evaluated wins: the smaller decay. Where none exceeds 0, index 0 does.
 
     Args:
-      score: validation accuracy at an index of `CLIP_BENCHMARK_DECAYS`; called again for an index that is repeated.
+      score: validation accuracy at an index of ``CLIP_BENCHMARK_DECAYS``; called again for an index that is repeated.
 
     Returns:
       The best index, and all indices in the order of their evaluation.

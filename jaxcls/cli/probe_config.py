@@ -196,6 +196,8 @@ def hyperparameters(config: Config, splits: Splits) -> Grid:
         reg = config.reg or ((0.0,) if config.weight_decay else probe.REG)
     if config.certify and config.solver != "lbfgs":
         raise ValueError(f"--certify is for --solver lbfgs, got {config.solver}")
+    if config.init == "uniform" and config.init_scale not in (Config.init_scale, published.get("init_scale")):
+        raise ValueError("--init-scale is of normal weights: leave out --init uniform")
     if config.solver not in SOLVERS:
         scale = config.batch_size / config.base_batch if config.base_batch else 1.0
         lr = [scale * value for value in config.lr or LEARNING_RATES]

@@ -253,6 +253,8 @@ def hyperparameters(config: Config) -> Grid:
 
 def model(config: Config) -> Classifier:
     """The model that the command line names."""
+    if config.init == "uniform" and config.init_scale is not None:
+        raise ValueError("--init-scale is of normal weights: leave out --init uniform")
     if config.model == "linear":
         return classifier.linear(init=config.init, init_scale=1e-3 if config.init_scale is None else config.init_scale)
     scale = 1e-2 if config.init_scale is None else config.init_scale

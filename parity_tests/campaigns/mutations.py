@@ -203,7 +203,7 @@ LIKELY = {
     "data/rows": ("files",),
     "engine/feed": ("sweep",),
     "sampling": ("sampling",),
-    "crossval": ("probe",),
+    "crossval": ("probe", "protocols"),
     "metrics": ("metrics",),
     "optimizers": ("protocols", "training"),
     "ridge": ("ridge",),
