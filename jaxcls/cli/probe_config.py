@@ -102,7 +102,7 @@ class Config:
     init_scale: float = 1e-3
     """Standard deviation of normal initial weights."""
     keep: sweep.Keep = "last"
-    """The weights of each cell: those after the last step, or the best on val of those after each epoch."""
+    """The weights of each cell: those after the last step, or the best on val of ten evaluations and the last."""
     steps: int = 2000
     """Minibatches each cell is trained on."""
     epochs: int = 0

@@ -88,7 +88,7 @@ class Config:
     select: Literal["accuracy", "mean-per-class", "top-5", "macro-f1", "log-loss"] = "accuracy"
     """The metric on val that chooses the best cell."""
     keep: sweep.Keep = "last"
-    """The weights of each cell: those after the last step, or the best on val of those after each epoch."""
+    """The weights of each cell: those after the last step, or the best on val of ten evaluations and the last."""
     choose: crossval.Choose = "best"
     """Take the best cell, or of those within one standard error of it the most regularised and slowest."""
     init: Literal["normal", "uniform"] = "normal"
