@@ -163,10 +163,10 @@ def peak(search: Search, grid: Grid, splits: Splits) -> SweepResult:
       >>> len(found.table), bool(found.table["val_accuracy"].max() > 0.96)
       (15, True)
     """
-    long = [axis for axis, values in grid.axes.items() if len(values) > 1]
-    if len(long) != 1:
-        raise ValueError(f"grid must have one axis with several values for a peak, got {', '.join(long) or 'none'}")
-    (axis,), values = long, grid.axes[long[0]]
+    if len(grid.varied) != 1:
+        several = ", ".join(grid.varied) or "none"
+        raise ValueError(f"grid must have one axis with several values for a peak, got {several}")
+    ((axis, values),) = grid.varied.items()
 
     def some(indices: Sequence[int]) -> Grid:
         columns: dict[str, Any] = {axis: [values[k] for k in indices]}
@@ -234,12 +234,10 @@ def tries(search: Search, grid: Grid, splits: Sequence[Splits]) -> tuple[SweepRe
     first = replace(found[0], table=table, losses=losses, right=right, history=None, params=None, test=None)
     if first.best is None:
         return first, []
-    again = found
-    if len(grid) > 1:
-        again = [search(each, grid.only(first.best)) for each in splits]
-    timings = total(each.timings for each in (*found, *(again if again is not found else ())))
-    result = replace(first, params=again[0].params, test=again[0].test, timings=timings)
-    return result, [each.test for each in again if each.test is not None]
+    trained = [search(each, grid.only(first.best)) for each in splits] if len(grid) > 1 else []
+    of_best, timings = trained or found, total(each.timings for each in found + trained)
+    result = replace(first, params=of_best[0].params, test=of_best[0].test, timings=timings)
+    return result, [each.test for each in of_best if each.test is not None]
 
 
 def over_folds(table: NDArray) -> NDArray:

@@ -79,6 +79,16 @@ class Grid:
         axes = {name: tuple(getattr(self, name)) for name in AXES}
         return {name: values for name, values in axes.items() if values}
 
+    @property
+    def varied(self) -> dict[str, tuple[int | float, ...]]:
+        """Values of each axis that has several, by name.
+
+        Example:
+          >>> Grid(lr=[0.1, 1.0], reg=[0.0]).varied
+          {'lr': (0.1, 1.0)}
+        """
+        return {name: values for name, values in self.axes.items() if len(values) > 1}
+
     def cells(self) -> list[dict[str, int | float]]:
         """Every cell's hyperparameters, in grid order.
 

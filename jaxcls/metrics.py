@@ -22,6 +22,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Integer
 from numpy.typing import NDArray
 
+from jaxcls.losses import cross_entropy_terms
 from jaxcls.numerics import checks
 
 TAILS = (0.025, 0.975)
@@ -73,21 +74,26 @@ def outcomes(logits: Float[ArrayLike, "N C"], y: Integer[ArrayLike, "N"]) -> Out
     if not jnp.issubdtype(logits.dtype, jnp.floating):
         raise TypeError(f"logits must be floating point, got {logits.dtype}")
     y = checks.labels(y, logits.shape[0]).astype(int)
-    label, classes = y[:, None], jnp.arange(logits.shape[1])[None]
-    s_label = jnp.take_along_axis(logits, label, axis=1)
-    ahead = (logits > s_label) | ((logits == s_label) & (classes < label))
-
-    m = jnp.max(logits, axis=1, keepdims=True)
-    others = jnp.sum(jnp.exp(jnp.where(classes == label, -jnp.inf, logits) - m), axis=1, keepdims=True)
-    e_label = jnp.exp(s_label - m)
-    losses = (m - s_label) + jnp.log1p(others - (1 - e_label))  # `jaxcls.losses` derives it
+    losses, _, total = cross_entropy_terms(logits.T, y[None])
     return Outcomes(
         label=y,
         predicted=jnp.argmax(logits, axis=1),
-        rank=jnp.sum(ahead, axis=1),
-        confidence=(1 / (others + e_label))[:, 0],  # the largest term is e^0
-        loss=jnp.minimum(losses, jnp.finfo(losses.dtype).max)[:, 0],
+        rank=rank(logits, y),
+        confidence=1 / total[0],  # the largest term is e^0
+        loss=jnp.minimum(losses, jnp.finfo(losses.dtype).max)[0],
     )
+
+
+def rank(logits: Float[Array, "N C"], y: Integer[Array, "N"]) -> Int[Array, "N"]:
+    """Number of classes ahead of the label: by a higher logit, or an equal one and a lower class.
+
+    Example:
+      >>> print(rank(jnp.array([[1.0, 3.0, 2.0], [0.0, 0.0, 0.0]]), jnp.array([0, 1])))
+      [2 1]
+    """
+    label, classes = y[:, None], jnp.arange(logits.shape[1])[None]
+    of_label = jnp.take_along_axis(logits, label, axis=1)
+    return jnp.sum((logits > of_label) | ((logits == of_label) & (classes < label)), axis=1)
 
 
 def accuracy(outcomes: Outcomes) -> float:

@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -35,8 +35,9 @@ class Scores(NamedTuple):
 
 
 SCORES = Scores._fields
+Select = Literal["accuracy", "mean-per-class", "top-5", "macro-f1", "log-loss"]
 # The column that ranks the cells, and its name.
-SELECT = {
+SELECT: dict[str, tuple[str, str]] = {
     "accuracy": ("val_accuracy", "accuracy"),
     "mean-per-class": ("val_mean_per_class", "accuracy, mean over classes"),
     "top-5": ("val_top5", "top-5 accuracy"),

@@ -150,11 +150,7 @@ def score(
     logits = classifier.logits(params, X)
     predicted, classes = jnp.argmax(logits, axis=1), jnp.arange(logits.shape[1])[None]
     is_label = y[:, None] == classes
-    num_top5 = jnp.asarray(len(y))
-    if logits.shape[1] > 5:
-        of_label = jnp.take_along_axis(logits, y[:, None], axis=1)
-        ahead = (logits > of_label) | ((logits == of_label) & (classes < y[:, None]))
-        num_top5 = jnp.sum(jnp.sum(ahead, axis=1) < 5)
+    num_top5 = jnp.sum(metrics.rank(logits, y) < 5) if logits.shape[1] > 5 else jnp.asarray(len(y))
     # Products of float32 are exact here, and faster than sums of integers.
     right = predicted == y
     num_correct = right.astype(jnp.float32) @ is_label.astype(jnp.float32)

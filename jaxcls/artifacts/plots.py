@@ -307,8 +307,7 @@ def _heat_maps(result: SweepResult) -> Figure:
 
 def _long_axes(result: SweepResult) -> dict[str, int]:
     """Lengths of the axes with more than one value, but for replicates."""
-    axes = result.grid.axes.items()
-    return {name: len(values) for name, values in axes if name not in REPLICATES and len(values) > 1}
+    return {name: len(values) for name, values in result.grid.varied.items() if name not in REPLICATES}
 
 
 def _paths(result: SweepResult) -> Figure:
@@ -360,7 +359,7 @@ def _best_ranked(table: NDArray, axes: Sequence[str]) -> NDArray[np.bool_]:
 
 def _histories(result: SweepResult) -> Figure:
     """One row of curves for every axis with more than one value."""
-    names = [name for name, values in result.grid.axes.items() if len(values) > 1] or ["lr"]
+    names = list(result.grid.varied) or ["lr"]
     figure = Figure(figsize=(12, 3.4 * len(names)), layout="constrained")
     for name, row in zip(names, figure.subplots(len(names), 3, squeeze=False), strict=True):
         history_curves(row, result, name)

@@ -184,7 +184,7 @@ def as_json(scored: Mapping[str, Metric]) -> dict[str, dict[str, float]]:
       >>> as_json({"accuracy": Metric(0.5, 0.4, 0.6)})
       {'accuracy': {'value': 0.5, 'low': 0.4, 'high': 0.6}}
     """
-    return {name: {field: float(value) for field, value in each._asdict().items()} for name, each in scored.items()}
+    return {name: each._asdict() for name, each in scored.items()}
 
 
 def versions() -> dict[str, str]:

@@ -40,7 +40,7 @@ from jaxcls.cli.probe_config import (
     read,
     selection,
 )
-from jaxcls.cli.probe_output import announce, over_tries, report
+from jaxcls.cli.probe_output import announce, report
 from jaxcls.data import Folds, Source, Splits, balanced
 from jaxcls.grid import Grid
 from jaxcls.metrics import Metric, Outcomes
@@ -98,13 +98,13 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     with claim(out, resume=saved is not None):
         announce(config, splits, grid, out)
         try:
-            result, prepared, tries = choose(config, source, splits, grid, execute)
+            result, prepared, outcomes = choose(config, source, splits, grid, execute)
         except checkpoint.Stopped as stopped:
             return 128 + stopped.signum, out
-        more = on_other_tests(result, prepared, source, tests)
+        more, tries = on_other_tests(result, prepared, source, tests), over_tries(outcomes, splits.num_classes)
         asked_for["more_tests"] = {name: record.as_json(scored) for name, scored in more.items()}
         if tries:
-            asked_for["tries"] = over_tries(tries, splits.num_classes)
+            asked_for["tries"] = tries
         paths = record.write(out, result, splits, asked_for) + plots.save(out, result, splits)
         paths.append(page.write(out))
         saver.path.unlink(missing_ok=True)
@@ -126,7 +126,7 @@ def choose(
     """
     memory, select, y = console.number_of_bytes(config.memory), selection(config), splits.train.y
 
-    def search(data: Splits | Folds, grid: Grid, /) -> SweepResult:
+    def search(data: Splits | Folds, grid: Grid, /, *, saved: bool = False) -> SweepResult:
         labels = data.train.y if isinstance(data, Splits) else y
         weights = balanced(labels, data.num_classes) if config.class_weight == "balanced" else None
         if config.solver in SOLVERS:
@@ -159,10 +159,9 @@ def choose(
             ),
             memory=memory,
         )
-        again = config.folds or data is not splits  # the best cell, on all of train or more: not worth a checkpoint
-        if again and isinstance(data, Splits):
-            return sweep.execute(plan, data, select=select)
-        return execute(plan, data)
+        if saved or isinstance(data, Folds):  # the best cell alone, or a few, are not worth a checkpoint
+            return execute(plan, data)
+        return sweep.execute(plan, data, select=select)
 
     if config.shots:
         few = inputs.shots(source, config.shots, config.tries, seed=config.seed)
@@ -170,12 +169,10 @@ def choose(
         result, outcomes = crossval.tries(search, grid, tries)
         return result, tries[0], outcomes
     if not config.folds:
-        if config.search == "peak":
-            found = crossval.peak(lambda data, some: search(replace(data), some), grid, splits)
-        else:
-            found = search(splits, grid)
+        peak = config.search == "peak"
+        found = crossval.peak(search, grid, splits) if peak else search(splits, grid, saved=True)
         if config.choose == "one-se":
-            found = crossval.one_se(lambda data, cell: search(replace(splits), cell), found, splits)
+            found = crossval.one_se(search, found, splits)
         if not config.refit:
             return found, splits, []
         rows = np.union1d(source.train, source.val)
@@ -190,6 +187,13 @@ def choose(
     penalty = num_trained(config, splits) / len(splits.train) if by_c(config) else 1.0  # C stays the same
     validated = crossval.run(search, grid, folds, splits, penalty=penalty, choose=config.choose)
     return validated.result, splits, []
+
+
+def over_tries(outcomes: list[Outcomes], num_classes: int) -> dict[str, dict[str, float]]:
+    """The mean and the deviation over several tries of each metric on test; empty without tries."""
+    found = [metrics.values(each, num_classes) for each in outcomes]
+    values = {name: np.array([each[name] for each in found]) for name in (found[0] if found else ())}
+    return {name: {"mean": float(each.mean()), "deviation": float(each.std())} for name, each in values.items()}
 
 
 def on_other_tests(

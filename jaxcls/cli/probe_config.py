@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jaxcls import crossval, data, probe, sweep
+from jaxcls import classifier, crossval, data, probe, sweep
 from jaxcls.cli import inputs, protocols, training
 from jaxcls.data import Splits
 from jaxcls.grid import Grid
+from jaxcls.result import Select
 from jaxcls.sampling import Sampling
 
 LEARNING_RATES = (0.01, 0.1, 1.0)
@@ -65,7 +66,7 @@ class Config:
     """Choose by cross-validation with so many folds instead, class by class."""
     class_weight: Literal["none", "balanced"] = "none"
     """Weigh every example alike in the loss, or every class."""
-    select: Literal["accuracy", "mean-per-class", "top-5", "macro-f1", "log-loss"] | None = None
+    select: Select | None = None
     """The metric on val that chooses; accuracy, or mean-per-class with --class-weight balanced, if not given."""
     choose: crossval.Choose = "best"
     """Take the best cell, or of those within one standard error of it the most regularised and slowest."""
@@ -97,7 +98,7 @@ class Config:
     """Of the learning rate: constant; a cosine to 0; or a tenth after 60% of the steps and a hundredth after 80%."""
     warmup: int = 0
     """The number of first steps in which the learning rate rises from 0."""
-    init: Literal["normal", "uniform"] = "normal"
+    init: classifier.Init = "normal"
     """Initial weights: normal, or uniform as those of torch.nn.Linear."""
     init_scale: float = 1e-3
     """Standard deviation of normal initial weights."""

@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxcls import metrics
 from jaxcls.cli import console, protocols
 from jaxcls.cli.probe_config import FILES, Config, as_c, by_c
 from jaxcls.data import Splits
 from jaxcls.grid import Grid
-from jaxcls.metrics import Metric, Outcomes
+from jaxcls.metrics import Metric
 from jaxcls.result import SELECT, SweepResult, best_first, tied
 
 MOST_ROWS = 12  # of the table, on the screen
@@ -19,7 +18,7 @@ MOST_ROWS = 12  # of the table, on the screen
 
 def announce(config: Config, splits: Splits, grid: Grid, out: Path) -> None:
     """Print the data and the grid of the probe that is about to start."""
-    axes = " x ".join(f"{len(values)} {axis}" for axis, values in long_axes(grid).items())
+    axes = " x ".join(f"{len(values)} {axis}" for axis, values in (grid.varied or grid.axes).items())
     count = np.bincount(splits.train.y, minlength=splits.num_classes)
     roles = ("train", "test") if config.folds else ("train", "val", "test")
     console.print_data(splits, roles, f" of {count.min():,} to {count.max():,} in train")
@@ -30,11 +29,6 @@ def announce(config: Config, splits: Splits, grid: Grid, out: Path) -> None:
     if config.protocol != "standard":
         print(f"protocol  {config.protocol}{changed(config)}")
     print(f"folder    {out}/")
-
-
-def long_axes(grid: Grid) -> dict[str, tuple[int | float, ...]]:
-    """Values of the axes that have several, or of all if none has."""
-    return {axis: values for axis, values in grid.axes.items() if len(values) > 1} or grid.axes
 
 
 def changed(config: Config) -> str:
@@ -51,12 +45,12 @@ def report(
     result: SweepResult,
     splits: Splits,
     more: dict[str, dict[str, Metric]],
-    tries: list[Outcomes],
+    tries: dict[str, dict[str, float]],
     paths: list[Path],
     seconds: float,
 ) -> None:
     """Print the best cells, the scores of the best one, and the files written."""
-    table, axes = result.table, list(long_axes(result.grid))
+    table, axes = result.table, list(result.grid.varied or result.grid.axes)
     shown, select = best_first(table["rank"])[:MOST_ROWS], result.select
     third = "mean-per-class" if select == "accuracy" else select
     heads = f"{'train acc':>10} {'val acc':>9} {'per class' if third == 'mean-per-class' else third:>10} {'rank':>5}"
@@ -91,7 +85,9 @@ def report(
         alike = ", with the same C" if by_c(config) else ""
         print(f"refit     on the {len(splits.train) + len(splits.val):,} of train and val{alike}")
     if tries:
-        print_tries(tries, config.shots, splits.num_classes)
+        print(f"test      mean and deviation of {config.tries} tries, {config.shots} examples of each class")
+        for name, each in tries.items():
+            print(f"          {name.replace('_', ' '):<18} {each['mean']:.4f}  {each['deviation']:.4f}")
     else:
         for name, scored in {"": result.metrics, **more}.items():
             console.print_metrics(scored, name)
@@ -116,17 +112,3 @@ def report_solved(config: Config, table: NDArray) -> None:
         further = "" if config.float64 else "; --float64 goes further"
         print(f"          not those from {missed.min():.2g} to {missed.max():.2g}, ", end="")
         print(f"which may be {gap[~converged].max():.0e} above it{further}")
-
-
-def print_tries(tries: list[Outcomes], shots: int, num_classes: int) -> None:
-    """Print the mean and the deviation of each metric on test."""
-    print(f"test      mean and deviation of {len(tries)} tries, {shots} examples of each class")
-    for name, each in over_tries(tries, num_classes).items():
-        print(f"          {name.replace('_', ' '):<18} {each['mean']:.4f}  {each['deviation']:.4f}")
-
-
-def over_tries(tries: list[Outcomes], num_classes: int) -> dict[str, dict[str, float]]:
-    """The mean and the deviation over several tries of each metric on test."""
-    found = [metrics.values(each, num_classes) for each in tries]
-    values = {name: np.array([each[name] for each in found]) for name in found[0]}
-    return {name: {"mean": float(each.mean()), "deviation": float(each.std())} for name, each in values.items()}

@@ -29,7 +29,7 @@ from jaxcls.data import NAMES, Source, Splits
 from jaxcls.grid import Grid
 from jaxcls.numerics import checks
 from jaxcls.optimizers import Optimizer
-from jaxcls.result import SweepResult, best_first
+from jaxcls.result import Select, SweepResult, best_first
 from jaxcls.sampling import Sampling
 
 PRECISIONS = {"highest": "highest", "tf32": "tensorfloat32", "bf16x3": "BF16_BF16_F32_X3"}
@@ -85,13 +85,13 @@ class Config:
     """Of the learning rate: constant; a cosine to 0; or a tenth after 60% of the steps and a hundredth after 80%."""
     warmup: int = 0
     """The number of first steps in which the learning rate rises from 0."""
-    select: Literal["accuracy", "mean-per-class", "top-5", "macro-f1", "log-loss"] = "accuracy"
+    select: Select = "accuracy"
     """The metric on val that chooses the best cell."""
     keep: sweep.Keep = "last"
     """The weights of each cell: those after the last step, or the best on val of ten evaluations and the last."""
     choose: crossval.Choose = "best"
     """Take the best cell, or of those within one standard error of it the most regularised and slowest."""
-    init: Literal["normal", "uniform"] = "normal"
+    init: classifier.Init = "normal"
     """Initial weights: normal, or uniform as those of torch.nn.Linear."""
     init_scale: float | None = None
     """Standard deviation of normal initial weights; 1e-3 for linear, 1e-2 for two-layer if not given."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from jaxcls.data.rows import Rows
 
+BLOCK = 2**12  # examples in float64 at once
 SHORTEST = 1e-12  # no example is divided by less, as in torch.nn.functional.normalize
 
 
@@ -19,8 +20,12 @@ def unit_length(X: Real[NDArray, "N D"]) -> Float[NDArray, "N D"]:
       >>> unit_length(np.array([[3, 4], [0, 0]])).tolist()
       [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
-    norms = np.linalg.norm(X.astype(np.float64), axis=1, keepdims=True)
-    return (X / np.maximum(norms, SHORTEST)).astype(jnp.result_type(float))
+    found = np.empty(X.shape, jnp.result_type(float))
+    for first in range(0, len(X), BLOCK):
+        some = X[first : first + BLOCK].astype(np.float64)
+        norms = np.linalg.norm(some, axis=1, keepdims=True)
+        found[first : first + BLOCK] = some / np.maximum(norms, SHORTEST)
+    return found
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ MUTATIONS = [
     Mutation("losses", "smoothing", "jnp.where(is_label, 1, 0) - jnp", "jnp.where(is_label, 1, 0) + 0 * jnp"),
     Mutation("optimizers", "bias", "W.at[bias_row].set(0)", "W"),
     Mutation("optimizers", "warm-up", "count * (1.0 / warmup)", "(count + 1) * (1.0 / warmup)"),
-    Mutation("train", "top-5", "jnp.sum(ahead, axis=1) < 5", "jnp.sum(ahead, axis=1) <= 5"),
+    Mutation("train", "top-5", "metrics.rank(logits, y) < 5", "metrics.rank(logits, y) <= 5"),
     Mutation("data/unit", "norm", "np.maximum(norms, SHORTEST)", "np.maximum(norms**2, SHORTEST)"),
     Mutation("crossval", "cell", "search(each, grid.only(first.best))", "search(each, grid.only(0))"),
     Mutation("engine/program", "index", "np.searchsorted([sizes[1]", "np.searchsorted([sizes[1] + 1"),
