@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxcls.data import Folds, Splits
-from jaxcls.grid import Grid
+from jaxcls.grid import Cells, Grid
 from jaxcls.metrics import Outcomes
 from jaxcls.result import SCORES, SweepResult, rank_rows, total
 
@@ -20,7 +20,7 @@ Choose = Literal["best", "one-se"]
 class Search(Protocol):
     """`jaxcls.sweep.run` or `jaxcls.probe.search`, with their other arguments bound by `functools.partial`."""
 
-    def __call__(self, data: Splits | Folds, grid: Grid, /) -> SweepResult:
+    def __call__(self, data: Splits | Folds, grid: Cells, /) -> SweepResult:
         """Train every cell of the grid, on every fold if the grid has that axis."""
 
 
@@ -38,7 +38,7 @@ class CrossValidation(NamedTuple):
 
 
 def run(
-    search: Search, grid: Grid, folds: Folds, whole: Splits, *, penalty: float = 1.0, choose: Choose = "best"
+    search: Search, grid: Cells, folds: Folds, whole: Splits, *, penalty: float = 1.0, choose: Choose = "best"
 ) -> CrossValidation:
     """Search with the folds as one more axis of the grid, then train the best cell on all of train.
 
@@ -206,7 +206,7 @@ def _joined(
     return replace(kept, grid=some(indices), **arrays, history=None, timings=timings), indices
 
 
-def tries(search: Search, grid: Grid, splits: Sequence[Splits]) -> tuple[SweepResult, list[Outcomes]]:
+def tries(search: Search, grid: Cells, splits: Sequence[Splits]) -> tuple[SweepResult, list[Outcomes]]:
     """Search several times, as on random subsets of train, then train the cell that is best on average in each.
 
     Args:

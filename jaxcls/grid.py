@@ -1,10 +1,9 @@
-"""Hyperparameter grid: every combination of learning rate, regularisation strength, hidden size, seed and others."""
+"""The cells of a search: every combination of learning rate, regularisation and others, or a list of points."""
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +15,13 @@ AXES |= {"hidden": int, "seed": int, "fold": int}
 BELOW_1 = ("momentum", "b1", "b2", "label_smoothing")
 REPLICATES = ("seed", "fold")  # axes that repeat a cell with other random numbers or data
 
+Range = tuple[int | float, ...] | list[int | float] | list[int] | list[float]  # from the lower to the higher; a choice
+C = TypeVar("C", bound="Cells")
+
 
 @dataclass(frozen=True)
-class Grid:
-    """Every combination of its axes. Cells are ordered by lr, then reg, those of the optimizer, hidden, seed and fold.
+class Cells:
+    """The cells of a search: settings, each with every seed and on every fold. It is a `Grid`, or `Points`.
 
     Attributes:
       lr: learning rates; empty for a solver.
@@ -32,17 +34,9 @@ class Grid:
       label_smoothing: the share of each label that is spread over all classes; empty for none.
 
     Raises:
-      ValueError: reg is empty, an axis has a duplicate, negative, infinite or NaN value, or one of those that are
-        shares a value that is not below 1.
+      ValueError: reg is empty, an axis has a negative, infinite or NaN value, one of those that are shares a value that
+        is not below 1, or seed or fold a duplicate.
       TypeError: a value is not a number, or a seed, hidden size or fold is not an integer.
-
-    Example:
-      >>> len(Grid(lr=[0.1, 1.0], reg=[0.0, 1e-3, 1e-2]))
-      6
-      >>> Grid(lr=[0.1, -1.0], reg=[0.0])
-      Traceback (most recent call last):
-      ...
-      ValueError: lr must hold finite values not below 0, got -1.0
     """
 
     lr: Sequence[float]
@@ -64,19 +58,37 @@ class Grid:
         for axis in BELOW_1:
             if (largest := max(getattr(self, axis), default=0)) >= 1:
                 raise ValueError(f"{axis} must hold values below 1, got {largest:g}")
+        for axis in REPLICATES:
+            self._check_distinct(axis)
+
+    def _check_distinct(self, axis: str) -> None:
+        values = getattr(self, axis)
+        for value in values:
+            if values.count(value) > 1:
+                raise ValueError(f"{axis} must hold each value once, got {value} {values.count(value)} times")
 
     def __len__(self) -> int:
-        return math.prod(map(len, self.axes.values()))
+        return self.num_settings * self.num_replicates
+
+    @property
+    def num_replicates(self) -> int:
+        """The cells of each setting, one per seed and fold, which follow each other in the order of cells."""
+        return max(len(self.seed), 1) * max(len(self.fold), 1)
+
+    @property
+    def num_settings(self) -> int:
+        """The number of cells, replicates not counted."""
+        raise NotImplementedError
 
     @property
     def axes(self) -> dict[str, tuple[int | float, ...]]:
-        """Values of each axis that has any, by name, in the order of cells.
+        """The different values of each axis that has any, by name, in the order of cells.
 
         Example:
           >>> Grid(lr=[0.1, 1.0], reg=[0.0], hidden=[20]).axes
           {'lr': (0.1, 1.0), 'reg': (0.0,), 'hidden': (20,), 'seed': (0,)}
         """
-        axes = {name: tuple(getattr(self, name)) for name in AXES}
+        axes = {name: tuple(dict.fromkeys(getattr(self, name))) for name in AXES}
         return {name: values for name, values in axes.items() if values}
 
     @property
@@ -90,28 +102,26 @@ class Grid:
         return {name: values for name, values in self.axes.items() if len(values) > 1}
 
     def cells(self) -> list[dict[str, int | float]]:
-        """Every cell's hyperparameters, in grid order.
+        """Every cell's hyperparameters, in their order.
 
         Example:
           >>> Grid(lr=[0.1, 1.0], reg=[0.0]).cells()
           [{'lr': 0.1, 'reg': 0.0, 'seed': 0}, {'lr': 1.0, 'reg': 0.0, 'seed': 0}]
         """
-        axes = self.axes
-        return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+        columns = {axis: values.tolist() for axis, values in self.columns().items()}
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
     def columns(self) -> dict[str, NDArray]:
-        """Every cell's value on each axis, in grid order, by the axis' name.
+        """Every cell's value on each axis, in their order, by the axis' name.
 
         Example:
           >>> Grid(lr=[0.1, 1.0], reg=[0.0, 0.5]).columns()["reg"].tolist()
           [0.0, 0.5, 0.0, 0.5]
         """
-        axes = self.axes
-        mesh = np.meshgrid(*axes.values(), indexing="ij")
-        return {axis: values.ravel().astype(AXES[axis]) for axis, values in zip(axes, mesh, strict=True)}
+        raise NotImplementedError
 
-    def only(self, row: int) -> "Grid":
-        """The grid of this one cell.
+    def only(self: C, row: int) -> C:
+        """This one cell of them.
 
         Example:
           >>> Grid(lr=[0.1, 1.0], reg=[0.0, 0.5]).only(3).axes
@@ -119,6 +129,47 @@ class Grid:
         """
         cell: dict[str, Any] = {axis: (value,) for axis, value in self.cells()[row].items()}
         return replace(self, **cell)
+
+    def beyond(self, row: int) -> dict[str, tuple[int | float, ...]]:
+        """Axes on whose boundary the cell at ``row`` lies, each with values to try next; points have no boundary."""
+        return {}
+
+
+class Grid(Cells):
+    """Every combination of its axes. Cells are ordered by lr, then reg, those of the optimizer, hidden, seed and fold.
+
+    The axes are the attributes of `Cells`.
+
+    Raises:
+      ValueError, TypeError: what `Cells` raises, or an axis has a duplicate.
+
+    Example:
+      >>> len(Grid(lr=[0.1, 1.0], reg=[0.0, 1e-3, 1e-2]))
+      6
+      >>> Grid(lr=[0.1, -1.0], reg=[0.0])
+      Traceback (most recent call last):
+      ...
+      ValueError: lr must hold finite values not below 0, got -1.0
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for axis in AXES:
+            self._check_distinct(axis)
+
+    def __str__(self) -> str:
+        return " x ".join(f"{len(values)} {axis}" for axis, values in self.axes.items())
+
+    @property
+    def num_settings(self) -> int:
+        """The number of cells, replicates not counted."""
+        return math.prod(len(values) for axis, values in self.axes.items() if axis not in REPLICATES)
+
+    def columns(self) -> dict[str, NDArray]:
+        """Every cell's value on each axis, in grid order, by the axis' name."""
+        axes = self.axes
+        mesh = np.meshgrid(*axes.values(), indexing="ij")
+        return {axis: values.ravel().astype(AXES[axis]) for axis, values in zip(axes, mesh, strict=True)}
 
     def beyond(self, row: int) -> dict[str, tuple[int | float, ...]]:
         """Axes on whose boundary the cell at ``row`` lies, each with values to try next.
@@ -136,6 +187,88 @@ class Grid:
         bounded = {*REPLICATES, *BELOW_1}
         found = {axis: _beyond(cell[axis], sorted(self.axes[axis])) for axis in cell if axis not in bounded}
         return {axis: values for axis, values in found.items() if values}
+
+
+class Points(Cells):
+    """A list of settings: columns of equal length, and every seed and fold for each of them.
+
+    The columns are the attributes of `Cells`.
+
+    Raises:
+      ValueError, TypeError: what `Cells` raises, or the columns differ in length.
+
+    Example:
+      >>> points = Points(lr=[0.1, 1.0], reg=[0.0, 1e-3], seed=[0, 1])
+      >>> points.cells()[2]
+      {'lr': 1.0, 'reg': 0.001, 'seed': 0}
+      >>> print(points)
+      2 points of lr, reg x 2 seed
+      >>> Points(lr=[0.1, 1.0], reg=[0.0])
+      Traceback (most recent call last):
+      ...
+      ValueError: the columns of points must be equally long, got lr 2, reg 1
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        lengths = {axis: len(getattr(self, axis)) for axis in AXES if axis not in REPLICATES and getattr(self, axis)}
+        if len(set(lengths.values())) > 1:
+            got = ", ".join(f"{axis} {length}" for axis, length in lengths.items())
+            raise ValueError(f"the columns of points must be equally long, got {got}")
+
+    @classmethod
+    def random(cls, number: int, *, seed: int = 0, **axes: Range) -> "Points":
+        """Points that fill a space evenly, by a scrambled Sobol sequence.
+
+        Args:
+          number: of points; the sequence is most even for powers of 2.
+          seed: of the scrambling. The points' own seed is 0; `dataclasses.replace` gives them others.
+          axes: for each, a tuple of two numbers, the lowest and the highest, or a list of numbers to choose from. A
+            range with a ratio of ten or more is drawn log-uniformly, but for axes of shares, such as momentum.
+
+        Raises:
+          ValueError: the number is below 1, there is no such axis, or a range does not ascend, or begins at 0 or below
+            where logarithms are to be taken.
+
+        Reference:
+          A. B. Owen, *Scrambling Sobol' and Niederreiter-Xing Points*, Journal of Complexity 14, 1998.
+
+        Example:
+          >>> points = Points.random(4, lr=(1e-3, 1.0), reg=(1e-6, 1e-2), hidden=[64, 256])
+          >>> [f"{lr:.3f}" for lr in points.lr], points.hidden
+          (['0.017', '0.224', '0.137', '0.002'], (256, 64, 256, 64))
+        """
+        from scipy.stats.qmc import Sobol  # as slow to import as all of jaxcls
+
+        if number < 1:
+            raise ValueError(f"number must be at least 1, got {number}")
+        for axis, values in axes.items():
+            _check_range(axis, values)
+        # To a power of 2, short of which scipy warns that the sequence is not balanced.
+        sequence = Sobol(len(axes), rng=np.random.default_rng(seed)).random_base2(math.ceil(math.log2(number)))
+        columns: dict[str, Any] = {
+            axis: _scaled(axis, values, sequence[:number, k]) for k, (axis, values) in enumerate(axes.items())
+        }
+        return cls(**{"lr": (), "reg": ()} | columns)
+
+    def __str__(self) -> str:
+        names = ", ".join(axis for axis in self.axes if axis not in REPLICATES)
+        replicates = "".join(f" x {len(values)} {axis}" for axis, values in self.axes.items() if axis in REPLICATES)
+        return f"{self.num_settings} points of {names}{replicates}"
+
+    @property
+    def num_settings(self) -> int:
+        """The number of points."""
+        return len(self.reg)
+
+    def columns(self) -> dict[str, NDArray]:
+        """Every cell's value on each axis, by the axis' name; all replicates of a point before the next."""
+        seed, fold = np.meshgrid(self.seed or (0,), self.fold or (0,), indexing="ij")
+        replicates = {"seed": np.tile(seed.ravel(), len(self.reg)), "fold": np.tile(fold.ravel(), len(self.reg))}
+        return {
+            axis: replicates[axis] if axis in REPLICATES else np.repeat(np.asarray(getattr(self, axis)), seed.size)
+            for axis in self.axes
+        }
 
 
 def edge(axis: str, values: Sequence[int | float]) -> str:
@@ -166,9 +299,36 @@ def _axis(name: str, values: Any, dtype: type) -> tuple[Any, ...]:
     for value in axis:
         if not lowest <= value < math.inf:
             raise ValueError(f"{name} must hold finite values not below {lowest}, got {value}")
-        if axis.count(value) > 1:
-            raise ValueError(f"{name} must hold each value once, got {value} {axis.count(value)} times")
     return axis
+
+
+def _check_range(axis: str, values: Range) -> None:
+    """Raise unless values of this axis can be drawn from a range, a tuple, or chosen from a list."""
+    if axis not in AXES or axis in REPLICATES:
+        drawn = ", ".join(name for name in AXES if name not in REPLICATES)
+        raise ValueError(f"axes must be some of {drawn}, got {axis}")
+    if isinstance(values, list):
+        _axis(axis, values, AXES[axis])
+        return
+    if len(values) != 2 or not -math.inf < values[0] < values[1] < math.inf:
+        raise ValueError(f"{axis} must be a range from a lower to a higher number, got {values!r}")
+    if values[0] <= 0 and axis not in BELOW_1:
+        raise ValueError(f"{axis} must be a range of positive numbers, to be drawn by their logarithms, got {values!r}")
+
+
+def _scaled(axis: str, values: Range, shares: NDArray[np.floating]) -> list[int | float]:
+    """Values of an axis at these shares, in [0, 1), of a range or of a list."""
+    if isinstance(values, list):
+        return [values[k] for k in np.floor(shares * len(values)).astype(int)]
+    low, high = values
+    if AXES[axis] is int:  # each number as likely as the others near it
+        low, high = low - 0.5, high + 0.5
+    if axis not in BELOW_1 and values[1] >= 10 * values[0]:
+        drawn = np.exp(np.log(low) + shares * np.log(high / low))
+    else:
+        drawn = low + shares * (high - low)
+    drawn = np.clip(np.rint(drawn), values[0], values[1]) if AXES[axis] is int else np.clip(drawn, low, high)
+    return [AXES[axis](value) for value in drawn]
 
 
 def _beyond(value: int | float, values: list[int | float]) -> tuple[int | float, ...]:

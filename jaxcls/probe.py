@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from jaxcls import logistic, ridge, softmax, train
 from jaxcls.classifier import LINEAR
 from jaxcls.data import Folds, Prepared, Split, Splits
-from jaxcls.grid import Grid
+from jaxcls.grid import Cells, Grid
 from jaxcls.memory import available
 from jaxcls.numerics import checks, compile_seconds, standardised
 from jaxcls.result import SCORES, SweepResult, Timings, check_select, empty_table, rank_rows, scores, total
@@ -80,7 +80,7 @@ def run(
 
 def search(
     splits: Splits | Folds,
-    grid: Grid,
+    grid: Cells,
     *,
     solver: str = "lbfgs",
     class_weights: NDArray[np.floating] | None = None,
@@ -162,7 +162,7 @@ def _weights(class_weights: NDArray | None, y: NDArray[np.integer]) -> NDArray |
     return None if class_weights is None else class_weights[y]
 
 
-def _solve(path: Callable[[], logistic.Optimum], splits: Splits, grid: Grid, select: str) -> SweepResult:
+def _solve(path: Callable[[], logistic.Optimum], splits: Splits, grid: Cells, select: str) -> SweepResult:
     """The values of a grid solved by ``path`` on train, and scored."""
     started = time.perf_counter()
     with compile_seconds() as in_solving:
@@ -191,7 +191,7 @@ def _solve(path: Callable[[], logistic.Optimum], splits: Splits, grid: Grid, sel
     return SweepResult(grid, table, losses, None, W, test, timings, LINEAR, *about, right=right)
 
 
-def _folds(solve: Callable[[Splits], SweepResult], folds: Folds, grid: Grid) -> SweepResult:
+def _folds(solve: Callable[[Splits], SweepResult], folds: Folds, grid: Cells) -> SweepResult:
     """The folds of a grid solved one after another, as one result."""
     found = [solve(folds.split(fold)) for fold in grid.fold]
     table = empty_table(grid, **MORE)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from jaxcls.classifier import Classifier
 from jaxcls.data import prepare, unit_length
-from jaxcls.grid import AXES, Grid
+from jaxcls.grid import AXES, Cells
 from jaxcls.metrics import Metric, Outcomes, accuracy, f1, mean_per_class, measure
 from jaxcls.numerics import Params
 from jaxcls.train import Score
@@ -85,7 +85,7 @@ class SweepResult:
     """The result of a sweep.
 
     Attributes:
-      grid: the grid.
+      grid: the cells, a grid or points.
       table: a structured array, one row per cell in grid order, with the columns
 
         - ``lr``, ``reg``, ``hidden``, ``seed``, ``fold``: the cell, one column per axis of the grid;
@@ -95,8 +95,10 @@ class SweepResult:
         - ``val_mean_per_class``, ``val_top5``, ``val_macro_f1``: the mean of the accuracies on each class of val, the
           fraction of examples whose label is among the five highest logits, and the mean of the classes' F1;
         - ``diverged_at``: the first step whose loss was not finite, or -1; a diverged cell's scores are NaN;
-        - ``rank``: 1 for the best by ``select``, ties broken by lower validation loss, then by grid order; 0 for a
-          diverged cell.
+        - ``stopped_at``: the number of steps after which halving dropped a cell or its patience ended, or -1; its
+          scores are those it had then, on val alone if it was dropped;
+        - ``rank``: 1 for the best by ``select``, ties broken by lower validation loss, then by grid order; after those
+          that were trained to the end, those that were dropped, the last first; 0 for a diverged cell.
       losses: the minibatch loss before each step, penalty included, ``[cells, steps]``.
       history: accuracies during training; None unless asked for.
       params: the best cell's, on the host; None if every cell diverged.
@@ -122,7 +124,7 @@ class SweepResult:
       array(['0', '1', '2'], dtype='<U1')
     """
 
-    grid: Grid
+    grid: Cells
     table: NDArray
     losses: NDArray[np.floating]
     history: History | None
@@ -140,8 +142,7 @@ class SweepResult:
     chosen: int | None = None
 
     def __repr__(self) -> str:
-        axes = " x ".join(f"{len(values)} {axis}" for axis, values in self.grid.axes.items())
-        text = f"SweepResult of {len(self.table)} cells ({axes})"
+        text = f"SweepResult of {len(self.table)} cells ({self.grid})"
         if self.best is None:
             return f"{text}, all diverged"
         row = self.table[self.best]
@@ -184,6 +185,23 @@ class SweepResult:
         return {} if self.test is None else measure(self.test, len(self.class_names))
 
     @property
+    def stages(self) -> list[tuple[int, int, int]]:
+        """Number of cells in training, first step and last, between the steps after which some stopped.
+
+        Example:
+          >>> from jaxcls import data, grid, sweep
+          >>> cells = grid.Points.random(9, lr=(1e-3, 1.0), reg=(1e-5, 1e-1))
+          >>> halving = sweep.Halving(rungs=(10, 30))
+          >>> sweep.run(data.standard(data.load_digits()), cells, steps=100, halving=halving).stages
+          [(9, 0, 10), (3, 10, 30), (1, 30, 100)]
+        """
+        steps, stopped = self.losses.shape[1], self.table["stopped_at"]
+        ends = [*np.unique(stopped[stopped >= 0]).tolist(), steps]
+        diverged = np.where(self.table["diverged_at"] >= 0, np.maximum(self.table["diverged_at"], 1), steps)
+        left = np.where(stopped >= 0, stopped, diverged)
+        return [(int((left > first).sum()), first, last) for first, last in zip([0, *ends[:-1]], ends, strict=True)]
+
+    @property
     def column(self) -> str:
         """The column of the table that ranks the cells."""
         return SELECT[self.select][0]
@@ -223,7 +241,7 @@ class SweepResult:
             np.bitwise_count(a & ~b).sum(axis=1) for a, b in ((best, self.right), (self.right, best))
         )
         behind, differing = only_best.astype(int) - only_other, only_best.astype(int) + only_other
-        return (self.table["rank"] > 0) & ((behind <= 0) | (behind**2 <= differing))
+        return (self.table["rank"] > 0) & ~dropped(self.table) & ((behind <= 0) | (behind**2 <= differing))
 
     def cv_results(self) -> dict[str, object]:
         """The table in the form of ``cv_results_`` of scikit-learn's searches, which call validation test.
@@ -271,26 +289,32 @@ def cv_results(
     }
 
 
-def empty_table(grid: Grid, **more: str) -> NDArray:
+def empty_table(grid: Cells, **more: str) -> NDArray:
     """The table of a sweep before training; ``more`` columns, by their dtypes, are zero for the caller to fill.
 
     Example:
+      >>> from jaxcls.grid import Grid
       >>> print(empty_table(Grid(lr=[0.1], reg=[0.0]))[["lr", "val_loss", "rank"]])
       [(0.1, nan, 0)]
     """
     axes = [(axis, AXES[axis]) for axis in grid.axes]
-    columns = [*axes, *((name, "f8") for name in SCORES), ("diverged_at", "i8"), ("rank", "i8"), *more.items()]
+    integers = ("diverged_at", "stopped_at", "rank")
+    columns = [*axes, *((name, "f8") for name in SCORES), *((name, "i8") for name in integers), *more.items()]
     table = np.zeros(len(grid), columns)
     for name, values in grid.columns().items():
         table[name] = values
     for name in SCORES:
         table[name] = np.nan
-    table["diverged_at"] = -1
+    table["diverged_at"] = table["stopped_at"] = -1
     return table
 
 
-def ranks(accuracy: NDArray[np.floating], loss: NDArray[np.floating]) -> NDArray[np.integer]:
+def ranks(
+    accuracy: NDArray[np.floating], loss: NDArray[np.floating], steps: NDArray[np.integer] | None = None
+) -> NDArray[np.integer]:
     """1 for the highest accuracy, ties broken by the lower loss, then by order; 0 where there is no finite loss.
+
+    More steps, if given, come before a higher accuracy.
 
     Example:
       >>> print(ranks(np.array([0.9, 0.8, 0.9, np.nan]), np.array([0.3, 0.2, 0.1, np.nan])))
@@ -298,7 +322,8 @@ def ranks(accuracy: NDArray[np.floating], loss: NDArray[np.floating]) -> NDArray
     """
     scored = np.flatnonzero(np.isfinite(loss))
     accuracy = np.round(accuracy, 12)  # of a mean over folds, the last bits depend on their order
-    order = scored[np.lexsort((scored, loss[scored], -accuracy[scored]))]
+    before = np.zeros(len(loss)) if steps is None else -steps
+    order = scored[np.lexsort((scored, loss[scored], -accuracy[scored], before[scored]))]
     found = np.zeros(len(loss), int)
     found[order] = np.arange(len(order)) + 1
     return found
@@ -306,7 +331,24 @@ def ranks(accuracy: NDArray[np.floating], loss: NDArray[np.floating]) -> NDArray
 
 def rank_rows(table: NDArray, select: str = "accuracy") -> None:
     """Enter the ranks of a table's rows, by a key of ``SELECT`` and the loss on val."""
-    table["rank"] = ranks(merit(table, select), table["val_loss"])
+    out = dropped(table)
+    steps = np.where(out, table["stopped_at"], np.iinfo(int).max) if out.any() else None
+    table["rank"] = ranks(merit(table, select), table["val_loss"], steps)
+
+
+def dropped(table: NDArray) -> NDArray[np.bool_]:
+    """Mask of the rows that halving dropped, whose scores are those of a rung, on val alone.
+
+    Example:
+      >>> from jaxcls.grid import Grid
+      >>> table = empty_table(Grid(lr=[0.1, 0.2], reg=[0.0]))
+      >>> table["stopped_at"] = 100, -1
+      >>> print(dropped(table))
+      [ True False]
+    """
+    if "stopped_at" not in (table.dtype.names or ()):  # of estimators, or of a run where none was
+        return np.zeros(len(table), bool)
+    return (table["stopped_at"] >= 0) & np.isnan(table["train_loss"])
 
 
 def check_select(select: str, num_classes: int) -> None:
@@ -361,21 +403,23 @@ def tied(table: NDArray, select: str = "accuracy") -> NDArray[np.intp]:
     """Rows that share the highest value of a key of ``SELECT``, so that their validation loss decides among them.
 
     Example:
+      >>> from jaxcls.grid import Grid
       >>> table = empty_table(Grid(lr=[0.1, 0.2, 0.3], reg=[0.0]))
       >>> table["val_accuracy"] = 0.9, 0.8, 0.9
       >>> print(tied(table))
       [0 2]
     """
-    values = np.round(merit(table, select), 12)  # as `ranks` compares them
+    values = np.where(dropped(table), np.nan, np.round(merit(table, select), 12))  # as `ranks` compares them
     return np.flatnonzero(values == np.max(values, initial=-np.inf, where=~np.isnan(values)))
 
 
-def edges(grid: Grid, table: NDArray, select: str = "accuracy") -> dict[str, tuple[int | float, ...]]:
+def edges(grid: Cells, table: NDArray, select: str = "accuracy") -> dict[str, tuple[int | float, ...]]:
     """Axes on whose boundary the best cell lies, each with values to try next, as `jaxcls.grid.Grid.beyond` has them.
 
     An axis along which the best cell ties with another is left out: more of its values would tell nothing.
 
     Example:
+      >>> from jaxcls.grid import Grid
       >>> grid = Grid(lr=[0.1, 0.2], reg=[0.0])
       >>> table = empty_table(grid)
       >>> table["rank"], table["val_accuracy"] = [2, 1], [0.8, 0.9]

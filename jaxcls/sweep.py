@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import jax
 import optax
+from jax.sharding import Mesh
 
 from jaxcls import train
 from jaxcls.classifier import LINEAR, Classifier
@@ -13,8 +14,10 @@ from jaxcls.engine import (
     Callback,
     Feed,
     Figures,
+    Halving,
     Keep,
     Plan,
+    Program,
     Progress,
     Save,
     Snapshot,
@@ -24,18 +27,18 @@ from jaxcls.engine import (
     program,
 )
 from jaxcls.engine import plan_sweep as plan
-from jaxcls.grid import Grid
+from jaxcls.grid import Cells
 from jaxcls.numerics import pinned_generator
 from jaxcls.optimizers import Optimizer
 from jaxcls.result import SweepResult
 from jaxcls.sampling import Sampling
 
-__all__ = ["Figures", "Keep", "Plan", "Snapshot", "execute", "plan", "run"]
+__all__ = ["Figures", "Halving", "Keep", "Plan", "Snapshot", "execute", "plan", "run"]
 
 
 def run(
     splits: Splits | Folds,
-    grid: Grid,
+    grid: Cells,
     *,
     steps: int,
     batch_size: int = 200,
@@ -52,13 +55,16 @@ def run(
     sampling: Sampling = "replacement",
     stream: bool | None = None,
     keep: Keep = "last",
+    halving: Halving | None = None,
+    patience: int | None = None,
+    ema: float | None = None,
 ) -> SweepResult:
     """Train every cell of ``grid`` on ``splits``.
 
     Args:
       splits: the data, prepared by a protocol of `jaxcls.data`; or in parts, for a grid with the axis ``fold``, whose
         folds `jaxcls.crossval` averages.
-      grid: the cells.
+      grid: the cells, a `jaxcls.grid.Grid` or `jaxcls.grid.Points`.
       steps: minibatches that each cell trains on.
       batch_size: examples in a minibatch.
       classifier: the model's pure functions.
@@ -83,17 +89,22 @@ def run(
         the same bit for bit. When not given, they come where they would take more than half of the memory.
       keep: the params of each cell that are its result: the ``last``, or the ``best`` on val, by ``select``, of those
         after the first step, each tenth of the steps from there, or each epoch with a history, and after the last.
+      halving: after some steps, the best cells stay and the others leave, see `Halving`.
+      patience: how many of these evaluations in a row without a better score end a cell's training; with
+        ``keep="best"``.
+      ema: the decay of an exponential moving average of each cell's params, such as 0.999, which is scored and kept
+        instead of them.
 
     Returns:
       A `SweepResult`. A cell that diverges is a result, not an error. Without a test set, as for folds, the test
       accuracy is NaN.
 
     Raises:
-      ValueError: ``steps``, ``batch_size`` or ``chunk_steps`` is below 1; the grid has no lr or no seed; the grid has
-        hidden sizes and the model none, or the reverse; the grid has folds and the data none, or the reverse; a
-        history is asked of folds; a single cell does not fit in memory; the optimizer branches on lr; the snapshot is
-        of another sweep; ``select`` is unknown, or top-5 of five classes or fewer; or JAX is tracing, a mesh is set,
-        or `jax.disable_jit` is on.
+      ValueError: ``steps``, ``batch_size``, ``chunk_steps`` or ``patience`` is below 1; the grid has no lr or no seed;
+        the grid has hidden sizes and the model none, or the reverse; the grid has folds and the data none, or the
+        reverse; a history is asked of folds; a single cell does not fit in memory; the optimizer branches on lr; the
+        snapshot is of another sweep; halving has too few cells, or rungs that are not of the steps; ``select`` is
+        unknown, or top-5 of five classes or fewer; or JAX is tracing, a mesh is set, or `jax.disable_jit` is on.
       TypeError: the examples are not of JAX's default float, or an argument has the wrong type.
 
     Example:
@@ -119,6 +130,9 @@ def run(
         sampling=sampling,
         stream=stream,
         keep=keep,
+        halving=halving,
+        patience=patience,
+        ema=ema,
     )
     return execute(planned, splits, callback=callback, save=save, resume=resume, select=select)
 
@@ -143,46 +157,63 @@ def execute(
       (1, 100)
     """
     progress, on = Progress(plan, splits, callback, save, resume, select), mesh(plan.devices)
-    begin, blocks, problem = progress.begin, progress.blocks, plan.groups[0].problem
     with progress.timed("compile_s"):
         feed = Feed(on, splits, stream=plan.stream)
-        remaining = {block.group for block in blocks[begin.block :]}
-        programs = {group: program.build(on, plan, group, feed) for group in remaining}
-    progress.report(begin.block, begin.step, lambda: begin.state)
-
-    for number, (group, rows) in enumerate(blocks[begin.block :], begin.block):
-        compiled, chunks = programs[group], progress.remaining(number)
-        with progress.timed("run_s"):
-            block = compiled.inputs(rows)
-            resumed = number == begin.block and begin.step > 0
-            if resumed:
-                state, kept = compiled.restore(begin.state)
-            else:
-                state = compiled.init(block)
-                kept = compiled.nothing_kept(state)
-            draw = minibatches(plan, splits, rows)
-            fed = feed.ahead(map(draw, chunks))
-        for chunk in chunks:
-            with progress.timed("run_s"):
-                state, losses = compiled.train(state, block, next(fed))
-                progress.enter_losses(rows, chunk, losses)
-            if plan.schedule.records(chunk[-1]):
-                with progress.timed("evaluate_s"):
-                    (batch,) = draw(chunk[-1:])
-                    on_batch, on_val = compiled.record(state, block, batch)
-                    progress.enter_accuracies(rows, chunk[-1], on_batch, on_val.val_accuracy)
-                    kept = compiled.keep(kept, state, on_val, select)
-            progress.report(number, chunk.stop, functools.partial(compiled.leaves, (state, kept)))
-        with progress.timed("evaluate_s"):
-            scores, right = compiled.evaluate(state, block)
-            if kept := compiled.keep(kept, state, scores, select):
-                state = state._replace(params=kept.params)
-                scores, right = compiled.evaluate(state, block)
-            best = progress.enter_scores(rows, scores, right)
-            if best is not None:
-                progress.best = compiled.take(state, rows, best)
-
+    for stage in range(progress.stage, len(plan.schedule.stages)):
+        with progress.timed("compile_s"):
+            programs = _programs(on, progress, feed)
+        if stage == progress.begin.stage:
+            progress.report(progress.begin.block, progress.begin.step, lambda: progress.begin.state)
+        for number in progress.remaining:
+            _train(progress, number, programs[progress.blocks[number].group])
+        progress.end_stage()
     with progress.timed("evaluate_s"):
+        problem = plan.groups[0].problem
         params = cells.params(problem, progress.best) if progress.best else None
         test = train.on_test(problem.classifier, params, splits)
     return progress.result(params, test)
+
+
+def _programs(on: Mesh, progress: Progress, feed: Feed) -> dict[int, Program]:
+    """The program of each group that trains in this stage; those of the next are compiled while it does."""
+    plan, stage = progress.plan, progress.stage
+    of_groups = {block.group: block for block in progress.blocks}  # one shape each
+    waiting = {group: program.build(on, plan, stage, block, feed) for group, block in of_groups.items()}
+    found = {group: wait() for group, wait in waiting.items()}
+    if progress.at_rung:
+        for block in plan.expected_blocks(progress.alive):
+            program.build(on, plan, stage + 1, block, feed)
+    return found
+
+
+def _train(progress: Progress, number: int, compiled: Program) -> None:
+    """Train a block of cells for a stage, and score those that leave."""
+    plan, rows, select = progress.plan, progress.blocks[number].rows, progress.select
+    with progress.timed("run_s"):
+        block, leaves = compiled.inputs(rows), progress.leaves(number, compiled.gather)
+        state, kept = compiled.restore(leaves) if leaves else compiled.init(block)
+        chunks, draw = progress.chunks(number), minibatches(plan, progress.data, rows)
+        fed = compiled.feed.ahead(map(draw, chunks))
+    for chunk in chunks:
+        with progress.timed("run_s"):
+            state, losses = compiled.train(state, block, next(fed))
+            progress.enter_losses(rows, chunk, losses)
+        if plan.schedule.records(chunk[-1]):
+            with progress.timed("evaluate_s"):
+                (batch,) = draw(chunk[-1:])
+                on_batch, on_val = compiled.record(state, block, batch)
+                progress.enter_accuracies(rows, chunk[-1], on_batch, on_val)
+                kept = compiled.keep(kept, state, on_val, select, progress.alive[rows])
+        progress.report(number, chunk.stop, functools.partial(compiled.leaves, (state, kept)))
+    with progress.timed("evaluate_s"):
+        if progress.halves:
+            progress.enter_rung(rows, compiled.validate(state, block))
+        if progress.finished[rows].any():
+            if kept and not progress.at_rung:
+                kept = compiled.keep(kept, state, compiled.validate(state, block), select, progress.alive[rows])
+            final = state._replace(params=kept.params, average=None) if kept else state
+            best = progress.enter_scores(rows, *compiled.evaluate(final, block))
+            if best is not None:
+                progress.best = compiled.take(final, rows, best)
+        if progress.at_rung:
+            progress.park(rows, compiled.leaves((state, kept)))

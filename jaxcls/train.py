@@ -49,16 +49,32 @@ class Hyper(NamedTuple):
         return (self.reg,) if self.label_smoothing is None else (self.reg, self.label_smoothing)
 
 
+class Average(NamedTuple):
+    """Exponential moving average (EMA) of params, and the number of steps that it is over."""
+
+    params: Params
+    steps: Int[Array, "..."]
+
+
 class State(NamedTuple):
-    """Training state: params and optimizer state."""
+    """Training state: params, optimizer state, and the average of params, if there is one."""
 
     params: Params
     opt_state: optax.OptState
+    average: Average | None = None
+
+    @property
+    def scored(self) -> Params:
+        """The params that are evaluated and kept: their average, if there is one."""
+        return self.params if self.average is None else self.average.params
 
 
-def init(optimizer: Optimizer, params: Params, hyper: Hyper) -> State:
+def init(optimizer: Optimizer, params: Params, hyper: Hyper, *, ema: float | None = None) -> State:
     """The state before the first step."""
-    return State(params, optimizer(hyper.lr, **hyper.of_optimizer).init(params))
+    opt_state = optimizer(hyper.lr, **hyper.of_optimizer).init(params)
+    if ema is None:
+        return State(params, opt_state)
+    return State(params, opt_state, Average(jax.tree.map(jnp.copy, params), jnp.zeros((), int)))
 
 
 def step(
@@ -68,15 +84,32 @@ def step(
     hyper: Hyper,
     X: Float[Array, "B D"],
     y: Integer[Array, "B"],
+    *,
+    ema: float | None = None,
 ) -> tuple[State, Float[Array, ""]]:
     """Take one gradient step on a minibatch; return the new state and the loss before it.
+
+    ``ema`` is the decay of the params' moving average, if their state has one. In the first steps the decay is smaller,
+    ``(1 + t) / (10 + t)`` in step t, so that the average forgets the initial params.
 
     If the loss is not finite, the model has diverged and its params are meaningless from then on.
     """
     loss, grads = classifier.loss_and_grad(state.params, X, y, *hyper.of_loss)
     lr = jax.lax.platform_dependent(hyper.lr, loss, cpu=_unless_diverged, default=lambda lr, loss: lr)
     updates, opt_state = optimizer(lr, **hyper.of_optimizer).update(grads, state.opt_state, state.params)
-    return State(optax.apply_updates(state.params, updates), opt_state), loss
+    params = optax.apply_updates(state.params, updates)
+    return State(params, opt_state, _averaged(state.average, params, ema)), loss
+
+
+def _averaged(average: Average | None, params: Params, ema: float | None) -> Average | None:
+    if average is None or ema is None:
+        return None
+    steps = average.steps + 1
+    decay = jnp.minimum(ema, (1.0 + steps) / (10.0 + steps))
+    new = jax.tree.map(
+        lambda mean, param: mean + (1 - decay).astype(mean.dtype) * (param - mean), average.params, params
+    )
+    return Average(new, steps)
 
 
 def _unless_diverged(lr: Array, loss: Array) -> Array:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from jaxcls import __version__ as version
+from jaxcls.artifacts import record
 from jaxcls.cli import console
 from parity_tests.support import command
 
@@ -155,12 +156,44 @@ MISTAKES = {
         "error: hidden must be at most ",
     ),
     "hidden units of the linear model": (["--hidden", 8], "error: --hidden is for nets: add --model two-layer"),
+    "range without points": (
+        ["--lr", "1e-4:1"],
+        "error: --lr 1e-4:1 is a range: say how many points to draw from it, as --samples 64",
+    ),
+    "points without a range": (["--samples", 8], "error: --samples draws points from ranges: give one, as --lr 1e-4:1"),
+    "no points": (["--samples", 0, "--lr", "1e-4:1"], "error: --samples must be at least 1, got 0"),
+    "range upside down": (
+        ["--samples", 8, "--lr", "1:0.1"],
+        "error: lr must be a range from a lower to a higher number, got (1.0, 0.1)",
+    ),
+    "range from zero": (
+        ["--samples", 8, "--reg", "0:0.1"],
+        "error: reg must be a range of positive numbers, to be drawn by their logarithms, got (0.0, 0.1)",
+    ),
+    "range among values": (
+        ["--samples", 8, "--lr", "0.1:1", "3"],
+        "error: --lr must be values or one range, as 1e-4:1, got 0.1:1 3.0",
+    ),
+    "halving of one cell": (
+        ["--halving", "--lr", 1, "--reg", 0],
+        "error: halving must have at least two cells, replicates not counted, got 1",
+    ),
+    "halving with a schedule": (
+        ["--halving", "--schedule", "cosine"],
+        "error: --halving judges cells before --schedule cosine has lowered their learning rates: leave out",
+    ),
+    "rungs without halving": (["--rungs", 10], "error: --rungs are those of --halving: add that"),
+    "patience without best weights": (["--patience", 2], "error: keep must be best for a patience, whose cells keep"),
+    "flips of features": (
+        ["--data", "features.npz", "--flip"],
+        "error: features.npz: mirrored must be given pictures, as cifar10 and digits are, got features without pixels",
+    ),
     "decay that grows": (["--decay", 1.5], "error: decay must lie in (0, 1], got 1.5"),
     "no such data": (["--data", "mnist"], "error: --data must be digits, cifar10 or the path of files, got mnist"),
     "no such file": (["--data", "a.npz"], "error: a.npz: no such file, expected an .npz with X and y"),
     "no CIFAR-10": (["--preset", "cs231n", "--data-dir", "."], "error: . holds no CIFAR-10, expected data_batch_1"),
     "protocol of other data": (["--protocol", "cs231n"], "error: protocol cs231n prepares cifar10 only, got digits"),
-    "folder in use": (["--out", "."], "error: . must be empty to take a run, it holds used"),
+    "folder in use": (["--out", "."], "error: . must be empty to take a run, it holds "),
     "folder is a file": (["--out", "used"], "error: used is a file, expected a run's folder"),
 }
 
@@ -169,11 +202,39 @@ MISTAKES = {
 def test_a_mistake_ends_in_one_line_and_exit_code_2(mistake: str, tmp_path: Path) -> None:
     args, sentence = MISTAKES[mistake]
     (tmp_path / "used").touch()
+    np.savez(tmp_path / "features.npz", X=np.eye(30), y=np.arange(30) % 2)
     done = run(*args, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith(sentence)
     assert done.stderr.count("\n") == 1
-    assert [path.name for path in tmp_path.rglob("*")] == ["used"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["features.npz", "used"]
+
+
+def test_random_points_are_halved_and_the_run_says_so(tmp_path: Path) -> None:
+    nets = ["--model", "two-layer", "--hidden", "4:32", "--samples", 9, "--lr", "1e-2:1", "--reg", "1e-5:1e-2"]
+    halving = ["--halving", "--rungs", 20, 60, "--ema", 0.9, "--steps", 100, "--out", "run"]
+    done = run(*nets, *halving, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "9 points of lr, reg, hidden x 1 seed = 9 cells",
+        "halving   the best third stays after 20, 60 steps",
+        "  to step 20\n",
+        "  to step 60\n",
+        "points.png",
+    ):
+        assert words in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    read = record.read(tmp_path / "run")
+    assert read.record["cells_are"] == "points"
+    assert [stage["cells"] for stage in read.record["stages"]] == [9, 3, 1]
+    assert sorted(read.table["status"]) == ["ok", *["stopped"] * 8]
+    assert sorted(read.table["stopped_at"]) == [-1, *[20] * 6, *[60] * 2]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "stopped at step 20" in page
+    assert "9 points of lr, reg, hidden × 1 seed = 9 cells" in page
+    again = shlex.split(read.record["command"])
+    assert "--samples" in again
+    assert "--halving" in again
 
 
 def test_an_unknown_flag_exits_2(tmp_path: Path) -> None:
@@ -204,6 +265,7 @@ def test_help_fits_80_columns(program: str, tmp_path: Path) -> None:
         ("own_optimizer.py", "on test, for the best"),
         ("own_model.py", "best      {'lr'"),
         ("pipeline.py", "over the folds"),
+        pytest.param("optuna_search.py", "round 4: 0.9", marks=pytest.mark.slow),
     ],
 )
 def test_an_example_of_the_library_is_short_and_runs(program: str, said: str, tmp_path: Path) -> None:

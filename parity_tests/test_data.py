@@ -619,3 +619,24 @@ def test_a_class_without_an_example_in_train_is_noted(tmp_path: Path) -> None:
 def test_a_class_too_rare_to_be_divided_is_noted() -> None:
     source = data.from_arrays(np.eye(9), np.array([0, 1, 2, 3, 4, 5, 6, 7, 7]))
     assert source.note == "a class has too few examples, so val and test are drawn without regard to classes"
+
+
+def test_mirror_images_are_more_examples_of_train_alone() -> None:
+    colours = np.arange(6 * 24).reshape(6, 24).astype(np.uint8)
+    pixels = np.arange(24).reshape(3, 2, 4).transpose(1, 2, 0)  # channel by channel, as in CIFAR-10
+    rows = np.array([4, 1]), np.array([0, 3]), np.array([5])
+    source = Source("made up", colours, np.arange(6) % 2, *rows, ("a", "b"), pixels)
+    plain = data.standard(source)
+    both = data.mirrored(plain)
+    pictures = colours[rows[0]].reshape(2, 3, 2, 4)
+    np.testing.assert_array_equal(both.train[:], np.r_[pictures, pictures[..., ::-1]].reshape(4, 24))
+    np.testing.assert_array_equal(both.train.y, np.tile(plain.train.y, 2))
+    for one, other in ((both.val, plain.val), (both.test, plain.test)):
+        assert one is not None
+        assert other is not None
+        np.testing.assert_array_equal(one.X, other.X)
+    np.testing.assert_array_equal(both.mean, plain.mean)
+    np.testing.assert_array_equal(both.examples.X, np.concatenate([both.train.X, both.val.X]))
+    assert len({both.fingerprint(), plain.fingerprint()}) == 2
+    with pytest.raises(ValueError, match=r"^mirrored must be given pictures, .* got features without pixels$"):
+        data.mirrored(data.standard(dataclasses.replace(source, pixels=None)))

@@ -20,9 +20,9 @@ from jaxcls import two_layer
 from jaxcls.artifacts import plots, record, report
 from jaxcls.classifier import LINEAR
 from jaxcls.data import Splits
-from jaxcls.grid import AXES, Grid
+from jaxcls.grid import Grid
 from jaxcls.metrics import Outcomes
-from jaxcls.result import SCORES, History, SweepResult, Timings
+from jaxcls.result import SCORES, History, SweepResult, Timings, empty_table
 
 HOSTILE = (
     "<script>window.broken = 1</script>",
@@ -49,10 +49,9 @@ def hostile(digits: Splits) -> Splits:
 def made_up(splits: Splits, grid: Grid, diverged: Collection[int] = ()) -> SweepResult:
     """A sweep's result, quicker than a sweep; these rows of it diverged."""
     rng = np.random.default_rng(0)
-    kinds = [(axis, AXES[axis]) for axis in grid.axes] + [(name, "f8") for name in SCORES]
-    scores = [rng.random(len(grid)) if "loss" not in name else 10 ** rng.uniform(-3, 3, len(grid)) for name in SCORES]
-    rows = [(*cell.values(), *numbers, -1, 0) for cell, numbers in zip(grid.cells(), np.transpose(scores), strict=True)]
-    table = np.array(rows, [*kinds, ("diverged_at", "i8"), ("rank", "i8")])
+    table = empty_table(grid)
+    for name in SCORES:
+        table[name] = rng.random(len(grid)) if "loss" not in name else 10 ** rng.uniform(-3, 3, len(grid))
     order = np.argsort(-table["val_accuracy"], kind="stable")
     for row in diverged:
         table[list(SCORES)][row] = (np.nan,) * len(SCORES)

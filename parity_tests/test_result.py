@@ -71,7 +71,7 @@ MISTAKES: dict[str, tuple[Callable, type[Exception], str]] = {
     "dicts": (
         lambda splits: sweep.run(splits, [{"lr": 0.1}], steps=5),
         TypeError,
-        "grid must be a Grid, such as Grid(lr=[0.1, 1.0], reg=[1e-3]), got list",
+        "grid must be a Grid or Points, such as Grid(lr=[0.1, 1.0], reg=[1e-3]), got list",
     ),
     "a sparse matrix": (
         lambda splits: data.from_arrays(scipy.sparse.eye(5).tocsr(), np.arange(5)),

@@ -21,12 +21,12 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from jaxcls.artifacts.folder import replacing
-from jaxcls.engine import Snapshot
+from jaxcls.engine import ARRAYS, Parked, Snapshot
 from jaxcls.numerics import one_line, sha256
 from jaxcls.result import Timings
 
 NAME = "checkpoint.safetensors"
-ARRAYS, LEAVES = ("losses", "train_accuracy", "val_accuracy", "right"), ("best", "state")  # of a snapshot
+LEAVES, NUMBERS = ("best", "state"), ("stage", "block", "step", "fingerprint")  # of a snapshot
 SHARE = 50  # saving takes at most one fiftieth of the run time
 
 
@@ -129,10 +129,13 @@ def write(path: str | Path, snapshot: Snapshot, run: Mapping[str, object]) -> No
     arrays |= {name: getattr(snapshot, name) for name in ARRAYS}
     for name in LEAVES:
         arrays |= {f"{name}/{k}": leaf for k, leaf in enumerate(getattr(snapshot, name))}
+    for number, part in enumerate(snapshot.parked):
+        arrays |= {f"parked/{number}/{k}": leaf for k, leaf in enumerate((part.rows, *part.leaves))}
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    where = {"columns": columns, "block": snapshot.block, "step": snapshot.step, "timings": snapshot.timings._asdict()}
-    where |= {"fingerprint": snapshot.fingerprint}
+    where: dict[str, object] = {"columns": columns, "timings": snapshot.timings._asdict()}
+    where |= {name: getattr(snapshot, name) for name in NUMBERS}
     where |= {name: len(getattr(snapshot, name)) for name in LEAVES}
+    where |= {"parked": [len(part.leaves) for part in snapshot.parked]}
     text = json.dumps(where | {"run": run})
     content = safetensors.numpy.save(arrays | {"sha256": _digest(arrays, text)}, {"jaxcls": text})
     with replacing(Path(path)) as partial:
@@ -155,10 +158,19 @@ def read(path: str | Path) -> tuple[Snapshot, dict[str, Any]]:
         where = json.loads(text)
         columns = {column: arrays[f"table/{column}"] for column in where["columns"]}
         best, state = ([arrays[f"{name}/{k}"] for k in range(where[name])] for name in LEAVES)
-        losses, train_accuracy, val_accuracy, right = (arrays[name] for name in ARRAYS)
-        found = (_structured(columns), losses, train_accuracy, val_accuracy, right, best)
-        timings = Timings(**where["timings"])
-        snapshot = Snapshot(*found, where["block"], where["step"], state, timings, where["fingerprint"])
+        parked = [
+            Parked(arrays[f"parked/{number}/0"], [arrays[f"parked/{number}/{k + 1}"] for k in range(count)])
+            for number, count in enumerate(where["parked"])
+        ]
+        snapshot = Snapshot(
+            table=_structured(columns),
+            **{name: arrays[name] for name in ARRAYS},
+            **{name: where[name] for name in NUMBERS},
+            best=best,
+            state=state,
+            parked=parked,
+            timings=Timings(**where["timings"]),
+        )
         return snapshot, where["run"]
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file, so there is no run to resume") from None

@@ -16,40 +16,32 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from jaxcls import two_layer
+from jaxcls.artifacts import points
 from jaxcls.artifacts.folder import replacing
+from jaxcls.artifacts.scales import AXIS_LABELS, low_end
 from jaxcls.data import Splits
-from jaxcls.grid import REPLICATES, Grid
+from jaxcls.grid import REPLICATES, Cells, Points
 from jaxcls.metrics import confusion
-from jaxcls.result import SweepResult, best_first
+from jaxcls.result import SweepResult, best_first, dropped
 
 MOST_TICKS = 24  # on an axis; with more values, only every second, third, ... is labelled
-AXIS_LABELS = {
-    "lr": "learning rate",
-    "reg": "regularisation strength",
-    "weight_decay": "weight decay",
-    "momentum": "momentum",
-    "b1": "decay rate of the first moment",
-    "b2": "decay rate of the second moment",
-    "label_smoothing": "label smoothing",
-    "hidden": "hidden units",
-    "seed": "seed",
-    "fold": "fold",
-}
 MOST_UNITS = 100  # hidden units shown as images
 MOST_ANNOTATED = 16  # rows and columns of a heat map whose values are written into its cells
 MOST_NAMES = 60  # of the rows of a weight matrix; with more, only every second, third, ... is named
-LEAST_SPAN = 0.05  # of a colour scale: accuracies a little apart must not look like good and bad
+
+Panel = tuple[NDArray[np.floating], NDArray[np.bool_] | None, str, str]  # values, marked, label and number
 
 
 def heat_map(
     ax: Axes,
-    grid: Grid,
+    grid: Cells,
     scores: NDArray[np.floating],
     *,
     axes: tuple[str, str] = ("lr", "reg"),
     best: int | None = None,
     marked: NDArray[np.bool_] | None = None,
     label: str = "",
+    number: str = ".3f",
 ) -> Axes:
     """Heat map of a score over two axes of the grid: the maximum over all other axes.
 
@@ -61,6 +53,7 @@ def heat_map(
       best: the row to outline.
       marked: cells to mark by a dot, one value per cell.
       label: title of the map.
+      number: the format of a score.
     """
     names = list(grid.axes)
     shape = [len(values) for values in grid.axes.values()]
@@ -71,7 +64,7 @@ def heat_map(
     values = values if names.index(axes[0]) < names.index(axes[1]) else values.T
     values = np.ma.masked_invalid(values[np.ix_(*orders)])
     ax.set_facecolor("0.75")
-    low, clipped = _low_end(values)
+    low, clipped = low_end(values)
     image = ax.imshow(values, cmap="viridis", aspect="auto", vmin=low)
     rows, columns = (range(0, length, -(-length // MOST_TICKS)) for length in values.shape)
     ax.set_yticks(rows, [f"{down[orders[0][k]]:.3g}" for k in rows])
@@ -79,7 +72,7 @@ def heat_map(
     grey = "\ngrey: diverged" if np.ma.is_masked(values) else ""
     ax.set(xlabel=AXIS_LABELS[axes[1]], ylabel=AXIS_LABELS[axes[0]], title=label + grey)
     if max(values.shape) <= MOST_ANNOTATED:
-        _annotate(ax, values, Normalize(*image.get_clim()))
+        _annotate(ax, values, Normalize(*image.get_clim()), number)
     if best is not None:
         place = dict(zip(names, np.unravel_index(best, shape), strict=True))
         row, column = (np.argmax(order == place[name]) - 0.5 for order, name in zip(orders, axes, strict=True))
@@ -103,7 +96,7 @@ def loss_curves(ax: Axes, result: SweepResult, *, points: int = 100) -> Axes:
         curves = result.losses[:, :whole].reshape(len(result.losses), -1, width).mean(axis=2)
     middle = (np.arange(curves.shape[1]) + 0.5) * width
     accuracy = result.table[result.column]
-    low, clipped = _low_end(np.ma.masked_invalid(accuracy))
+    low, clipped = low_end(np.ma.masked_invalid(accuracy))
     colours = ScalarMappable(Normalize(low, np.nanmax(accuracy, initial=0.0)), cmap="viridis")
     for row in np.argsort(np.nan_to_num(accuracy, nan=-1)):  # better cells are drawn on top
         colour = "0.75" if np.isnan(accuracy[row]) else colours.to_rgba(accuracy[row])
@@ -253,15 +246,18 @@ def hidden_units(ax: Axes, W1: NDArray[np.floating], pixels: NDArray[np.integer]
 def save(folder: str | Path, result: SweepResult, splits: Splits) -> list[Path]:
     """Write the plots of a run; return their paths.
 
-    ``path.png``, and for minibatches ``loss.png``; ``heatmap.png`` where several axes have several values;
+    ``path.png``, and for minibatches ``loss.png``; ``heatmap.png`` where several axes have several values; for points
+    ``points.png`` instead of both;
     ``history.png`` if the result has a history; and, unless every cell diverged, ``confusion.png`` with a test set and
     ``weights.png`` for the models of this package.
     """
     figures = {}
     long = _long_axes(result)
-    if len(long) > 1:
-        figures["heatmap.png"] = _heat_maps(result)
-    if long:
+    if isinstance(result.grid, Points) and len(long) > 1:
+        figures["points.png"] = _points(result)
+    elif long:
+        if len(long) > 1:
+            figures["heatmap.png"] = _heat_maps(result)
         figures["path.png"] = _paths(result)
     if result.grid.lr:
         figures["loss.png"] = _curves(loss_curves, result)
@@ -297,11 +293,37 @@ def _heat_maps(result: SweepResult) -> Figure:
             AXIS_LABELS[name] for name, values in result.grid.axes.items() if name not in pair and len(values) > 1
         ]
         over = f"\nat the best {', '.join(others)}" if others else ""
-        columns = {"train_accuracy": "train accuracy", result.column: result.criterion}
-        for ax, (column, label) in zip(row, columns.items(), strict=True):
-            scores = np.where(shown, result.table[column], np.nan)  # the same cell for train and validation
-            marked = result.within_one_se if column == result.column else None
-            heat_map(ax, result.grid, scores, axes=pair, best=result.best, marked=marked, label=f"{label}{over}")
+        on_val: Panel = result.table[result.column], result.within_one_se, f"{result.criterion}{over}", ".3f"
+        for ax, panel in zip(row, (_beside(result, over), on_val), strict=True):
+            values, marked, label, number = panel
+            values = np.where(shown, values, np.nan)  # the same cell in both panels
+            heat_map(ax, result.grid, values, axes=pair, best=result.best, marked=marked, label=label, number=number)
+    return figure
+
+
+def _beside(result: SweepResult, over: str) -> Panel:
+    """Values beside the scores on val: accuracy on train; or after halving, the steps of each cell."""
+    table = result.table
+    if not dropped(table).any():
+        return table["train_accuracy"], None, f"train accuracy{over}", ".3f"
+    steps = np.where(table["stopped_at"] >= 0, table["stopped_at"], result.losses.shape[1]).astype(float)
+    steps[table["diverged_at"] >= 0] = np.nan
+    return steps, None, f"steps trained{over}", ",.0f"
+
+
+def _points(result: SweepResult) -> Figure:
+    """A scatter over each pair of axes with more than one value, and parallel coordinates over more than two."""
+    axes = list(_long_axes(result))
+    pairs = list(itertools.combinations(axes, 2))
+    columns = min(len(pairs), 3)
+    rows = -(-len(pairs) // columns)
+    whole = len(axes) > 2
+    figure = Figure(figsize=(5.2 * columns, 4.2 * (rows + whole)), layout="constrained")
+    layout = figure.add_gridspec(rows + whole, columns)
+    if whole:
+        points.parallel_coordinates(figure.add_subplot(layout[0, :]), result)
+    for k, (down, across) in enumerate(pairs):
+        points.scatter(figure.add_subplot(layout[whole + k // columns, k % columns]), result, (across, down))
     return figure
 
 
@@ -402,16 +424,7 @@ def _weights(W: NDArray[np.floating], splits: Splits) -> Figure:
     return figure
 
 
-def _low_end(values: np.ma.MaskedArray) -> tuple[float, bool]:
-    """Lower end of the colour scale, and whether it clips: a few cells at chance must not make all others equal."""
-    scores = values.compressed()
-    if not scores.size:
-        return 0.0, False
-    low = float(np.median(scores) - max(2 * (scores.max() - np.median(scores)), LEAST_SPAN))
-    return (low, True) if scores.min() < low else (float(min(scores.min(), scores.max() - LEAST_SPAN)), False)
-
-
-def _annotate(ax: Axes, values: np.ma.MaskedArray, norm: Normalize) -> None:
+def _annotate(ax: Axes, values: np.ma.MaskedArray, norm: Normalize, number: str) -> None:
     for row, column in np.argwhere(~np.ma.getmaskarray(values)):
         colour = "white" if norm(values[row, column]) < 0.6 else "black"
-        ax.text(column, row, f"{values[row, column]:.3f}", ha="center", va="center", fontsize=8, color=colour)
+        ax.text(column, row, format(values[row, column], number), ha="center", va="center", fontsize=8, color=colour)

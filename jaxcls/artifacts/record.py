@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from jaxcls import two_layer
 from jaxcls.artifacts.folder import replacing
 from jaxcls.data import Splits
-from jaxcls.grid import AXES
+from jaxcls.grid import AXES, Points
 from jaxcls.metrics import Metric, Outcomes, confusion
 from jaxcls.numerics import Params, matmul_precision, one_line
 from jaxcls.result import SCORES, History, SweepResult
@@ -92,7 +92,7 @@ def read(folder: str | Path) -> Run:
       >>> splits, folder = data.standard(data.load_digits()), tempfile.mkdtemp()
       >>> paths = write(folder, sweep.run(splits, grid.Grid(lr=[0.1], reg=[0.0]), steps=20), splits, {})
       >>> read(folder).table["status"]
-      array(['ok'], dtype='<U8')
+      array(['ok'], dtype='<U13')
     """
     path = Path(folder) / "run.json"
     try:
@@ -232,8 +232,10 @@ def _csv(rows: Iterable[Mapping[str, object]]) -> bytes:
 
 def _columns(content: bytes) -> NDArray:
     rows = list(csv.reader(io.StringIO(content.decode())))
-    integers = {"rank", "step", "iterations", "one_se"} | {axis for axis, kind in AXES.items() if kind is int}
-    kinds = {name: "i8" if name in integers else "U8" if name == "status" else "f8" for name in rows[0]}
+    integers = {"rank", "step", "iterations", "one_se", "stopped_at"} | {
+        axis for axis, kind in AXES.items() if kind is int
+    }
+    kinds = {name: "i8" if name in integers else "U13" if name == "status" else "f8" for name in rows[0]}
     return np.array([tuple(row) for row in rows[1:]], list(kinds.items()))
 
 
@@ -259,8 +261,21 @@ OPTIONAL = ("history.csv", "best.safetensors", "confusion.csv")  # in the order 
 def _results(result: SweepResult) -> Iterator[dict[str, object]]:
     for row, within in zip(result.table, result.within_one_se.astype(int).tolist(), strict=True):
         numbers = dict(zip(row.dtype.names, row.item(), strict=True))
-        diverged, solved = numbers.pop("diverged_at") >= 0, numbers.pop("converged", True)
-        yield numbers | {"one_se": within, "status": "diverged" if diverged else "ok" if solved else "stopped"}
+        if (result.table["stopped_at"] < 0).all():
+            del numbers["stopped_at"]
+        yield numbers | {
+            "one_se": within,
+            "status": _status(
+                numbers.pop("diverged_at"), numbers.get("stopped_at", -1), converged=numbers.pop("converged", True)
+            ),
+        }
+
+
+def _status(diverged_at: int, stopped_at: int, *, converged: bool) -> str:
+    """The end of a cell's training in a word."""
+    if diverged_at >= 0:
+        return "diverged"
+    return "stopped" if stopped_at >= 0 else "ok" if converged else "not converged"
 
 
 def _confusions(test: Outcomes, names: Sequence[str]) -> Iterator[dict[str, object]]:
@@ -296,6 +311,8 @@ def _record(result: SweepResult, splits: Splits) -> dict[str, object]:
         "matmul_precision": matmul_precision(),
         "versions": versions(),
         "cells": len(result.table),
+        "cells_are": "points" if isinstance(result.grid, Points) else "grid",
+        "stages": [{"cells": cells, "steps": last} for cells, _, last in result.stages],
         "train_scored": result.num_scored,
         "diverged": [
             cell | {"step": step}

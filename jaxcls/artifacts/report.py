@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
@@ -10,18 +12,18 @@ from string import Template
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jaxcls import two_layer
 from jaxcls.artifacts import record
 from jaxcls.artifacts.folder import replacing
 from jaxcls.artifacts.record import Run
-from jaxcls.grid import AXES, Grid, edge
+from jaxcls.grid import AXES, REPLICATES, Cells, Grid, Points, edge
 from jaxcls.numerics import one_line
 from jaxcls.result import SCORES, best_first, edges, tied
 
 PICTURES = {
     "heatmap.png": "Accuracy over the grid: the best cell outlined, a dot in those within one standard error",
+    "points.png": "Accuracy of each point; small, or a thin line, if dropped before the end",
     "history.png": "Loss and accuracy over the epochs, of the best cell at each value of an axis",
     "path.png": "Accuracy over the values of each axis, the best of all others",
     "confusion.png": "Confusion matrix of the test set",
@@ -69,7 +71,7 @@ def write(folder: str | Path) -> Path:
 
 def _page(run: Run, pictures: str) -> str:
     record = run.record
-    kind = record.get("kind") or ("sweep" if _grid(run.table).lr else "probe")
+    kind = record.get("kind") or ("sweep" if _grid(run).lr else "probe")
     ran_on = {name: record[name] for name in ("device", "matmul_precision", "versions")}
     seconds = {name.removesuffix("_s"): f"{spent:.1f} s" for name, spent in record["timings"].items()}
     sections = {
@@ -105,7 +107,7 @@ def _policy(template: str) -> str:
 
 
 def _summary(run: Run) -> str:
-    axes = " × ".join(f"{len(values)} {axis}" for axis, values in _grid(run.table).axes.items())
+    axes = str(_grid(run)).replace(" x ", " × ")
     diverged = len(run.record["diverged"])
     cells = f"{axes} = {len(run.table):,} cells" + (f", {diverged:,} diverged" if diverged else "")
     return f"{cells}; {run.record['timings']['total_s']:.1f} s on {run.record['device']}"
@@ -115,7 +117,7 @@ def _best(run: Run) -> str:
     if run.record["best"] is None:
         return "<p>Every cell diverged: try lower learning rates.</p>"
     select = run.record.get("select", "accuracy")
-    beyond, ties = edges(_grid(run.table), run.table, select), len(tied(run.table, select))
+    beyond, ties = edges(_grid(run), run.table, select), len(tied(run.table, select))
     count = run.record["data"]["examples"]["val"]
     scored, train = run.record.get("train_scored"), run.record["data"]["examples"]["train"]
     part = f" Train is scored on {scored:,} of its {train:,} examples, at random." if scored and scored < train else ""
@@ -233,7 +235,13 @@ def _columns(run: Run) -> dict[str, list[str]]:
     diverged = np.flatnonzero(run.table["status"][order] == "diverged")
     for row, cell in zip(diverged, run.record["diverged"], strict=True):
         columns["status"][row] = f"diverged at step {cell['step']}"
-    return columns
+    stopped = columns.pop("stopped_at", [])
+    return columns | {
+        "status": [
+            f"{status} at step {step}" if status == "stopped" else status
+            for status, step in itertools.zip_longest(columns["status"], stopped)
+        ]
+    }
 
 
 def _cell(name: str, value: float | str) -> str:
@@ -297,8 +305,13 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def _grid(table: NDArray) -> Grid:
-    """Grid whose cells are the rows of this table."""
-    names = table.dtype.names or ()
-    axes = {axis: tuple(dict.fromkeys(table[axis].tolist())) if axis in names else () for axis in AXES}
-    return Grid(**axes)
+def _grid(run: Run) -> Cells:
+    """The cells in the rows of a run's table."""
+    names = run.table.dtype.names or ()
+    columns: dict[str, tuple[Any, ...]] = {a: tuple(run.table[a].tolist()) if a in names else () for a in AXES}
+    different = {axis: tuple(dict.fromkeys(values)) for axis, values in columns.items()}
+    if run.record.get("cells_are") != "points":
+        return Grid(**different)
+    replicates = {axis: different[axis] for axis in REPLICATES}
+    count = math.prod(len(values) for values in replicates.values() if values)
+    return Points(**{axis: values[::count] for axis, values in columns.items()} | replicates)

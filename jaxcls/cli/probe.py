@@ -42,7 +42,7 @@ from jaxcls.cli.probe_config import (
 )
 from jaxcls.cli.probe_output import announce, report
 from jaxcls.data import Folds, Source, Splits, balanced
-from jaxcls.grid import Grid
+from jaxcls.grid import Cells, Grid
 from jaxcls.metrics import Metric, Outcomes
 from jaxcls.numerics import checks
 from jaxcls.result import SweepResult
@@ -92,7 +92,7 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
                 )
         except checkpoint.Stopped as stopped:
             resume = f"{program} --resume {shlex.quote(str(out))}"
-            running.print_stopped(stopped, len(plan.blocks) * plan.schedule.steps, resume)
+            running.print_stopped(stopped, plan, resume)
             raise
 
     with claim(out, resume=saved is not None):
@@ -126,7 +126,7 @@ def choose(
     """
     memory, select, y = console.number_of_bytes(config.memory), selection(config), splits.train.y
 
-    def search(data: Splits | Folds, grid: Grid, /, *, saved: bool = False) -> SweepResult:
+    def search(data: Splits | Folds, grid: Cells, /, *, saved: bool = False) -> SweepResult:
         labels = data.train.y if isinstance(data, Splits) else y
         weights = balanced(labels, data.num_classes) if config.class_weight == "balanced" else None
         if config.solver in SOLVERS:

@@ -92,10 +92,10 @@ def resumed(saved: Saved | None, depends_on: Mapping[str, object], folder: Path)
     return snapshot
 
 
-def print_stopped(stopped: checkpoint.Stopped, steps: int, resume: str) -> None:
-    """Print after how many of ``steps``, those of all blocks, a signal ended the run, and what resumes it."""
+def print_stopped(stopped: checkpoint.Stopped, plan: sweep.Plan, resume: str) -> None:
+    """Print after how many steps of all blocks a signal ended the run, and what resumes it."""
     signum, snapshot = signal.Signals(stopped.signum).name, stopped.snapshot
-    done = snapshot.block * snapshot.losses.shape[1] + snapshot.step
+    done, steps = plan.steps_done(snapshot.alive, snapshot.stage, snapshot.block, snapshot.step)
     print(f"\nstopped   by {signum} after {done:,} of {steps:,} steps; to resume:\n          {resume}")
 
 

@@ -8,6 +8,7 @@ jaxcls sweep --resume runs/cs231n-20261121-120000   # resume
 """
 
 import argparse
+import math
 import shlex
 import time
 from collections.abc import Callable
@@ -24,9 +25,10 @@ from jaxcls.artifacts import checkpoint, plots, record
 from jaxcls.artifacts import report as page
 from jaxcls.artifacts.folder import claim
 from jaxcls.classifier import Classifier
-from jaxcls.cli import console, running, training
+from jaxcls.cli import axes, console, running, training
+from jaxcls.cli.axes import Number, Whole
 from jaxcls.data import NAMES, Source, Splits
-from jaxcls.grid import Grid
+from jaxcls.grid import Cells
 from jaxcls.numerics import checks
 from jaxcls.optimizers import Optimizer
 from jaxcls.result import Select, SweepResult, best_first
@@ -57,12 +59,14 @@ class Config:
     """The folder that holds CIFAR-10; downloaded once into the user's cache if not given."""
     model: Literal["linear", "two-layer"] = "linear"
     """The softmax classifier, or the net with one hidden layer of ReLU units."""
-    hidden: tuple[int, ...] = ()
+    hidden: tuple[Whole, ...] = ()
     """Numbers of hidden units, for the two-layer net; 100 if not given."""
-    lr: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-    """Learning rates."""
-    reg: tuple[float, ...] = (0.0, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+    lr: tuple[Number, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+    """Learning rates, or with --samples a range of them."""
+    reg: tuple[Number, ...] = (0.0, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
     """Regularisation values: of the L2 penalty."""
+    samples: int | None = None
+    """Draw so many random points, from ranges such as --lr 1e-4:1 and from lists, instead of every combination."""
     seeds: tuple[int, ...] = (0,)
     """Replicates: each has its own initial weights and its own minibatches."""
     steps: int = 2000
@@ -73,11 +77,11 @@ class Config:
     """Draw from all each time, or every example once an epoch; or from blocks that lie together on a slow disk."""
     optimizer: training.Name = "sgd"
     """The optimizer, with the learning rate of each cell."""
-    weight_decay: tuple[float, ...] = ()
+    weight_decay: tuple[Number, ...] = ()
     """Values of the decoupled weight decay of adamw; 1e-4 if not given."""
-    momentum: tuple[float, ...] = ()
+    momentum: tuple[Number, ...] = ()
     """Values of the momentum of momentum and nesterov; 0.9 if not given."""
-    label_smoothing: tuple[float, ...] = ()
+    label_smoothing: tuple[Number, ...] = ()
     """Shares of each label that are spread over all classes; 0 if not given."""
     decay: float = 1.0
     """Once an epoch, the learning rate is multiplied by this."""
@@ -85,10 +89,20 @@ class Config:
     """Of the learning rate: constant; a cosine to 0; or a tenth after 60% of the steps and a hundredth after 80%."""
     warmup: int = 0
     """The number of first steps in which the learning rate rises from 0."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the weights, as 0.999, which is scored and kept instead of them."""
+    flip: bool = False
+    """Mirror half of the pictures of each minibatch, at random."""
     select: Select = "accuracy"
     """The metric on val that chooses the best cell."""
     keep: sweep.Keep = "last"
     """The weights of each cell: those after the last step, or the best on val of ten evaluations and the last."""
+    halving: bool = False
+    """After a few steps drop two thirds of the cells, those with the worst scores on val; then again, and again."""
+    rungs: tuple[int, ...] = ()
+    """Numbers of steps after which --halving drops cells; up to three, a third of each other, if not given."""
+    patience: int | None = None
+    """Evaluations without a better score after which a cell's training ends; for --keep best."""
     choose: crossval.Choose = "best"
     """Take the best cell, or of those within one standard error of it the most regularised and slowest."""
     init: classifier.Init = "normal"
@@ -190,8 +204,15 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     out = config.resume or config.out or console.run_folder(name)
     if config.choose == "one-se" and (config.select != "accuracy" or config.distributed):
         raise ValueError("--choose one-se is for --select accuracy, in one process")
+    if config.rungs and not config.halving:
+        raise ValueError("--rungs are those of --halving: add that")
+    if config.halving and config.schedule != "constant":
+        raise ValueError(
+            f"--halving judges cells before --schedule {config.schedule} has lowered their learning rates: "
+            "leave out one of them"
+        )
 
-    def planned(grid: Grid) -> sweep.Plan:
+    def planned(grid: Cells) -> sweep.Plan:
         return sweep.plan(
             splits,
             grid,
@@ -202,7 +223,11 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
             stream=config.stream or None,
             classifier=model(config),
             optimizer=optimizer(config, splits),
-            history=bool(grid.hidden),  # the courses record accuracies during training of a net alone
+            # The courses record accuracies during training of a net alone.
+            history=bool(grid.hidden) and not config.halving,
+            halving=sweep.Halving(rungs=config.rungs) if config.halving else None,
+            patience=config.patience,
+            ema=config.ema,
             devices=jax.devices() if config.devices == "all" or config.distributed else None,
             memory=console.number_of_bytes(config.memory),
         )
@@ -241,14 +266,13 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     return int(result.best is None), out
 
 
-def hyperparameters(config: Config) -> Grid:
-    """The grid that the command line names."""
-    axes = {axis: getattr(config, axis) for axis in ("weight_decay", "momentum", "label_smoothing")}
-    if config.model == "linear":
-        if config.hidden:
-            raise ValueError("--hidden is for nets: add --model two-layer")
-        return Grid(config.lr, config.reg, config.seeds, **axes)
-    return Grid(config.lr, config.reg, config.seeds, config.hidden or (100,), **axes)
+def hyperparameters(config: Config) -> Cells:
+    """The cells that the command line names."""
+    if config.model == "linear" and config.hidden:
+        raise ValueError("--hidden is for nets: add --model two-layer")
+    values = {axis: getattr(config, axis) for axis in ("lr", "reg", "weight_decay", "momentum", "label_smoothing")}
+    hidden = {"hidden": config.hidden or (100,)} if config.model == "two-layer" else {}
+    return axes.cells(values | hidden, config.seeds, config.samples)
 
 
 def model(config: Config) -> Classifier:
@@ -279,7 +303,8 @@ def load(config: Config) -> Splits:
     if source.note:
         console.note(source.note)
     with checks.about(None if config.data in WITH_LABELS else config.data):
-        return data.PROTOCOLS[config.protocol](source)
+        splits = data.PROTOCOLS[config.protocol](source)
+        return data.mirrored(splits) if config.flip else splits
 
 
 def read(config: Config) -> Source:
@@ -297,14 +322,15 @@ def read(config: Config) -> Source:
 
 def announce(config: Config, splits: Splits, plan: sweep.Plan, out: Path) -> None:
     """Print the data, the grid and the memory of the sweep that is about to start."""
-    axes = " x ".join(f"{len(values)} {axis}" for axis, values in plan.grid.axes.items())
     blocks = len(plan.blocks)
     decay = f", decay {config.decay:g} an epoch" if config.decay != 1 else ""
     decay += f", {config.schedule}" if config.schedule != "constant" else ""
     decay += f", warm-up of {config.warmup:,}" if config.warmup else ""
     console.print_data(splits, ("train", "val", "test"))
-    print(f"grid      {axes} = {len(plan.grid):,} cells")
+    print(f"grid      {plan.grid} = {len(plan.grid):,} cells")
     print(f"          {config.steps:,} steps of {config.batch_size} examples, {config.optimizer}{decay}")
+    if plan.halving:
+        print(f"halving   the best third stays after {', '.join(f'{rung:,}' for rung in plan.halving.rungs)} steps")
     of_data = f"{megabytes(plan.groups[0].memory.data)} data{', read while training' if plan.stream else ''}"
     print(f"memory    about {megabytes(plan.nbytes)}, of it {of_data}", end="")
     print(f"; {blocks} blocks, one after another" if blocks > 1 else "")
@@ -338,7 +364,8 @@ def report(result: SweepResult, splits: Splits, paths: list[Path], seconds: dict
         f"time      {seconds['all']:.1f} s: data {seconds['data']:.1f}, compile {t.compile_s:.1f}, "
         f"train {t.run_s:.1f}, evaluate {t.evaluate_s:.1f}, write {seconds['write']:.1f}"
     )
-    print(f"speed     {result.losses.size / t.run_s:,.0f} cell-steps per second")
+    trained = sum(cells * (last - first) for cells, first, last in result.stages)
+    print(f"speed     {trained / t.run_s:,.0f} cell-steps per second")
     console.print_wrote(paths)
     if best is not None:
         console.print_prediction(paths[0].parent, result)
@@ -348,11 +375,13 @@ def report_stopped(stopped: checkpoint.Stopped, plan: sweep.Plan, resume: str) -
     """Print the progress of every cell, and the command that resumes the run."""
     snapshot = stopped.snapshot
     table, losses, block, step = snapshot.table, snapshot.losses, snapshot.block, snapshot.step
-    blocks, axes = plan.blocks, list(plan.grid.axes)
+    blocks, axes = plan.blocks_of(snapshot.alive), list(plan.grid.axes)
 
     def how_far(k: int) -> str:
         if table["diverged_at"][k] >= 0:
             return f"diverged at step {table['diverged_at'][k]}"
+        if table["stopped_at"][k] >= 0:
+            return f"stopped at step {table['stopped_at'][k]}"
         if not step or k not in blocks[block].rows:
             return "not begun"
         finite = np.isfinite(losses[k, :step])
@@ -364,7 +393,7 @@ def report_stopped(stopped: checkpoint.Stopped, plan: sweep.Plan, resume: str) -
     if len(table) > MOST_ROWS:
         order = order[np.argsort(losses[order, step - 1])][:MOST_ROWS]
     print_table(table, axes, order, how_far)
-    running.print_stopped(stopped, len(blocks) * losses.shape[1], resume)
+    running.print_stopped(stopped, plan, resume)
 
 
 def print_table(table: np.ndarray, axes: list[str], shown: np.ndarray, else_say: Callable[[int], str]) -> None:
@@ -374,10 +403,16 @@ def print_table(table: np.ndarray, axes: list[str], shown: np.ndarray, else_say:
         row = table[k]
         cell = " ".join(f"{row[axis]:{width(axis)}.6g}" for axis in axes)
         if row["rank"]:
-            star = "  <- best" if row["rank"] == 1 else ""
-            print(f"{cell} {row['train_accuracy']:10.4f} {row['val_accuracy']:9.4f} {row['rank']:6d}{star}")
+            end = f"  to step {row['stopped_at']:,}" if row["stopped_at"] >= 0 else ""
+            star = f"{end}  <- best" if row["rank"] == 1 else end
+            print(f"{cell} {score(row['train_accuracy']):>10} {row['val_accuracy']:9.4f} {row['rank']:6d}{star}")
         else:
             print(f"{cell}   {else_say(k)}")
+
+
+def score(value: float) -> str:
+    """A score of the table; empty for train's of a cell that halving dropped."""
+    return f"{value:.4f}" if math.isfinite(value) else ""
 
 
 def width(axis: str) -> int:

@@ -5,6 +5,7 @@ from jaxcls.data.cifar10 import CLASS_NAMES as CIFAR10_CLASSES
 from jaxcls.data.cifar10 import load_cifar10
 from jaxcls.data.digits import load_digits
 from jaxcls.data.files import name_of
+from jaxcls.data.mirror import mirrored
 from jaxcls.data.moments import check_finite
 from jaxcls.data.protocols import (
     FOLDS,
@@ -47,6 +48,7 @@ __all__ = [
     "load_cifar10",
     "load_digits",
     "load_features",
+    "mirrored",
     "name_of",
     "prepare",
     "raw",

@@ -4,12 +4,14 @@ from jaxcls.engine import cells, plan, program
 from jaxcls.engine.cells import Problem, Replicates
 from jaxcls.engine.devices import BY_CELL, CELLS, EVERYWHERE, alignment, mesh, put
 from jaxcls.engine.feed import Feed
+from jaxcls.engine.halving import Halving
 from jaxcls.engine.plan import Block, Group, Keep, Plan, minibatches, plan_sweep
 from jaxcls.engine.program import Program
-from jaxcls.engine.progress import Callback, Figures, Progress, Save, Snapshot
+from jaxcls.engine.progress import ARRAYS, Callback, Figures, Parked, Progress, Save, Snapshot
 from jaxcls.engine.schedule import Schedule
 
 __all__ = [
+    "ARRAYS",
     "BY_CELL",
     "CELLS",
     "EVERYWHERE",
@@ -18,7 +20,9 @@ __all__ = [
     "Feed",
     "Figures",
     "Group",
+    "Halving",
     "Keep",
+    "Parked",
     "Plan",
     "Problem",
     "Program",

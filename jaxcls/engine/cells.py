@@ -53,6 +53,7 @@ class Problem(NamedTuple):
       parts: how many examples each part has.
       alignment: X is padded to a multiple of so many columns.
       hyper: the names of the hyperparameters that the cells have, fields of `Hyper`.
+      ema: the decay of the params' moving average, which is scored instead of them; None for none.
     """
 
     classifier: Classifier
@@ -62,6 +63,7 @@ class Problem(NamedTuple):
     parts: tuple[int, ...]
     alignment: int = 1
     hyper: tuple[str, ...] = ("lr", "reg")
+    ema: float | None = None
 
 
 class Replicates(NamedTuple):
@@ -105,6 +107,7 @@ def problem(
     optimizer: Optimizer = optax.sgd,
     alignment: int = 1,
     hyper: tuple[str, ...] = ("lr", "reg"),
+    ema: float | None = None,
 ) -> Problem:
     """The `Problem` of a sweep over ``data``; for nets, of the cells with these ``hidden`` sizes.
 
@@ -117,7 +120,7 @@ def problem(
     num_features = jax.eval_shape(classifier.features, jax.ShapeDtypeStruct((1, data.num_features), dtype)).shape[1]
     layers = [(num_hidden,) * classifier.num_hidden_layers for num_hidden in sorted(hidden)] or [()]
     sizes = tuple((num_features, *layer, data.num_classes) for layer in layers)
-    return Problem(classifier, optimizer, sizes, dtype, data.parts, alignment, hyper)
+    return Problem(classifier, optimizer, sizes, dtype, data.parts, alignment, hyper, ema)
 
 
 @functools.lru_cache
@@ -163,7 +166,8 @@ def cell(problem: Problem) -> State:
     """
     params = _params(problem, _widest(problem))
     try:
-        return jax.eval_shape(functools.partial(train.init, problem.optimizer), params, _hyper(problem))
+        start = functools.partial(train.init, problem.optimizer, ema=problem.ema)
+        return jax.eval_shape(start, params, _hyper(problem))
     except jax.errors.ConcretizationTypeError:
         schedule = "optax.sgd(lambda count: lr * schedule(count))"
         raise ValueError(
@@ -181,7 +185,7 @@ def check_optimizer(problem: Problem) -> None:
     if not any(each.kind == each.VAR_KEYWORD for each in takes):
         for name in set(problem.hyper) & set(OF_OPTIMIZER) - {each.name for each in takes}:
             raise TypeError(f"optimizer must take the grid's {name} as a keyword argument, which this one does not")
-    params, opt_state = cell(problem)
+    params, opt_state, _ = cell(problem)
 
     def update(hyper: Hyper, *of: PyTree) -> PyTree:
         return problem.optimizer(hyper.lr, **hyper.of_optimizer).update(*of)
@@ -238,7 +242,7 @@ def init(problem: Problem, hyper: Hyper, size: Int[Array, "G"], replicates: Repl
     one = cell(problem)
 
     def start(drawn: Params, hyper: Hyper, size: Array) -> State:
-        return train.init(problem.optimizer, jax.tree.map(lambda leaf: leaf[size], drawn), hyper)
+        return train.init(problem.optimizer, jax.tree.map(lambda leaf: leaf[size], drawn), hyper, ema=problem.ema)
 
     def replicate(key: Array) -> State:
         drawn = [jax.tree.map(widen, _draw(problem, sizes, key), one.params) for sizes in problem.sizes]
@@ -257,7 +261,7 @@ def run(
     batches: Int[Array, "T S B"],
 ) -> tuple[State, Float[Array, "T S G"]]:
     """Train all cells on these minibatches; the new state, and the minibatch loss before each step."""
-    step = functools.partial(train.step, problem.classifier, problem.optimizer)
+    step = functools.partial(train.step, problem.classifier, problem.optimizer, ema=problem.ema)
     cells = jax.vmap(step, in_axes=(-1, 0, None, None), out_axes=(-1, 0))
 
     def replicate(held_out: Array, state: State, hyper: Hyper, X: Array, y: Array) -> tuple[State, Array]:

@@ -1,7 +1,7 @@
 """The plan of a sweep: which cells share a program, and which of them train together within the memory there is."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import jax
@@ -14,10 +14,12 @@ from jaxcls import optimizers, train
 from jaxcls.classifier import LINEAR, Classifier
 from jaxcls.data import Folds, Rows, Splits
 from jaxcls.engine import cells
+from jaxcls.engine import halving as halves
 from jaxcls.engine.cells import Problem
 from jaxcls.engine.devices import alignment
+from jaxcls.engine.halving import Halving
 from jaxcls.engine.schedule import Schedule
-from jaxcls.grid import Grid
+from jaxcls.grid import Cells, Grid, Points
 from jaxcls.memory import Memory, available
 from jaxcls.numerics import checks, pinned_generator
 from jaxcls.optimizers import Optimizer
@@ -40,12 +42,14 @@ class Group(NamedTuple):
     Attributes:
       problem: what they have in common.
       memory: bytes that they need.
-      blocks: rows of the grid, ``[S, G]`` each, that train together; all of one shape.
+      rows: of the grid, ``[S, G]``, a column for the replicates of each setting.
+      fits: the most cells of a block on one device.
     """
 
     problem: Problem
     memory: Memory
-    blocks: list[NDArray[np.integer]]
+    rows: NDArray[np.integer]
+    fits: int
 
 
 class Block(NamedTuple):
@@ -68,9 +72,12 @@ class Plan(NamedTuple):
       sampling: as `jaxcls.sampling` draws minibatches.
       stream: whether the examples come to the devices chunk by chunk.
       keep: the params of each cell that are its result.
+      halving: who stays at each rung, of given steps; None for all.
+      patience: the evaluations without a better score after which a cell's training ends; None for no end.
+      ema: the decay of the params' moving average, which is scored instead of them; None for none.
     """
 
-    grid: Grid
+    grid: Cells
     groups: list[Group]
     schedule: Schedule
     batch_size: int
@@ -79,6 +86,9 @@ class Plan(NamedTuple):
     sampling: Sampling = "replacement"
     stream: bool = False
     keep: Keep = "last"
+    halving: Halving | None = None
+    patience: int | None = None
+    ema: float | None = None
 
     def scored_rows(self, part: int) -> NDArray[np.integer]:
         """The examples of a part that are scored, always the same: all, but for a long train."""
@@ -102,18 +112,53 @@ class Plan(NamedTuple):
     @property
     def blocks(self) -> list[Block]:
         """All blocks, in the order in which they train."""
-        return [Block(k, rows) for k, group in enumerate(self.groups) for rows in group.blocks]
+        return self.blocks_of(np.ones(len(self.grid), bool))
+
+    def blocks_of(self, alive: NDArray[np.bool_]) -> list[Block]:
+        """The blocks of the settings that have a cell in this mask; of one group, all have one shape."""
+        keep, found = self.halving.keep if self.halving else halves.LEAVING, []
+        for number, group in enumerate(self.groups):
+            rows = group.rows[:, alive[group.rows].any(axis=0)]
+            if missing := halves.width(rows.shape[1], group.rows.shape[1], keep) - rows.shape[1]:
+                rows = np.pad(rows, [(0, 0), (0, missing)], mode="edge") if rows.size else rows
+            found += [Block(number, part) for part in blocks(rows, group.fits, num_devices=len(self.devices))]
+        return found
+
+    def expected_blocks(self, alive: NDArray[np.bool_]) -> list[Block]:
+        """Blocks of the shapes that are likely after the next rung: every group loses the same share."""
+        if self.halving is None:
+            return []
+        likely = np.zeros(len(self.grid), bool)
+        for group in self.groups:
+            rows = group.rows[:, alive[group.rows].any(axis=0)]
+            likely[rows[:, : halves.share(rows.shape[1], self.halving.keep)]] = True
+        return self.blocks_of(likely)
+
+    def steps_done(self, alive: NDArray[np.bool_], stage: int, block: int, step: int) -> tuple[int, int]:
+        """The steps of all blocks so far, and those of the whole sweep; a later stage counts as much with fewer blocks.
+
+        Args:
+          alive: mask of the cells that this stage trains.
+          stage, block: the number of stages that are done, and of the blocks of this one.
+          step: that the next block has come to.
+        """
+        steps, first_blocks, blocks = self.schedule.stages[stage], len(self.blocks), len(self.blocks_of(alive))
+        done = block * len(steps) + max(step - steps.start, 0)
+        return steps.start * first_blocks + done * first_blocks // max(blocks, 1), self.schedule.steps * first_blocks
 
     @property
     def nbytes(self) -> int:
         """Bytes of the data and of the largest block."""
-        return max(group.memory.data + group.blocks[0].size * group.memory.cell for group in self.groups)
+        size = [max(block.rows.size for block in self.blocks if block.group == k) for k in range(len(self.groups))]
+        return max(
+            group.memory.data + cells * group.memory.cell for group, cells in zip(self.groups, size, strict=True)
+        )
 
 
 @pinned_generator()
 def plan_sweep(
     splits: Splits | Folds,
-    grid: Grid,
+    grid: Cells,
     *,
     steps: int,
     batch_size: int = 200,
@@ -126,6 +171,9 @@ def plan_sweep(
     sampling: Sampling = "replacement",
     stream: bool | None = None,
     keep: Keep = "last",
+    halving: Halving | None = None,
+    patience: int | None = None,
+    ema: float | None = None,
 ) -> Plan:
     """The plan that `jaxcls.sweep.run` follows, with its arguments and errors.
 
@@ -139,8 +187,10 @@ def plan_sweep(
     if not isinstance(splits, Splits | Folds):
         hint = "data.standard(data.from_arrays(X, y))"
         raise TypeError(f"splits must be prepared data, such as {hint}, got {type(splits).__name__}")
-    if not isinstance(grid, Grid):
-        raise TypeError(f"grid must be a Grid, such as Grid(lr=[0.1, 1.0], reg=[1e-3]), got {type(grid).__name__}")
+    if not isinstance(grid, Grid | Points):
+        raise TypeError(
+            f"grid must be a Grid or Points, such as Grid(lr=[0.1, 1.0], reg=[1e-3]), got {type(grid).__name__}"
+        )
     chosen = optimizers.as_optimizer(optimizer)
     check(sampling)
     for name, value in (("steps", steps), ("batch_size", batch_size), ("chunk_steps", chunk_steps)):
@@ -156,6 +206,13 @@ def plan_sweep(
         raise ValueError(f"keep must be last or best, got {keep!r}")
     if keep == "best" and isinstance(splits, Folds):
         raise ValueError("keep must be last for folds, which are scored once, got best")
+    if patience is not None:
+        if patience < 1:
+            raise ValueError(f"patience must be at least 1, got {patience}")
+        if keep != "best":
+            raise ValueError(f"keep must be best for a patience, whose cells keep their best weights, got {keep}")
+    if ema is not None and not 0 < ema < 1:
+        raise ValueError(f"ema must lie between 0 and 1, got {ema}")
     if history and isinstance(splits, Folds):
         raise ValueError("history must be of data that are split once, got folds")
     devices = devices or jax.local_devices()[:1]
@@ -163,37 +220,53 @@ def plan_sweep(
     cells.check_optimizer(cells.problem(splits, grid.hidden[:1], classifier=classifier, optimizer=chosen, hyper=hyper))
     columns, sizes = _padding(splits, grid, steps, batch_size, classifier, chosen, devices, hyper)
     problem = functools.partial(
-        cells.problem, splits, classifier=classifier, optimizer=chosen, alignment=columns, hyper=hyper
+        cells.problem, splits, classifier=classifier, optimizer=chosen, alignment=columns, hyper=hyper, ema=ema
     )
     need = functools.partial(cells.estimate, batch_size=batch_size, keep=keep)
     budget = available() if memory is None else memory
     data = nbytes(splits)
     if stream is None:
-        drawn = len(grid.seed) * max(len(grid.fold), 1) * steps * batch_size
+        drawn = grid.num_replicates * steps * batch_size
         in_files = isinstance(splits.examples.raw, Rows)
         stream = data > budget // 2 or (in_files and drawn < len(splits.examples) and data > SMALL)
     if stream:
-        num_replicates, row = len(grid.seed) * max(len(grid.fold), 1), data // len(splits.examples)
-        of_step = IN_FLIGHT * num_replicates * batch_size * row
+        row = data // len(splits.examples)
+        of_step = IN_FLIGHT * grid.num_replicates * batch_size * row
         chunk_steps = min(chunk_steps, max(min(budget // 2, CHUNK) // of_step, 1))
-        data = max(chunk_steps * of_step, IN_FLIGHT * num_replicates * train.EVALUATION_BATCH * row)
+        data = max(chunk_steps * of_step, IN_FLIGHT * grid.num_replicates * train.EVALUATION_BATCH * row)
     if grid.hidden:
         one, two = need(problem((1,))), need(problem((2,)))
         largest = (budget - data - one) // (two - one) + 1
         if 1 <= largest < max(grid.hidden):
             raise ValueError(f"hidden must be at most {largest} for a net to fit in memory, got {max(grid.hidden)}")
+    all_rows = np.arange(len(grid)).reshape(-1, grid.num_replicates).T  # replicates are the last axes
     groups = []
     for hidden in sizes:
         estimate = Memory(data, need(problem(hidden)))
-        rows = blocks(grid, hidden, estimate.fits(budget), num_devices=len(devices))
-        groups.append(Group(problem(hidden), estimate, rows))
+        rows = all_rows[:, np.isin(grid.columns()["hidden"][all_rows[0]], hidden)] if hidden else all_rows
+        groups.append(Group(problem(hidden), estimate, rows, estimate.fits(budget)))
     num_scored, every = len(splits.train.y), max(steps // 10, 1) if keep == "best" else None
     if history:
         every = optimizers.steps_per_epoch(num_scored, batch_size)
     schedule = Schedule(steps, chunk_steps, every)
+    if halving:
+        halving = _with_rungs(halving, schedule, grid)
+    leaving = {*(halving.rungs if halving else ()), *((schedule.recorded + 1).tolist() if patience else ())}
+    schedule = schedule._replace(rungs=tuple(sorted(leaving - {steps})))
     if isinstance(splits, Splits):  # scoring takes 0.9 of the time of training on as many, and may take a tenth of it
         num_scored = min(num_scored, max(steps * batch_size // 9, LEAST_SCORED))
-    return Plan(grid, groups, schedule, batch_size, devices, num_scored, sampling, stream, keep)
+    return Plan(grid, groups, schedule, batch_size, devices, num_scored, sampling, stream, keep, halving, patience, ema)
+
+
+def _with_rungs(halving: Halving, schedule: Schedule, grid: Cells) -> Halving:
+    """With its rungs, each at the end of a chunk that there is anyway, unless they were given."""
+    halves.check(halving, grid.num_settings, schedule.steps)
+    unit = schedule.chunk_steps if schedule.steps >= 10 * schedule.chunk_steps else 1
+    ends, found = (schedule.recorded + 1).tolist(), []
+    for rung in halves.rungs(halving, grid.num_settings, schedule.steps, unit=unit):
+        later = [end for end in ends if end >= rung and not halving.rungs]
+        found.append(later[0] if later else rung)
+    return halving._replace(rungs=tuple(dict.fromkeys(found)))
 
 
 def nbytes(data: Splits | Folds) -> int:
@@ -209,7 +282,7 @@ def nbytes(data: Splits | Folds) -> int:
 
 def _padding(
     splits: Splits | Folds,
-    grid: Grid,
+    grid: Cells,
     steps: int,
     batch_size: int,
     classifier: Classifier,
@@ -218,11 +291,15 @@ def _padding(
     hyper: tuple[str, ...],
 ) -> tuple[int, list[tuple[int, ...]]]:
     """The alignment of X's columns, and the hidden sizes of each group; neither pads for an optimizer that sees it."""
-    work = 2 * batch_size * splits.num_features * steps * len(grid) / max(len(grid.hidden), 1)
-    columns, sizes = alignment(devices), groups(grid.hidden, work) or [()]
-    padded = columns > 1 or len(grid.hidden) > len(sizes)
+    work = 2.0 * batch_size * splits.num_features * steps
+    hidden, cells_of = np.unique(grid.columns().get("hidden", ()), return_counts=True)
+    columns, sizes = (
+        alignment(devices),
+        groups(dict(zip(hidden.tolist(), cells_of.tolist(), strict=True)), work) or [()],
+    )
+    padded = columns > 1 or len(hidden) > len(sizes)
     if padded and not cells.preserves_zero_padding(classifier, optimizer, splits.num_classes, hyper):
-        return 1, [(size,) for size in grid.hidden] or [()]
+        return 1, [(size,) for size in hidden.tolist()] or [()]
     return columns, sizes
 
 
@@ -256,19 +333,19 @@ def minibatches(
     return lambda steps: np.stack([draw(steps) for draw in replicates], axis=1)
 
 
-def groups(hidden: Sequence[int], work: float) -> list[tuple[int, ...]]:
+def groups(hidden: Mapping[int, int], work: float) -> list[tuple[int, ...]]:
     """The hidden sizes that share a program, in which every net is as wide as the widest.
 
     Padding costs multiplications, another program costs a compilation: these are the groups that cost least.
 
     Args:
-      hidden: the sizes.
-      work: multiplications for one unit of every size, over the whole run.
+      hidden: the number of cells of each size.
+      work: multiplications for one unit of one cell, over the whole run.
 
     Example:
-      >>> groups([2, 8, 32, 128], work=1e8)
+      >>> groups({2: 1, 8: 1, 32: 1, 128: 1}, work=1e8)
       [(2, 8, 32, 128)]
-      >>> groups([2, 8, 32, 128], work=1e10)
+      >>> groups({2: 1, 8: 1, 32: 1, 128: 1}, work=1e10)
       [(2, 8), (32,), (128,)]
     """
     sizes = sorted(hidden)
@@ -278,31 +355,27 @@ def groups(hidden: Sequence[int], work: float) -> list[tuple[int, ...]]:
         for start in range(end):
             cost, before = cheapest[start]
             group = tuple(sizes[start:end])
-            ways.append((cost + COMPILATION + work * len(group) * group[-1], [*before, group]))
+            padded = sum(hidden[size] for size in group) * group[-1]
+            ways.append((cost + COMPILATION + work * padded, [*before, group]))
         cheapest.append(min(ways, key=lambda way: way[0]))
     return cheapest[-1][1]
 
 
-def blocks(grid: Grid, group: Sequence[int], fits: int, *, num_devices: int = 1) -> list[NDArray[np.integer]]:
-    """The rows of each block, ``[S, G]``, of the cells with a hidden size in ``group``; the linear grid's is empty.
-
-    All blocks are of one shape: whole replicates while they fit, else parts of one.
+def blocks(rows: NDArray[np.integer], fits: int, *, num_devices: int = 1) -> list[NDArray[np.integer]]:
+    """Rows of a grid in blocks of one shape: whole replicates while they fit, else parts of one.
 
     Args:
-      grid: the grid.
-      group: hidden sizes.
+      rows: ``[S, G]``, a column for the replicates of each setting.
       fits: the most cells of a block on one device.
       num_devices: every device gets as many cells of a block.
 
     Example:
-      >>> [block.tolist() for block in blocks(Grid(lr=[0.1, 1.0], reg=[0.0], seed=[0, 1]), (), fits=2)]
+      >>> [block.tolist() for block in blocks(np.array([[0, 2], [1, 3]]), fits=2)]
       [[[0, 2]], [[1, 3]]]
     """
-    rows = np.arange(len(grid)).reshape([len(values) for values in grid.axes.values()])
-    if group:
-        rows = rows.compress(np.isin(grid.hidden, group), axis=list(grid.axes).index("hidden"))
-    rows = rows.reshape(-1, len(grid.seed) * max(len(grid.fold), 1)).T
     num_replicates, num_cells = rows.shape
+    if not num_cells:
+        return []
     per_device = -(-num_cells // num_devices)
     replicates = _even_parts(num_replicates, max(1, fits // per_device))
     cells = _even_parts(num_cells, fits * num_devices, multiple=num_devices)

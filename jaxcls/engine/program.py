@@ -18,8 +18,9 @@ from jaxcls.engine import cells
 from jaxcls.engine.cells import Kept, Problem, Replicates
 from jaxcls.engine.devices import BY_CELL, CELLS, EVERYWHERE, fetch, on_each, put
 from jaxcls.engine.feed import Fed, Feed
-from jaxcls.engine.plan import Plan
-from jaxcls.grid import Grid
+from jaxcls.engine.plan import Block, Plan
+from jaxcls.engine.progress import Parked
+from jaxcls.grid import Cells
 from jaxcls.numerics import matmul_precision
 from jaxcls.result import Scores, merit, scores
 from jaxcls.train import EVALUATION_BATCH as SCORED
@@ -47,7 +48,7 @@ class Program:
       feed: of the examples.
       shapes: of a block's state and of what is kept of it, with their sharding.
       compiled_init, compiled_chunks, compiled_score: what the methods call; chunks by their number of steps, scores by
-        the number of examples.
+        the number of examples. Later stages initialise nothing.
     """
 
     on: Mesh
@@ -55,7 +56,7 @@ class Program:
     plan: Plan
     feed: Feed
     shapes: tuple[State, Kept | None]
-    compiled_init: Compiled
+    compiled_init: Compiled | None
     compiled_chunks: dict[int, Compiled]
     compiled_score: dict[int, Compiled]
     compiled_keep: Compiled | None
@@ -64,24 +65,24 @@ class Program:
         """A block's inputs, on the devices."""
         return inputs(self.on, self.problem, self.plan.grid, rows)
 
-    def init(self, block: Inputs) -> State:
-        """The state before the first step."""
-        return self.compiled_init(*block)
-
-    def nothing_kept(self, state: State) -> Kept | None:
-        """The initial params, with no score, where the best are kept."""
+    def init(self, block: Inputs) -> tuple[State, Kept | None]:
+        """The state before the first step; and the initial params, with no score, where the best are kept."""
+        assert self.compiled_init is not None
+        state = self.compiled_init(*block)
         if self.shapes[1] is None:
-            return None
+            return state, None
         lowest = np.full(self.shapes[1].score.shape, -np.inf, self.problem.dtype)
-        return Kept(jax.tree.map(jnp.copy, state.params), put(self.on, lowest, PartitionSpec(None, CELLS)))
+        return state, Kept(jax.tree.map(jnp.copy, state.params), put(self.on, lowest, PartitionSpec(None, CELLS)))
 
-    def keep(self, kept: Kept | None, state: State, on_val: Scores, select: str) -> Kept | None:
-        """Keep the params of the cells that are better on val, ``[S, G]``, than any before."""
+    def keep(
+        self, kept: Kept | None, state: State, on_val: Scores, select: str, alive: NDArray[np.bool_]
+    ) -> Kept | None:
+        """Keep the params of cells in training that are better on val, ``[S, G]``, than any before."""
         if self.compiled_keep is None or kept is None:
             return None
-        score = np.where(np.isfinite(on_val.val_loss), merit(on_val._asdict(), select), -np.inf)
+        score = np.where(alive & np.isfinite(on_val.val_loss), merit(on_val._asdict(), select), -np.inf)
         on_device = put(self.on, score.astype(self.problem.dtype), PartitionSpec(None, CELLS))
-        return self.compiled_keep(kept, state.params, on_device)
+        return self.compiled_keep(kept, state.scored, on_device)
 
     def restore(self, leaves: Sequence[NDArray]) -> tuple[State, Kept | None]:
         """The state and what is kept of it with these leaves, as `leaves` returned them.
@@ -95,6 +96,23 @@ class Program:
             raise ValueError("the saved state must be of the model, optimizer and grid that resume from it")
         return jax.tree.unflatten(tree, map(place, leaves, shapes))
 
+    def gather(self, parked: Sequence[Parked], rows: NDArray[np.integer]) -> list[NDArray]:
+        """The leaves of the cells with these rows, ``[S, G]``, from where they are parked."""
+        found = []
+        for k, shape in enumerate(jax.tree.leaves(self.shapes)):
+            saved = jax.eval_shape(without_keys, shape)
+            leaf = np.empty(saved.shape, saved.dtype)
+            cells_first = np.moveaxis(leaf, shape.ndim - 1, 1)
+            for part in parked:
+                source = np.moveaxis(part.leaves[k], shape.ndim - 1, 1)
+                for to, wanted in enumerate(rows):
+                    for replicate, there in enumerate(part.rows):
+                        index, place = np.nonzero(wanted[:, None] == there)
+                        if index.size:  # else it may be of another group, and another shape
+                            cells_first[to, index] = source[replicate, place]
+            found.append(leaf)
+        return found
+
     def train(self, state: State, block: Inputs, fed: Fed) -> tuple[State, NDArray[np.floating]]:
         """Train on minibatches, ``[T, S, B]``, in place; the new state, and their losses, ``[S, G, T]``."""
         examples, batches = fed
@@ -105,8 +123,14 @@ class Program:
     def record(self, state: State, block: Inputs, batch: NDArray[np.integer]) -> tuple[NDArray, Scores]:
         """The accuracy, ``[S, G]``, on a minibatch of each replicate, ``[S, B]``; and scores over val."""
         on_batch, _ = self._score(state, block, [batch], 1)
+        return scores(on_batch, on_batch).train_accuracy, self.validate(state, block)
+
+    def validate(self, state: State, block: Inputs) -> Scores:
+        """Scores over val, ``[S, G]``; those over train are not to be used."""
+        if self.plan.grid.fold:
+            return self.evaluate(state, block)[0]
         on_val, _ = self._part(state, block, len(self.problem.parts) - 1)
-        return scores(on_batch, on_val).train_accuracy, scores(on_val, on_val)
+        return scores(on_val, on_val)
 
     def evaluate(self, state: State, block: Inputs) -> tuple[Scores, UInt8[NDArray, "S G bytes"]]:
         """Scores over train and val, ``[S, G]`` each, and a bit for each example of val that is rightly predicted."""
@@ -144,7 +168,7 @@ class Program:
         bits = []
         for examples, rows in self.feed.ahead(batches):
             share = put(self.on, np.asarray(rows.shape[1] / size, self.problem.dtype))
-            args = state.params, reg, block.replicates.held_out, examples, rows, share
+            args = state.scored, reg, block.replicates.held_out, examples, rows, share
             found, right = self.compiled_score[rows.shape[1]](found, *args)
             bits.append(fetch(self.on, right))
         return fetch(self.on, found), np.concatenate(bits, axis=-1)
@@ -153,27 +177,32 @@ class Program:
         """The leaves of one cell's params, of the block with these rows."""
         replicate, index = np.argwhere(rows == row)[0].tolist()
         size = int(_sizes(self.problem, self.plan.grid, rows[0])[index])
-        return self.leaves(cells.take(self.problem, state.params, replicate, index, size))
+        return self.leaves(cells.take(self.problem, state.scored, replicate, index, size))
 
     def leaves(self, tree: PyTree) -> list[NDArray]:
         """The leaves of a tree on the host, PRNG keys as the numbers that they are made of."""
         return jax.tree.leaves(fetch(self.on, jax.tree.map(without_keys, tree)))
 
 
-def build(on: Mesh, plan: Plan, group: int, feed: Feed) -> Program:
-    """The functions of a group, compiled unless this process has compiled them for the same shapes before.
+def build(on: Mesh, plan: Plan, stage: int, block: Block, feed: Feed) -> Callable[[], Program]:
+    """Begin to compile what a block needs in a stage, unless this process has done so for the same shapes before.
 
     Args:
       on: the mesh of ``plan.devices``.
       plan: the sweep's.
-      group: the number of the group.
+      stage: the number of the stage.
+      block: one of the stage's.
       feed: of the examples.
+
+    Returns:
+      A function that waits for the program.
     """
-    problem, _, blocks = plan.groups[group]
-    block = inputs(on, problem, plan.grid, blocks[0])  # all blocks of a group have one shape
-    hyper, held_out, state = block.hyper, block.replicates.held_out, shapes(on, problem, *blocks[0].shape)
-    num_replicates, num_cells = blocks[0].shape
+    problem, (num_replicates, num_cells) = plan.groups[block.group].problem, block.rows.shape
+    arrays = inputs(on, problem, plan.grid, block.rows)
+    hyper, held_out = arrays.hyper, arrays.replicates.held_out
+    state = shapes(on, problem, num_replicates, num_cells)
     of_any_parts = problem._replace(parts=())  # shared by data of other numbers of examples
+    by_cell = PartitionSpec(None, CELLS)
 
     def array(*shape: int, dtype: np.dtype | None = None, spec: PartitionSpec = EVERYWHERE) -> PyTree:
         return jax.ShapeDtypeStruct(shape, dtype or np.int32, sharding=NamedSharding(on, spec))
@@ -186,7 +215,6 @@ def build(on: Mesh, plan: Plan, group: int, feed: Feed) -> Program:
         return compiling(train, state, hyper, held_out, feed.shapes(steps * num_replicates * plan.batch_size), batches)
 
     def scoring(count: int) -> Future[Compiled]:
-        by_cell = PartitionSpec(None, CELLS)
         before = jax.tree.map(
             lambda leaf: array(*leaf.shape, dtype=leaf.dtype, spec=by_cell),
             cells.no_score(problem, num_replicates, num_cells),
@@ -195,33 +223,41 @@ def build(on: Mesh, plan: Plan, group: int, feed: Feed) -> Program:
         examples, rows = feed.shapes(num_replicates * count), array(num_replicates, count)
         return compiling(score, before, state.params, reg, held_out, examples, rows, share)
 
-    sizes = {min(SCORED, count - first) for count in plan.scored_parts for first in range(0, count, SCORED)}
-    if plan.schedule.epoch is not None:
-        sizes.add(plan.batch_size)
-    starting = compiling(init, *block)
+    starting = compiling(init, *arrays) if stage == 0 else None
     keeping, kept = None, None
     if plan.keep == "best":
-        by_cell = PartitionSpec(None, CELLS)
         score_shape = array(num_replicates, num_cells, dtype=problem.dtype, spec=by_cell)
         kept = Kept(state.params, score_shape)
         keeping = compiling(keep, kept, state.params, score_shape)
-    chunks = {steps: training(steps) for steps in {len(chunk) for chunk in plan.schedule.chunks}}
-    scores = {size: scoring(size) for size in sizes}
-    try:
-        return Program(
-            on=on,
-            problem=problem,
-            plan=plan,
-            feed=feed,
-            shapes=(state, kept),
-            compiled_init=starting.result(),
-            compiled_chunks={steps: chunk.result() for steps, chunk in chunks.items()},
-            compiled_score={size: each.result() for size, each in scores.items()},
-            compiled_keep=None if keeping is None else keeping.result(),
-        )
-    except Exception:
-        _compiling.cache_clear()  # what failed, as for want of memory, is tried again
-        raise
+    chunks = {steps: training(steps) for steps in {len(chunk) for chunk in plan.schedule.after(0, stage)}}
+    scores = {size: scoring(size) for size in _scored_sizes(plan, stage)}
+
+    def wait() -> Program:
+        try:
+            return Program(
+                on=on,
+                problem=problem,
+                plan=plan,
+                feed=feed,
+                shapes=(state, kept),
+                compiled_init=None if starting is None else starting.result(),
+                compiled_chunks={steps: chunk.result() for steps, chunk in chunks.items()},
+                compiled_score={size: each.result() for size, each in scores.items()},
+                compiled_keep=None if keeping is None else keeping.result(),
+            )
+        except Exception:
+            _compiling.cache_clear()  # what failed, as for want of memory, is tried again
+            raise
+
+    return wait
+
+
+def _scored_sizes(plan: Plan, stage: int) -> set[int]:
+    """The numbers of examples that are scored together in a stage: those of val at a rung, else of all parts."""
+    at_rung = stage + 1 < len(plan.schedule.stages) and not plan.grid.fold and plan.patience is None
+    counts = plan.scored_parts[-1:] if at_rung else plan.scored_parts
+    sizes = {min(SCORED, count - first) for count in counts for first in range(0, count, SCORED)}
+    return sizes if plan.schedule.epoch is None else sizes | {plan.batch_size}
 
 
 @functools.lru_cache(maxsize=128)
@@ -240,7 +276,7 @@ def _abstract(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding), tree)
 
 
-def inputs(on: Mesh, problem: Problem, grid: Grid, rows: NDArray[np.integer]) -> Inputs:
+def inputs(on: Mesh, problem: Problem, grid: Cells, rows: NDArray[np.integer]) -> Inputs:
     """The inputs of a block with these rows of the grid, ``[S, G]``, on the devices."""
     columns = grid.columns()
     hyper = Hyper(**{axis: put(on, columns[axis][rows[0]].astype(problem.dtype), BY_CELL) for axis in problem.hyper})
@@ -311,13 +347,13 @@ def _is_key(leaf: Shaped[Array, "..."] | jax.ShapeDtypeStruct) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _held_out(problem: Problem, grid: Grid, rows: NDArray[np.integer]) -> NDArray[np.int32]:
+def _held_out(problem: Problem, grid: Cells, rows: NDArray[np.integer]) -> NDArray[np.int32]:
     """The part that each replicate holds out: its fold, or else val, the last one."""
     val = np.full(len(rows), len(problem.parts) - 1, np.int32)
     return grid.columns()["fold"][rows[:, 0]].astype(np.int32) if grid.fold else val
 
 
-def _sizes(problem: Problem, grid: Grid, rows: NDArray[np.integer]) -> NDArray[np.int32]:
+def _sizes(problem: Problem, grid: Cells, rows: NDArray[np.integer]) -> NDArray[np.int32]:
     """Index into ``problem.sizes`` of each of these rows."""
     if not grid.hidden:
         return np.zeros(len(rows), np.int32)

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -12,12 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxcls.data import Folds, Splits
+from jaxcls.engine.halving import survivors
 from jaxcls.engine.plan import Plan
 from jaxcls.metrics import Outcomes
 from jaxcls.numerics import Params
-from jaxcls.result import History, Scores, SweepResult, Timings, check_select, empty_table, rank_rows
+from jaxcls.result import SCORES, History, Scores, SweepResult, Timings, check_select, empty_table, merit, rank_rows
 
 Figures = dict[str, int | float]
+
+
+class Parked(NamedTuple):
+    """Cells between two stages, on the host: their rows of the grid, ``[S, G]``, and the leaves of their state."""
+
+    rows: NDArray[np.integer]
+    leaves: list[NDArray]
 
 
 class Snapshot(NamedTuple):
@@ -29,10 +37,14 @@ class Snapshot(NamedTuple):
       table, losses: as in `jaxcls.result.SweepResult`; NaN and rank 0 for cells not yet evaluated.
       train_accuracy, val_accuracy: as in `jaxcls.result.History`, NaN if not recorded yet; ``[cells, 0]`` for none.
       right: as in `jaxcls.result.SweepResult`; 0 for cells not yet evaluated.
+      alive: mask of the cells that this stage trains; those that diverge leave it at its end.
+      score, waited: the best score on val of each cell that its patience was measured by, and the evaluations since.
       best: the leaves of the best params so far; empty before the first block is done.
-      block: the number of blocks that are done.
-      step: the number of steps that the next one has trained for.
+      stage: the number of stages that are done.
+      block: the number of blocks that are done in this one.
+      step: the number of steps that the next one has trained for; 0 before it is begun.
       state: the leaves of its cells' state; empty at step 0.
+      parked: the cells of those that are done, and then of the stage before.
       timings: seconds so far.
       fingerprint: SHA-256 of the data, the batch size, the sampling and what is kept; empty before the first snapshot.
     """
@@ -42,12 +54,20 @@ class Snapshot(NamedTuple):
     train_accuracy: NDArray[np.floating]
     val_accuracy: NDArray[np.floating]
     right: NDArray[np.uint8]
+    alive: NDArray[np.bool_]
+    score: NDArray[np.floating]
+    waited: NDArray[np.integer]
     best: list[NDArray]
+    stage: int
     block: int
     step: int
     state: list[NDArray]
+    parked: list[Parked]
     timings: Timings
     fingerprint: str
+
+
+ARRAYS = ("losses", "train_accuracy", "val_accuracy", "right", "alive", "score", "waited")  # of a snapshot
 
 
 Callback = Callable[[Figures], None]
@@ -75,19 +95,61 @@ class Progress:
         resume: Snapshot | None = None,
         select: str = "accuracy",
     ) -> None:
-        self.plan, self.blocks, self.data, self.callback, self.save = plan, plan.blocks, data, callback, save
+        self.plan, self.data, self.callback, self.save = plan, data, callback, save
         check_select(select, data.num_classes)
-        self.select = select
+        self.select, self.stages = select, plan.schedule.stages
         self.fingerprint = functools.cache(functools.partial(_fingerprint, data, plan))
         self.begin = initial_snapshot(plan)
         if resume is not None:
             self.begin = _resumed(resume, self.begin._replace(fingerprint=self.fingerprint()), plan)
-        self.table, self.losses, self.train_accuracy, self.val_accuracy, self.right, self.best, *_ = self.begin
+        self.table, self.best, self.stage = self.begin.table, self.begin.best, self.begin.stage
+        self.losses, self.train_accuracy, self.val_accuracy, self.right, self.alive, self.score, self.waited = (
+            getattr(self.begin, name) for name in ARRAYS
+        )
+        self.blocks = plan.blocks_of(self.alive)
+        self.done = self.begin.parked[: self.begin.block if self.at_rung else 0]
+        self.waiting = self.begin.parked[len(self.done) :]
         self.seconds, self.started = self.begin.timings._asdict(), time.perf_counter()
 
-    def remaining(self, block: int) -> list[range]:
-        """The chunks that a block has still to train."""
-        return self.plan.schedule.after(self.begin.step if block == self.begin.block else 0)
+    @property
+    def at_rung(self) -> bool:
+        """True if another stage follows this one."""
+        return self.stage + 1 < len(self.stages)
+
+    @property
+    def halves(self) -> bool:
+        """True if cells are judged after this stage."""
+        return self.plan.halving is not None and self.stages[self.stage].stop in self.plan.halving.rungs
+
+    @property
+    def finished(self) -> NDArray[np.bool_]:
+        """Mask of the cells whose training ends with this stage, but for those that halving drops."""
+        return self.out_of_patience if self.at_rung else self.alive
+
+    @property
+    def out_of_patience(self) -> NDArray[np.bool_]:
+        """Mask of the cells in training that had no better score for so long."""
+        return self.alive & (self.waited >= (self.plan.patience or np.inf))
+
+    @property
+    def remaining(self) -> range:
+        """The numbers of the blocks of this stage that are to be trained."""
+        return range(self.begin.block if self.stage == self.begin.stage else 0, len(self.blocks))
+
+    def chunks(self, block: int) -> list[range]:
+        """The chunks of this stage that a block has still to train."""
+        return self.plan.schedule.after(self.begin.step if self._is_resumed(block) else 0, self.stage)
+
+    def leaves(
+        self, block: int, gather: Callable[[Sequence[Parked], NDArray[np.integer]], list[NDArray]]
+    ) -> list[NDArray]:
+        """The leaves of a block's state so far: of the snapshot, or of the stage before; empty before the first."""
+        if self._is_resumed(block) and self.begin.state:
+            return self.begin.state
+        return gather(self.waiting, self.blocks[block].rows) if self.waiting else []
+
+    def _is_resumed(self, block: int) -> bool:
+        return (self.stage, block) == (self.begin.stage, self.begin.block)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -102,14 +164,13 @@ class Progress:
         def take() -> Snapshot:
             return Snapshot(
                 table=self.table,
-                losses=self.losses,
-                train_accuracy=self.train_accuracy,
-                val_accuracy=self.val_accuracy,
-                right=self.right,
+                **{name: getattr(self, name) for name in ARRAYS},
                 best=self.best,
+                stage=self.stage,
                 block=block,
                 step=step,
                 state=leaves(),
+                parked=self.done + self.waiting,
                 timings=self.timings(),
                 fingerprint=self.fingerprint(),
             )
@@ -117,34 +178,80 @@ class Progress:
         if self.save:
             self.save(take)
         if self.callback:
-            steps = self.plan.schedule.steps
-            rows = np.unique(self.blocks[block].rows)  # without those that fill up a block
-            self.callback(_figures(steps * len(self.blocks), steps * block + step, self.losses[rows, :step]))
+            done, steps = self.plan.steps_done(self.alive, self.stage, block, step)
+            # Without the rows that fill up a block.
+            rows = np.unique(self.blocks[block].rows) if self.blocks else np.empty(0, int)
+            self.callback(_figures(steps, done, self.losses[rows, :step]))
 
     def enter_losses(self, rows: NDArray[np.integer], chunk: range, losses: NDArray[np.floating]) -> None:
         """Enter the minibatch losses of a chunk, ``[S, G, T]``."""
-        self.losses[rows, chunk.start : chunk.stop] = losses
+        alive = self.alive[rows]
+        self.losses[rows[alive], chunk.start : chunk.stop] = losses[alive]
 
-    def enter_accuracies(self, rows: NDArray[np.integer], step: int, on_batch: NDArray, on_val: NDArray) -> None:
-        """Enter the accuracies after a recorded step, ``[S, G]``."""
+    def enter_accuracies(self, rows: NDArray[np.integer], step: int, on_batch: NDArray, on_val: Scores) -> None:
+        """Enter the accuracies after a recorded step, ``[S, G]``; cells without patience for more leave."""
         assert self.plan.schedule.epoch
-        column = step // self.plan.schedule.epoch
-        self.train_accuracy[rows, column], self.val_accuracy[rows, column] = on_batch, on_val
+        alive, column = self.alive[rows], step // self.plan.schedule.epoch
+        for recorded, values in ((self.train_accuracy, on_batch), (self.val_accuracy, on_val.val_accuracy)):
+            recorded[rows[alive], column] = values[alive]
+        score = merit(on_val._asdict(), self.select)
+        better = np.zeros(len(self.alive), bool)
+        better[rows[alive]] = score[alive] > self.score[rows[alive]]
+        self.score[rows[alive]] = np.fmax(self.score[rows[alive]], score[alive])
+        self.waited[rows[alive]] = np.where(better, 0, self.waited + 1)[rows[alive]]
+
+    def enter_rung(self, rows: NDArray[np.integer], scores: Scores) -> None:
+        """Enter the scores on val, ``[S, G]``, that a rung judges cells by."""
+        alive = self.alive[rows]
+        for name in SCORES:
+            if name.startswith("val"):
+                self.table[name][rows[alive]] = getattr(scores, name)[alive]
 
     def enter_scores(self, rows: NDArray[np.integer], scores: Scores, right: NDArray[np.uint8]) -> int | None:
-        """Enter the scores of a block, ``[S, G]``, and rank all cells; return the best cell's row if in this block."""
-        self.right[rows] = right
+        """Enter the scores, ``[S, G]``, of the finished cells of a block; return the best cell's row if it is one."""
+        mask = self.finished[rows]
+        entered = rows[mask]
+        self.right[entered] = right[mask]
         for name, values in scores._asdict().items():
-            self.table[name][rows] = values
-        finite, scored = np.isfinite(self.losses[rows]), np.isfinite(scores.train_loss + scores.val_loss)
-        steps = self.plan.schedule.steps
-        diverged_at = np.where(finite.all(axis=-1), np.where(scored, -1, steps), np.argmin(finite, axis=-1))
-        self.table["diverged_at"][rows] = diverged_at
-        for name in Scores._fields:
-            self.table[name][rows[diverged_at >= 0]] = np.nan
+            self.table[name][entered] = values[mask]
+        self._enter_diverged(entered, np.isfinite(scores.train_loss + scores.val_loss)[mask])
         rank_rows(self.table, self.select)
-        best = rows[self.table["rank"][rows] == 1].tolist()
+        best = entered[self.table["rank"][entered] == 1].tolist()
         return best[0] if best else None
+
+    def _enter_diverged(self, rows: NDArray[np.integer], scored: NDArray[np.bool_]) -> None:
+        """Enter where cells diverged whose training ends here: the first loss that is not finite, or their scores."""
+        end = self.stages[self.stage].stop
+        finite = np.isfinite(self.losses[rows, :end])
+        diverged_at = np.where(finite.all(axis=-1), np.where(scored, -1, end), np.argmin(finite, axis=-1))
+        self.table["diverged_at"][rows] = diverged_at
+        for name in SCORES:
+            self.table[name][rows[diverged_at >= 0]] = np.nan
+
+    def park(self, rows: NDArray[np.integer], leaves: list[NDArray]) -> None:
+        """Take the state of a block whose stage is done."""
+        self.done = [*self.done, Parked(rows, leaves)]
+
+    def end_stage(self) -> None:
+        """Decide who stays for the next stage, and make its blocks."""
+        if not self.at_rung:
+            return
+        end, plan = self.stages[self.stage].stop, self.plan
+        stopped = self.out_of_patience
+        self.alive = self.alive & ~stopped
+        rows = np.flatnonzero(self.alive)
+        judged = self.table["val_loss"][rows] if self.halves else np.zeros(len(rows))
+        self._enter_diverged(rows, np.isfinite(judged))
+        self.alive = self.alive & (self.table["diverged_at"] < 0)
+        if plan.halving is not None and self.halves:
+            stay = survivors(self.table, self.alive, plan.grid.num_replicates, plan.halving, self.select)
+            stopped |= self.alive & ~stay
+            self.alive = self.alive & stay
+        self.table["stopped_at"][stopped] = end
+        for name in SCORES:
+            self.table[name][self.alive] = np.nan
+        self.waiting, self.done, self.stage = self.done, [], self.stage + 1
+        self.blocks = plan.blocks_of(self.alive)
 
     def timings(self) -> Timings:
         """Seconds so far, those before the sweep was resumed included."""
@@ -153,6 +260,7 @@ class Progress:
 
     def result(self, params: Params | None, test: Outcomes | None) -> SweepResult:
         """The result of the sweep, once all blocks are done."""
+        rank_rows(self.table, self.select)
         schedule, diverged_at = self.plan.schedule, self.table["diverged_at"][:, None]
         for accuracy in (self.train_accuracy, self.val_accuracy):
             # The params are spoilt by the step before the one whose loss is not finite.
@@ -187,30 +295,39 @@ def initial_snapshot(plan: Plan) -> Snapshot:
         train_accuracy=train_accuracy,
         val_accuracy=val_accuracy,
         right=np.zeros((num_cells, plan.right_bytes), np.uint8),
+        alive=np.ones(num_cells, bool),
+        score=np.full(num_cells, -np.inf),
+        waited=np.zeros(num_cells, int),
         best=[],
+        stage=0,
         block=0,
         step=0,
         state=[],
+        parked=[],
         timings=Timings(0.0, 0.0, 0.0, 0.0),
         fingerprint="",
     )
 
 
 def _fingerprint(data: Splits | Folds, plan: Plan) -> str:
-    return hashlib.sha256(f"{data.fingerprint()} {plan.batch_size} {plan.sampling} {plan.keep}".encode()).hexdigest()
+    of_plan = plan.batch_size, plan.sampling, plan.keep, plan.halving, plan.patience, plan.ema
+    return hashlib.sha256(" ".join(map(str, (data.fingerprint(), *of_plan))).encode()).hexdigest()
 
 
 def _resumed(resume: Snapshot, begin: Snapshot, plan: Plan) -> Snapshot:
     """A copy of a snapshot for the sweep to fill, once it is known to be of the sweep that begins so."""
-    names = ("table", "losses", "train_accuracy", "val_accuracy", "right")
+    names = ("table", *ARRAYS)
     arrays: dict[str, Any] = {name: np.array(getattr(resume, name)) for name in names}
     copy = resume._replace(**arrays)
-    steps = {0, *(chunk.stop for chunk in plan.schedule.chunks)}
     pairs = [(getattr(copy, name), getattr(begin, name)) for name in names]
     same = all((one.shape, one.dtype) == (other.shape, other.dtype) for one, other in pairs)
     same = same and all((copy.table[axis] == begin.table[axis]).all() for axis in plan.grid.axes)
-    same = same and resume.fingerprint == begin.fingerprint
-    if not same or resume.block not in range(len(plan.blocks)) or resume.step not in steps:
+    same = same and resume.fingerprint == begin.fingerprint and resume.stage in range(len(plan.schedule.stages))
+    if same:
+        chunks = plan.schedule.after(0, resume.stage)
+        blocks = max(len(plan.blocks_of(copy.alive)), 1)
+        same = resume.block in range(blocks) and resume.step in {0, *(chunk.stop for chunk in chunks)}
+    if not same:
         raise ValueError(
             "resume must be a snapshot of this very sweep, got one of another grid, length, history, batch size or data"
         )

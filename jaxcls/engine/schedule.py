@@ -1,4 +1,4 @@
-"""The steps of a sweep: chunks between host synchronisations, and the steps whose accuracies are recorded."""
+"""The steps of a sweep: stages between rungs, chunks between host synchronisations, and steps that are recorded."""
 
 from typing import NamedTuple
 
@@ -7,17 +7,20 @@ from numpy.typing import NDArray
 
 
 class Schedule(NamedTuple):
-    """The chunks that every block of cells trains in.
+    """The stages that cells train in, after each of which some may leave, and their chunks.
 
     Attributes:
       steps: minibatches that each cell trains on.
       chunk_steps: the most steps between two host synchronisations.
       epoch: steps per epoch, after whose first step accuracies are recorded; None without a history.
+      rungs: numbers of steps after which cells may leave, in ascending order.
 
     Example:
-      >>> schedule = Schedule(steps=10, chunk_steps=4, epoch=5)
+      >>> schedule = Schedule(steps=10, chunk_steps=4, epoch=5, rungs=(2,))
+      >>> schedule.stages
+      [range(0, 2), range(2, 10)]
       >>> schedule.chunks
-      [range(0, 1), range(1, 5), range(5, 6), range(6, 10)]
+      [range(0, 1), range(1, 2), range(2, 6), range(6, 10)]
       >>> schedule.recorded.tolist()
       [0, 5]
     """
@@ -25,6 +28,7 @@ class Schedule(NamedTuple):
     steps: int
     chunk_steps: int
     epoch: int | None = None
+    rungs: tuple[int, ...] = ()
 
     @property
     def recorded(self) -> NDArray[np.int64]:
@@ -32,9 +36,15 @@ class Schedule(NamedTuple):
         return np.arange(0, self.steps, self.epoch) if self.epoch else np.empty(0, np.int64)
 
     @property
+    def stages(self) -> list[range]:
+        """The steps of each stage."""
+        starts, ends = (0, *self.rungs), (*self.rungs, self.steps)
+        return [range(start, end) for start, end in zip(starts, ends, strict=True)]
+
+    @property
     def chunks(self) -> list[range]:
-        """The steps of each chunk; a recorded step is the last of its chunk."""
-        ends = np.union1d(self.recorded + 1, self.steps).tolist()
+        """The steps of each chunk; a recorded step is the last of its chunk, and so is that of a stage."""
+        ends = np.union1d(self.recorded + 1, (*self.rungs, self.steps)).astype(int).tolist()
         starts = [0, *ends[:-1]]
         return [
             range(first, min(first + self.chunk_steps, end))
@@ -46,11 +56,12 @@ class Schedule(NamedTuple):
         """Test whether accuracies are recorded after this step."""
         return self.epoch is not None and step % self.epoch == 0
 
-    def after(self, step: int) -> list[range]:
-        """The chunks that remain after ``step`` steps.
+    def after(self, step: int, stage: int = 0) -> list[range]:
+        """The chunks of a stage that remain after ``step`` steps.
 
         Example:
           >>> Schedule(steps=10, chunk_steps=4).after(4)
           [range(4, 8), range(8, 10)]
         """
-        return [chunk for chunk in self.chunks if chunk.start >= step]
+        steps = self.stages[stage]
+        return [chunk for chunk in self.chunks if chunk.start >= step and chunk.start in steps]

@@ -1,0 +1,42 @@
+"""Names of axes and scales of colours, shared by the plots."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+AXIS_LABELS = {
+    "lr": "learning rate",
+    "reg": "regularisation strength",
+    "weight_decay": "weight decay",
+    "momentum": "momentum",
+    "b1": "decay rate of the first moment",
+    "b2": "decay rate of the second moment",
+    "label_smoothing": "label smoothing",
+    "hidden": "hidden units",
+    "seed": "seed",
+    "fold": "fold",
+}
+LEAST_SPAN = 0.05  # of a colour scale: accuracies a little apart must not look like good and bad
+
+
+def low_end(values: np.ma.MaskedArray) -> tuple[float, bool]:
+    """Lower end of the colour scale, and whether it clips: a few cells at chance must not make all others equal.
+
+    Example:
+      >>> low_end(np.ma.masked_invalid([0.25, 0.75, 0.875, np.nan]))
+      (0.5, True)
+    """
+    scores = values.compressed()
+    if not scores.size:
+        return 0.0, False
+    low = float(np.median(scores) - max(2 * (scores.max() - np.median(scores)), LEAST_SPAN))
+    return (low, True) if scores.min() < low else (float(min(scores.min(), scores.max() - LEAST_SPAN)), False)
+
+
+def is_wide(values: NDArray) -> bool:
+    """True if values are positive and so far apart that their logarithms are to be shown.
+
+    Example:
+      >>> is_wide(np.array([0.1, 1.0])), is_wide(np.array([0.0, 1.0])), is_wide(np.array([1.0, 2.0]))
+      (True, False, False)
+    """
+    return bool(values.min() > 0 and values.max() >= 10 * values.min())
