@@ -222,7 +222,7 @@ class Points(Cells):
 
         Args:
           number: of points; the sequence is most even for powers of 2.
-          seed: of the scrambling. The points' own seed is 0; `dataclasses.replace` gives them others.
+          seed: of the scrambling. The points' own seed is 0; ``replace(points, seed=[0, 1])`` gives them others.
           axes: for each, a tuple of two numbers, the lowest and the highest, or a list of numbers to choose from. A
             range with a ratio of ten or more is drawn log-uniformly, but for axes of shares, such as momentum.
 
@@ -269,6 +269,26 @@ class Points(Cells):
             axis: replicates[axis] if axis in REPLICATES else np.repeat(np.asarray(getattr(self, axis)), seed.size)
             for axis in self.axes
         }
+
+
+def of_table(table: NDArray, *, points: bool) -> Cells:
+    """The grid, or the points, whose cells are the rows of a table, in its order.
+
+    Example:
+      >>> grid = Grid(lr=[0.1, 1.0], reg=[0.0], seed=[0, 1])
+      >>> columns = [("lr", "f8"), ("reg", "f8"), ("seed", "i8")]
+      >>> table = np.array([tuple(cell.values()) for cell in grid.cells()], columns)
+      >>> of_table(table, points=False) == grid, of_table(table, points=True).lr
+      (True, (0.1, 1.0))
+    """
+    names = table.dtype.names or ()
+    columns: dict[str, Any] = {axis: tuple(table[axis].tolist()) if axis in names else () for axis in AXES}
+    different = {axis: tuple(dict.fromkeys(values)) for axis, values in columns.items()}
+    if not points:
+        return Grid(**different)
+    replicates = {axis: different[axis] for axis in REPLICATES}
+    count = math.prod(len(values) for values in replicates.values() if values)
+    return Points(**{axis: values[::count] for axis, values in columns.items()} | replicates)
 
 
 def edge(axis: str, values: Sequence[int | float]) -> str:

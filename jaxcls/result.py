@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -112,6 +112,7 @@ class SweepResult:
       select: what ranks the cells, a key of ``SELECT``.
       unit_length: whether raw features are scaled to length 1 before they are standardised.
       right: a bit for each example of val that a cell predicts rightly, ``[cells, bytes]``, by ``numpy.packbits``.
+      snapshot: of the finished sweep, for `jaxcls.sweep.continued`; None unless asked for.
       chosen: the row of the best cell where that is not the first in rank, as `jaxcls.crossval.one_se` chooses it.
 
     Example:
@@ -140,6 +141,7 @@ class SweepResult:
     unit_length: bool = False
     right: NDArray[np.uint8] | None = None
     chosen: int | None = None
+    snapshot: Any = None
 
     def __repr__(self) -> str:
         text = f"SweepResult of {len(self.table)} cells ({self.grid})"
@@ -218,12 +220,10 @@ class SweepResult:
 
     @property
     def best(self) -> int | None:
-        """The row of the best cell; None if every cell diverged."""
-        return (
-            self.chosen
-            if self.chosen is not None
-            else next(iter(np.flatnonzero(self.table["rank"] == 1).tolist()), None)
-        )
+        """The row of the best cell; None if every cell diverged, but for those that halving dropped."""
+        if self.chosen is not None:
+            return self.chosen
+        return next(iter(np.flatnonzero((self.table["rank"] == 1) & ~dropped(self.table)).tolist()), None)
 
     @property
     def within_one_se(self) -> NDArray[np.bool_]:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import jax
 import optax
-from jax.sharding import Mesh
 
 from jaxcls import train
 from jaxcls.classifier import LINEAR, Classifier
@@ -22,6 +21,7 @@ from jaxcls.engine import (
     Save,
     Snapshot,
     cells,
+    continued,
     mesh,
     minibatches,
     program,
@@ -33,7 +33,7 @@ from jaxcls.optimizers import Optimizer
 from jaxcls.result import SweepResult
 from jaxcls.sampling import Sampling
 
-__all__ = ["Figures", "Halving", "Keep", "Plan", "Snapshot", "execute", "plan", "run"]
+__all__ = ["Figures", "Halving", "Keep", "Plan", "Snapshot", "continued", "execute", "plan", "run"]
 
 
 def run(
@@ -58,6 +58,7 @@ def run(
     halving: Halving | None = None,
     patience: int | None = None,
     ema: float | None = None,
+    keep_state: bool = False,
 ) -> SweepResult:
     """Train every cell of ``grid`` on ``splits``.
 
@@ -94,6 +95,7 @@ def run(
         ``keep="best"``.
       ema: the decay of an exponential moving average of each cell's params, such as 0.999, which is scored and kept
         instead of them.
+      keep_state: whether the result has a snapshot, with the state of all cells that were trained to the end.
 
     Returns:
       A `SweepResult`. A cell that diverges is a result, not an error. Without a test set, as for folds, the test
@@ -133,6 +135,7 @@ def run(
         halving=halving,
         patience=patience,
         ema=ema,
+        keep_state=keep_state,
     )
     return execute(planned, splits, callback=callback, save=save, resume=resume, select=select)
 
@@ -159,9 +162,16 @@ def execute(
     progress, on = Progress(plan, splits, callback, save, resume, select), mesh(plan.devices)
     with progress.timed("compile_s"):
         feed = Feed(on, splits, stream=plan.stream)
+    ahead = None
     for stage in range(progress.stage, len(plan.schedule.stages)):
         with progress.timed("compile_s"):
-            programs = _programs(on, progress, feed)
+            if ahead is not None:
+                ahead.result()
+            of_groups = {block.group: block for block in progress.blocks}  # of one shape each
+            compiling = {k: program.build(on, plan, stage, block, feed) for k, block in of_groups.items()}
+            programs = {k: wait() for k, wait in compiling.items()}
+            if likely := plan.expected_blocks(progress.alive) if progress.at_rung else []:
+                ahead = program.ahead(on, plan, stage + 1, likely, feed)
         if stage == progress.begin.stage:
             progress.report(progress.begin.block, progress.begin.step, lambda: progress.begin.state)
         for number in progress.remaining:
@@ -174,23 +184,11 @@ def execute(
     return progress.result(params, test)
 
 
-def _programs(on: Mesh, progress: Progress, feed: Feed) -> dict[int, Program]:
-    """The program of each group that trains in this stage; those of the next are compiled while it does."""
-    plan, stage = progress.plan, progress.stage
-    of_groups = {block.group: block for block in progress.blocks}  # one shape each
-    waiting = {group: program.build(on, plan, stage, block, feed) for group, block in of_groups.items()}
-    found = {group: wait() for group, wait in waiting.items()}
-    if progress.at_rung:
-        for block in plan.expected_blocks(progress.alive):
-            program.build(on, plan, stage + 1, block, feed)
-    return found
-
-
 def _train(progress: Progress, number: int, compiled: Program) -> None:
     """Train a block of cells for a stage, and score those that leave."""
     plan, rows, select = progress.plan, progress.blocks[number].rows, progress.select
     with progress.timed("run_s"):
-        block, leaves = compiled.inputs(rows), progress.leaves(number, compiled.gather)
+        block, leaves = compiled.inputs(rows), progress.take_leaves(number, compiled.gather)
         state, kept = compiled.restore(leaves) if leaves else compiled.init(block)
         chunks, draw = progress.chunks(number), minibatches(plan, progress.data, rows)
         fed = compiled.feed.ahead(map(draw, chunks))
@@ -215,5 +213,5 @@ def _train(progress: Progress, number: int, compiled: Program) -> None:
             best = progress.enter_scores(rows, *compiled.evaluate(final, block))
             if best is not None:
                 progress.best = compiled.take(final, rows, best)
-        if progress.at_rung:
+        if progress.parks:
             progress.park(rows, compiled.leaves((state, kept)))

@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import importlib.util
 import json
 import os
 import shlex
@@ -32,6 +33,9 @@ def run_alone(*args: object, cwd: Path, **environment: str) -> subprocess.Comple
     )
 
 
+needs_optuna = pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="optuna is not installed")
+
+
 def test_default_run_does_the_whole_job(tmp_path: Path) -> None:
     done = run_alone(cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -48,6 +52,7 @@ def test_default_run_does_the_whole_job(tmp_path: Path) -> None:
         "confusion.png",
         "weights.png",
         "report.html",
+        "state.safetensors",
     }
     for word in ("compiling", "diverged at step", "<- best", "test      scored once, with 95% intervals", "load_file"):
         assert word in done.stdout
@@ -91,6 +96,7 @@ def test_nets_of_several_sizes_with_decay(tmp_path: Path) -> None:
         "history.png",
         "weights.png",
         "report.html",
+        "state.safetensors",
     }
     with (tmp_path / "run" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -237,6 +243,45 @@ def test_random_points_are_halved_and_the_run_says_so(tmp_path: Path) -> None:
     assert "--halving" in again
 
 
+def test_a_finished_run_is_extended_and_refined(tmp_path: Path) -> None:
+    grid = ["--lr", 0.1, 1, "--reg", 0, 0.01, 0.1]
+    first = run(*grid, "--steps", 60, "--halving", "--rungs", 20, "--out", "first", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    done = run("--extend", "first", "--steps", 120, "--out", "longer", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "extends   first, to 120 steps" in done.stdout
+    whole = run(*grid, "--steps", 120, "--halving", "--rungs", 20, "--out", "whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    for name in ("results.csv", "best.safetensors"):
+        assert (tmp_path / "longer" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    done = run("--refine", "longer", "--out", "both", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "refines   longer, around its best cell" in done.stdout
+    one, other = (record.read(tmp_path / name) for name in ("longer", "both"))
+    assert len(other.table) > len(one.table)
+    assert next(stage["cells"] for stage in other.record["stages"]) == len(other.table)
+    assert "extend" not in other.record["command"]
+    assert "--refine longer" in other.record["command"]
+    assert (tmp_path / "both" / "points.png").exists()
+
+    np.savez(tmp_path / "mine.npz", X=np.eye(40), y=np.arange(40) % 2)
+    run("--data", "mine.npz", "--steps", 20, *grid, "--schedule", "cosine", "--out", "mine", cwd=tmp_path)
+    for args, message in (
+        (
+            ["--extend", "first", "--steps", 60],
+            "steps must be more than the 60 that the cells were trained for, got 60",
+        ),
+        (["--extend", "first", "--data", "mine.npz", "--steps", 90], "a finished run can be continued on its own data"),
+        (["--extend", "mine", "--steps", 60], "mine cannot be extended: its --schedule cosine ended the training"),
+        (["--refine", "none"], "none holds no state.safetensors of a finished run, which is kept up to 128 MB"),
+        (["--refine", "first", "--extend", "first"], "--extend and --refine are two ways to continue a run"),
+    ):
+        done = run(*args, "--out", "wrong", cwd=tmp_path)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert done.stderr.startswith(f"error: {message}")
+        assert not (tmp_path / "wrong").exists()
+
+
 def test_an_unknown_flag_exits_2(tmp_path: Path) -> None:
     done = run("--learning-rate", 0.1, cwd=tmp_path)
     assert done.returncode == 2
@@ -265,7 +310,7 @@ def test_help_fits_80_columns(program: str, tmp_path: Path) -> None:
         ("own_optimizer.py", "on test, for the best"),
         ("own_model.py", "best      {'lr'"),
         ("pipeline.py", "over the folds"),
-        pytest.param("optuna_search.py", "round 4: 0.9", marks=pytest.mark.slow),
+        pytest.param("optuna_search.py", "round 4: 0.9", marks=[pytest.mark.slow, needs_optuna]),
     ],
 )
 def test_an_example_of_the_library_is_short_and_runs(program: str, said: str, tmp_path: Path) -> None:

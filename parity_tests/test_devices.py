@@ -28,7 +28,15 @@ def train(out: Path, model: str, devices: int, processes: int) -> dict[str, np.n
 
 SLOW = [
     pytest.param(*case, id=f"{case[0]} devices, {case[1]} processes, {case[2]}", marks=pytest.mark.slow)
-    for case in ((2, 1, "linear"), (8, 1, "linear"), (8, 1, "net"), (2, 2, "linear"), (2, 2, "net"))
+    for case in (
+        (2, 1, "linear"),
+        (8, 1, "linear"),
+        (8, 1, "net"),
+        (8, 1, "halved"),
+        (2, 2, "linear"),
+        (2, 2, "net"),
+        (2, 2, "halved"),
+    )
 ]
 
 
@@ -41,7 +49,7 @@ def test_split_over_devices_it_is_what_one_device_gives(
     np.testing.assert_allclose(found["split_losses"], found["one_losses"], rtol=1e-4)
     for name in ("losses", "table", "val", "test"):
         np.testing.assert_array_equal(found[f"resumed_{name}"], found[f"split_{name}"])
-    for name in ("lr", "reg", "seed", "diverged_at"):
+    for name in ("lr", "reg", "seed", "diverged_at", "stopped_at"):
         np.testing.assert_array_equal(found["split_table"][name], found["one_table"][name])
     for name in ("train_loss", "val_loss"):
         np.testing.assert_allclose(found["split_table"][name], found["one_table"][name], rtol=1e-4)

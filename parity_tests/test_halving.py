@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch.optim.swa_utils import AveragedModel
 
-from jaxcls import data, engine, sampling, softmax, sweep, train
+from jaxcls import data, engine, optimizers, refine, sampling, softmax, sweep, train
 from jaxcls.artifacts import checkpoint
 from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Splits, standard_folds
@@ -217,11 +217,13 @@ PATIENT = {"keep": "best", "patience": 2}
 
 
 def test_patience_ends_each_cell_at_its_own_time_with_its_best_weights(digits: Splits) -> None:
-    points = Points([1e-3, 3.0, 0.1, 10.0], [0.0, 0.1, 0.3, 0.01])
+    points = Points([1e-3, 3.0, 0.1, 10.0, 1e30], [0.0, 0.1, 0.3, 0.01, 0.1])
     found = run(digits, points, **PATIENT)
     patient = run(digits, points, keep="best")
     stopped = found.table["stopped_at"]
     assert (stopped >= 0).any()
+    assert (found.table["diverged_at"] >= 0).tolist() == [False, False, False, False, True]
+    assert stopped[4] < 0
     assert not (stopped[0] >= 0)  # it learns slowly and steadily
     for row in range(4):
         steps = stopped[row] if stopped[row] >= 0 else 40
@@ -273,11 +275,11 @@ def test_a_snapshot_of_another_halving_is_rejected(digits: Splits) -> None:
         run(digits, halving=Halving(rungs=(10, 30)), resume=taken[0])
 
 
-def test_rungs_are_thirds_of_thirds_in_whole_chunks() -> None:
-    assert rungs(Halving(), 100, 1500, unit=100) == (100, 200, 500)
-    assert rungs(Halving(keep=0.5), 100, 1000) == (125, 250, 500)
-    assert rungs(Halving(), 4, 300) == (100,)
-    assert rungs(Halving(), 2, 300) == (100,)
+def test_rungs_are_at_a_tenth_a_quarter_and_a_half_in_whole_chunks() -> None:
+    assert rungs(Halving(), 100, 1500, unit=100) == (100, 300, 700)
+    assert rungs(Halving(keep=0.5), 100, 1000) == (100, 250, 500)
+    assert rungs(Halving(), 10, 800) == (100, 300)
+    assert rungs(Halving(), 4, 300) == rungs(Halving(), 2, 300) == (75,)
     assert rungs(Halving(rungs=(7, 9)), 100, 300) == (7, 9)
     assert rungs(Halving(), 100, 2) == (1,)
     assert [width(count, 9, 1 / 3) for count in (9, 4, 3, 2, 1)] == [9, 9, 3, 3, 1]
@@ -285,7 +287,7 @@ def test_rungs_are_thirds_of_thirds_in_whole_chunks() -> None:
 
 def test_rungs_are_at_the_ends_of_chunks_that_there_are_anyway(digits: Splits) -> None:
     planned = sweep.plan(digits, POINTS, steps=2000, halving=Halving())
-    assert planned.schedule.rungs == (300, 700)
+    assert planned.schedule.rungs == (200, 700)
     assert {len(chunk) for chunk in planned.schedule.chunks} == {100}
 
 
@@ -338,3 +340,125 @@ def test_averaged_weights_are_those_of_torch_and_are_scored(digits: Splits) -> N
     assert np.abs(np.asarray(plain.params) - mean).max() > 1e-3
     correct = softmax.predict(jnp.asarray(mean), softmax.append_ones(digits.val.X)) == digits.val.y
     assert found.table["val_accuracy"][0] == pytest.approx(float(correct.mean()), abs=1.1 / 270)
+
+
+@pytest.mark.parametrize("case", ["halved, in blocks", *slow("all", "nets, averaged, best kept")])
+def test_an_extended_sweep_is_the_long_one_to_the_bit(case: str, digits: Splits) -> None:
+    points, options, halving = replace(POINTS, seed=[0, 3]), dict[str, Any](), HALVING if "halved" in case else None
+    if "nets" in case:
+        points = replace(POINTS, hidden=[3, 40, 3, 8, 5, 7, 9, 3, 4])
+        options = {"classifier": two_layer_net(init_scale=0.1), "optimizer": "momentum", "ema": 0.9}
+    if "blocks" in case:
+        cell = engine.cells.estimate(engine.cells.problem(digits), batch_size=200)
+        options |= {"memory": engine.plan.nbytes(digits) + 5 * cell, "stream": False}
+    first = run(digits, points, halving=halving, keep_state=True, **options)
+    longer_options = STEPS | {"steps": 80, "halving": halving} | options
+    planned = sweep.plan(digits, points, keep_state=True, trained=40, **longer_options)
+    longer = sweep.execute(planned, digits, resume=sweep.continued(first.snapshot, planned))
+    whole = run(digits, points, halving=halving, steps=80, **options)
+    for column in whole.table.dtype.names or ():
+        np.testing.assert_array_equal(longer.table[column], whole.table[column])
+    np.testing.assert_array_equal(longer.losses, whole.losses)
+    jax.tree.map(np.testing.assert_array_equal, longer.params, whole.params)
+    assert longer.timings.total_s > first.timings.total_s
+
+
+def test_a_refined_search_has_the_cells_of_both(digits: Splits) -> None:
+    grid = Grid([0.03, 0.3, 1.0], [0.0, 1e-2])
+    first = run(digits, grid, keep_state=True)
+    assert first.best is not None
+    both = refine.joined(grid, refine.around(grid, first.best))
+    assert both.cells()[: len(grid)] == grid.cells()
+    assert len(both) == 6 + 5  # nine around the best, of which four were trained
+    planned = sweep.plan(digits, both, keep_state=True, **STEPS)
+    found = sweep.execute(planned, digits, resume=sweep.continued(first.snapshot, planned))
+    new = run(digits, both)
+    for column in SCORES:
+        np.testing.assert_array_equal(found.table[column][:6], first.table[column])
+        # Large learning rates amplify the rounding of a stack of another width.
+        np.testing.assert_allclose(found.table[column], new.table[column], rtol=1e-3)
+    assert found.table["rank"].tolist() == new.table["rank"].tolist()
+    np.testing.assert_allclose(found.params, new.params, atol=1e-5 * np.abs(new.params).max())
+    # Where the best of the first search is not beaten, it keeps its weights.
+    worse = refine.joined(grid, Grid([1e-4], [0.0]))
+    planned = sweep.plan(digits, worse, keep_state=True, **STEPS)
+    found = sweep.execute(planned, digits, resume=sweep.continued(first.snapshot, planned))
+    assert found.best == first.best
+    np.testing.assert_array_equal(found.params, first.params)
+
+
+def test_cells_around_the_best_lie_between_its_neighbours_or_beyond_the_boundary() -> None:
+    grid = Grid([0.1, 1.0], [1e-3], hidden=[10, 20, 40], momentum=[0.5, 0.9], seed=[0, 1])
+    found = refine.around(grid, len(grid) - 1)
+    assert found.axes == {
+        "lr": (1.0, 10.0, 100.0),
+        "reg": (1e-3,),
+        "momentum": (0.7, 0.9),
+        "hidden": (40, 80, 160),
+        "seed": (0, 1),
+    }
+    points = Points.random(60, lr=(1e-3, 1.0), reg=[0.0, 1e-3], momentum=(0.5, 0.99), hidden=(8, 512))
+    near = refine.around(points, 7)
+    best = points.cells()[7]
+    assert near.num_settings == 20
+    assert 0.9 < max(near.lr) / best["lr"] / 10 ** (1 / 2) < 1.1
+    assert set(near.reg) <= {0.0, 1e-3}
+    assert max(near.momentum) < 1
+    assert max(near.hidden) <= best["hidden"] * (512 / 8) ** (1 / 6) + 2
+    with pytest.raises(ValueError, match=r"^both must have the same axes, seeds and folds, got "):
+        refine.joined(grid, points)
+
+
+def test_a_mistake_in_continuing_is_one_line(digits: Splits) -> None:
+    points = Points([0.1, 1.0], [0.0, 0.1])
+    first = run(digits, points, keep_state=True)
+    for cells, more, message in (
+        (points, {}, "a finished sweep must be continued with more steps or with more cells, and not with both"),
+        (Points([0.1, 2.0, 1.0], [0.0, 0.1, 0.1]), {}, "the first cells must be those of the finished sweep"),
+        (points, {"steps": 60, "trained": 40, "batch_size": 100}, "resume must be a snapshot of this very sweep"),
+    ):
+        planned = sweep.plan(digits, cells, keep_state=True, **STEPS | more)
+        with pytest.raises(ValueError, match=f"^{message}"):
+            sweep.execute(planned, digits, resume=sweep.continued(first.snapshot, planned))
+    planned = sweep.plan(digits, points, trained=40, **STEPS | {"steps": 60})
+    with pytest.raises(ValueError, match=r"^the finished sweep must have kept the state of its cells"):
+        sweep.continued(first.snapshot._replace(parked=[]), planned)
+    with pytest.raises(ValueError, match=r"^steps must be more than the 40 that the cells were trained for, got 40$"):
+        sweep.plan(digits, points, trained=40, **STEPS)
+    with pytest.raises(
+        ValueError, match=r"^cells that are trained further must have neither a patience nor more rungs$"
+    ):
+        sweep.plan(digits, points, trained=20, halving=HALVING, **STEPS)
+
+
+def test_where_all_that_stayed_diverge_there_is_no_best(digits: Splits) -> None:
+    factor = jnp.where(jnp.arange(40) < 15, 1.0, 1e30)
+    explodes = optimizers.scheduled(optax.sgd, lambda count: factor[count])
+    found = run(digits, POINTS, optimizer=explodes, halving=Halving(rungs=(10,)))
+    assert (found.table["diverged_at"] >= 15).sum() == 3
+    assert found.best is None
+    assert found.params is None
+
+
+def test_diverged_cells_leave_a_long_sweep_and_change_no_other(digits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = Grid([0.1, 1e30, 0.3, 1e29], [1e-3, 1e-2])
+    plain = run(digits, grid)
+    monkeypatch.setattr(engine.plan, "LONG", 0.0)
+    planned = sweep.plan(digits, grid, **STEPS)
+    assert planned.schedule.rungs == (10,)
+    widths = [block.rows.size for block in planned.blocks_of(np.isin(grid.columns()["lr"], (0.1, 0.3)))]
+    assert widths == [4]  # of eight
+    found = run(digits, grid)
+    np.testing.assert_array_equal(found.table["diverged_at"], plain.table["diverged_at"])
+    assert (found.table["stopped_at"] < 0).all()
+    stay = found.table["diverged_at"] < 0
+    np.testing.assert_allclose(found.losses[stay], plain.losses[stay], rtol=1e-5)
+    assert found.table["rank"].tolist() == plain.table["rank"].tolist()
+
+
+def test_states_that_the_host_cannot_hold_are_one_line(digits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine.plan, "host", lambda: 20_000)
+    message = "the states of all cells must fit in the host's memory of 20000 bytes, got 23400 bytes"
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        sweep.plan(digits, POINTS, halving=HALVING, **STEPS)
+    sweep.plan(digits, POINTS, **STEPS)

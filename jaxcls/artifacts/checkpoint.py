@@ -26,7 +26,7 @@ from jaxcls.numerics import one_line, sha256
 from jaxcls.result import Timings
 
 NAME = "checkpoint.safetensors"
-LEAVES, NUMBERS = ("best", "state"), ("stage", "block", "step", "fingerprint")  # of a snapshot
+LEAVES, NUMBERS = ("best", "state"), ("stage", "block", "step", "halving", "fingerprint")  # of a snapshot
 SHARE = 50  # saving takes at most one fiftieth of the run time
 
 

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import itertools
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
@@ -17,7 +16,7 @@ from jaxcls import two_layer
 from jaxcls.artifacts import record
 from jaxcls.artifacts.folder import replacing
 from jaxcls.artifacts.record import Run
-from jaxcls.grid import AXES, REPLICATES, Cells, Grid, Points, edge
+from jaxcls.grid import Cells, edge, of_table
 from jaxcls.numerics import one_line
 from jaxcls.result import SCORES, best_first, edges, tied
 
@@ -306,12 +305,4 @@ def _text(value: object) -> str:
 
 
 def _grid(run: Run) -> Cells:
-    """The cells in the rows of a run's table."""
-    names = run.table.dtype.names or ()
-    columns: dict[str, tuple[Any, ...]] = {a: tuple(run.table[a].tolist()) if a in names else () for a in AXES}
-    different = {axis: tuple(dict.fromkeys(values)) for axis, values in columns.items()}
-    if run.record.get("cells_are") != "points":
-        return Grid(**different)
-    replicates = {axis: different[axis] for axis in REPLICATES}
-    count = math.prod(len(values) for values in replicates.values() if values)
-    return Points(**{axis: values[::count] for axis, values in columns.items()} | replicates)
+    return of_table(run.table, points=run.record.get("cells_are") == "points")

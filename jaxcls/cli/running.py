@@ -18,6 +18,7 @@ from jaxcls.artifacts import checkpoint, record
 from jaxcls.data import Splits
 
 Saved = tuple[sweep.Snapshot, dict[str, Any]]
+STATE = "state.safetensors"  # of a finished run
 T = TypeVar("T")
 
 
@@ -36,6 +37,37 @@ def saved(args: list[str]) -> Saved | None:
     if (folder / "run.json").exists() and not (folder / checkpoint.NAME).exists():
         raise ValueError(f"{folder} holds a run that is finished: there is nothing to resume")
     return checkpoint.read(folder / checkpoint.NAME)
+
+
+def finished(folder: Path | None) -> Saved | None:
+    """The state that a finished run kept in its folder, and the description of the run; None without a folder.
+
+    Raises:
+      ValueError: the run kept none, or it is damaged.
+    """
+    if folder is None:
+        return None
+    if not (folder / STATE).exists():
+        raise ValueError(f"{folder} holds no {STATE} of a finished run, which is kept up to 128 MB")
+    return checkpoint.read(folder / STATE)
+
+
+def keep_state(folder: Path, snapshot: sweep.Snapshot, run: Mapping[str, object]) -> Path:
+    """Write the state of a finished run."""
+    checkpoint.write(folder / STATE, snapshot, run)
+    return folder / STATE
+
+
+def continued(before: Saved, plan: sweep.Plan, depends_on: Mapping[str, object]) -> sweep.Snapshot:
+    """The snapshot from which a finished run is continued.
+
+    Raises:
+      ValueError: its data were others.
+    """
+    snapshot, run = before
+    if run["depends_on"]["data"] != depends_on["data"]:
+        raise ValueError("a finished run can be continued on its own data alone, got others")
+    return sweep.continued(snapshot, plan)
 
 
 def recorded(config: type[T], run: Mapping[str, Any]) -> T:

@@ -4,23 +4,25 @@ jaxcls sweep                                    # digits
 jaxcls sweep --model two-layer --hidden 16 64   # nets
 jaxcls sweep --preset cs231n                    # the published grid
 jaxcls sweep --data features.npz --lr 0.01 0.1 1 --reg 0 1e-4 1e-3
+jaxcls sweep --samples 64 --lr 1e-3:1 --reg 1e-6:1e-1 --halving
 jaxcls sweep --resume runs/cs231n-20261121-120000   # resume
+jaxcls sweep --refine runs/digits-20261121-120000   # continue around its best
 """
 
 import argparse
 import math
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
 import tyro
 
-from jaxcls import classifier, crossval, data, optimizers, sweep
+from jaxcls import classifier, crossval, data, optimizers, refine, sweep
 from jaxcls.artifacts import checkpoint, plots, record
 from jaxcls.artifacts import report as page
 from jaxcls.artifacts.folder import claim
@@ -28,15 +30,16 @@ from jaxcls.classifier import Classifier
 from jaxcls.cli import axes, console, running, training
 from jaxcls.cli.axes import Number, Whole
 from jaxcls.data import NAMES, Source, Splits
-from jaxcls.grid import Cells
+from jaxcls.grid import Cells, Points, of_table
 from jaxcls.numerics import checks
 from jaxcls.optimizers import Optimizer
-from jaxcls.result import Select, SweepResult, best_first
+from jaxcls.result import Select, SweepResult, best_first, dropped
 from jaxcls.sampling import Sampling
 
 PRECISIONS = {"highest": "highest", "tf32": "tensorfloat32", "bf16x3": "BF16_BF16_F32_X3"}
 WITH_LABELS = ("digits", "cifar10")  # data that are not a file of the user
 MOST_ROWS = 100  # of the table, on the screen
+STATE = 2**27  # bytes of the state of all cells that a run keeps at its end
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class Config:
     halving: bool = False
     """After a few steps drop two thirds of the cells, those with the worst scores on val; then again, and again."""
     rungs: tuple[int, ...] = ()
-    """Numbers of steps after which --halving drops cells; up to three, a third of each other, if not given."""
+    """Numbers of steps after which --halving drops cells; a tenth, a quarter and a half of them if not given."""
     patience: int | None = None
     """Evaluations without a better score after which a cell's training ends; for --keep best."""
     choose: crossval.Choose = "best"
@@ -127,6 +130,10 @@ class Config:
     """Print the run's record, run.json, and nothing else."""
     resume: Path | None = None
     """The folder of an interrupted run to resume; all other flags come from it."""
+    extend: Path | None = None
+    """The folder of a finished run, to train its cells further, to --steps; all other flags come from it."""
+    refine: Path | None = None
+    """The folder of a finished run, to search around its best cell; all other flags come from it."""
 
 
 EECS498_NET = Config(
@@ -198,7 +205,9 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
         if getattr(config, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
     splits = load(config)
-    grid = hyperparameters(config)
+    before = running.finished(config.extend or config.refine)
+    grid = further(config, before[0], before[1]) if before else hyperparameters(config)
+    rungs = before[1]["rungs"] if before and config.extend else config.rungs
     loaded_s = time.perf_counter() - started
     name = config.preset if config.data == PRESETS[config.preset].data else data.name_of(config.data)
     out = config.resume or config.out or console.run_folder(name)
@@ -212,7 +221,7 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
             "leave out one of them"
         )
 
-    def planned(grid: Cells) -> sweep.Plan:
+    def planned(grid: Cells, trained: int | None = None) -> sweep.Plan:
         return sweep.plan(
             splits,
             grid,
@@ -225,20 +234,26 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
             optimizer=optimizer(config, splits),
             # The courses record accuracies during training of a net alone.
             history=bool(grid.hidden) and not config.halving,
-            halving=sweep.Halving(rungs=config.rungs) if config.halving else None,
+            halving=sweep.Halving(rungs=rungs) if config.halving else None,
             patience=config.patience,
             ema=config.ema,
             devices=jax.devices() if config.devices == "all" or config.distributed else None,
             memory=console.number_of_bytes(config.memory),
+            trained=trained,
         )
 
-    plan = planned(grid)
+    plan = planned(grid, before[0].losses.shape[1] if before and config.extend else None)
+    plan = plan._replace(keep_state=plan.state_nbytes <= STATE)
     kept = {"preset": "digits"} | {name: getattr(config, name) for name in ("out", "quiet", "json", "resume")}
     command = record.command(program, config, vars(PRESETS[config.preset]) | kept)
     flags, blocks = running.asked(config), [list(block.rows.shape) for block in plan.blocks]
     depends_on = running.dependencies(flags, {"data", "labels", "names", "data_dir"}, splits) | {"blocks": blocks}
-    asked_for = {"kind": "sweep", "command": command, "config": flags, "depends_on": depends_on}
+    asked_for: dict[str, object] = {"kind": "sweep", "command": command, "config": flags, "depends_on": depends_on}
+    asked_for["cells_are"] = "points" if isinstance(grid, Points) else "grid"
+    asked_for["rungs"] = list(plan.halving.rungs) if plan.halving else []
     snapshot = running.resumed(saved, depends_on, out)
+    if snapshot is None and before:
+        snapshot = running.continued(before, plan, depends_on)
     saver = checkpoint.Saver(out, asked_for)
     if jax.process_index() > 0:  # only process 0 prints and writes files
         result = sweep.execute(plan, splits, save=saver, resume=snapshot, select=config.select)
@@ -259,6 +274,8 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
         written = time.perf_counter()
         paths = record.write(out, result, splits, asked_for) + plots.save(out, result, splits)
         paths.append(page.write(out))
+        if result.snapshot is not None:
+            paths.insert(0, running.keep_state(out, result.snapshot, asked_for))
         saver.path.unlink()
     seconds = {"data": loaded_s, "write": time.perf_counter() - written}
     seconds["all"] = sum(seconds.values()) + result.timings.total_s  # what came before it was resumed is in that
@@ -273,6 +290,22 @@ def hyperparameters(config: Config) -> Cells:
     values = {axis: getattr(config, axis) for axis in ("lr", "reg", "weight_decay", "momentum", "label_smoothing")}
     hidden = {"hidden": config.hidden or (100,)} if config.model == "two-layer" else {}
     return axes.cells(values | hidden, config.seeds, config.samples)
+
+
+def further(config: Config, snapshot: sweep.Snapshot, run: Mapping[str, Any]) -> Cells:
+    """The cells of a finished run, and with --refine those around its best one after them."""
+    cells = of_table(snapshot.table, points=run["cells_are"] == "points")
+    if config.extend and config.refine:
+        raise ValueError("--extend and --refine are two ways to continue a run: give one of them")
+    if config.extend:
+        if config.patience or config.schedule != "constant":
+            flag = "--patience" if config.patience else f"--schedule {config.schedule}"
+            raise ValueError(f"{config.extend} cannot be extended: its {flag} ended the training of its cells")
+        return cells
+    best = np.flatnonzero((snapshot.table["rank"] == 1) & ~dropped(snapshot.table))
+    if not best.size:
+        raise ValueError(f"{config.refine} has no best cell to search around: every cell diverged")
+    return refine.joined(cells, refine.around(cells, int(best[0])))
 
 
 def model(config: Config) -> Classifier:
@@ -327,6 +360,10 @@ def announce(config: Config, splits: Splits, plan: sweep.Plan, out: Path) -> Non
     decay += f", {config.schedule}" if config.schedule != "constant" else ""
     decay += f", warm-up of {config.warmup:,}" if config.warmup else ""
     console.print_data(splits, ("train", "val", "test"))
+    if config.extend:
+        print(f"extends   {config.extend}, to {config.steps:,} steps")
+    if config.refine:
+        print(f"refines   {config.refine}, around its best cell")
     print(f"grid      {plan.grid} = {len(plan.grid):,} cells")
     print(f"          {config.steps:,} steps of {config.batch_size} examples, {config.optimizer}{decay}")
     if plan.halving:
@@ -430,8 +467,17 @@ def parse(args: list[str], program: str) -> tuple[Config, running.Saved | None]:
     args = console.without_commas(args)
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--preset", nargs="?", default="digits")
+    for flag in ("--extend", "--refine"):
+        first.add_argument(flag, nargs="?", type=Path)
     known, saved = first.parse_known_args(args)[0], running.saved(args)
-    default = running.recorded(Config, saved[1]["config"]) if saved else PRESETS.get(known.preset, Config())
+    before = running.finished(known.extend or known.refine)
+    if saved:
+        default = running.recorded(Config, saved[1]["config"])
+    elif before:
+        config = running.recorded(Config, before[1]["config"])
+        default = replace(config, out=None, extend=None, refine=None, quiet=False, json=False)
+    else:
+        default = PRESETS.get(known.preset, Config())
     return tyro.cli(
         Config,
         default=default,

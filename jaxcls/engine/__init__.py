@@ -2,6 +2,7 @@
 
 from jaxcls.engine import cells, plan, program
 from jaxcls.engine.cells import Problem, Replicates
+from jaxcls.engine.continuing import continued
 from jaxcls.engine.devices import BY_CELL, CELLS, EVERYWHERE, alignment, mesh, put
 from jaxcls.engine.feed import Feed
 from jaxcls.engine.halving import Halving
@@ -33,6 +34,7 @@ __all__ = [
     "Snapshot",
     "alignment",
     "cells",
+    "continued",
     "mesh",
     "minibatches",
     "plan",

@@ -209,6 +209,17 @@ def estimate(problem: Problem, *, batch_size: int, keep: str = "last") -> int:
     return _nbytes(state) + (3 if keep == "best" else 2) * _nbytes(state.params) + 4 * outputs
 
 
+def state_nbytes(problem: Problem) -> int:
+    """Bytes of a cell's state.
+
+    Example:
+      >>> from jaxcls import data
+      >>> state_nbytes(problem(data.standard(data.load_digits())))
+      2600
+    """
+    return _nbytes(cell(problem))
+
+
 def features(problem: Problem, X: Float[ArrayLike, "B d"]) -> Float[Array, "B D"]:
     """The classifier's inputs for prepared examples, with their zero columns.
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from jaxcls.result import SELECT, merit, ranks
 
-MOST_RUNGS = 3  # unless asked for more: the fourth would save a hundredth of the whole grid's time
+# Shares of the steps at which one, two or three rungs lie; earlier ones would drop slow cells that win in the end.
+SHARES = (1 / 4,), (1 / 8, 3 / 8), (1 / 10, 1 / 4, 1 / 2)
 LEAVING = 0.75  # of a stack's width, at which cells that diverged or ran out of patience leave it
 
 
@@ -21,8 +22,8 @@ class Halving(NamedTuple):
 
     Attributes:
       keep: the share that stays, rounded up.
-      rungs: numbers of steps, ascending; when not given, ``keep`` of all steps is the last, ``keep`` of that the one
-        before, up to three of them, rounded up to whole chunks.
+      rungs: numbers of steps, ascending; when not given, a tenth, a quarter and a half of all steps, in whole chunks;
+        of few cells, two or one.
       metric: judges the cells, a key of ``jaxcls.result.SELECT``; the metric of the final ranks if not given.
 
     Reference:
@@ -67,13 +68,13 @@ def rungs(halving: Halving, num_settings: int, steps: int, *, unit: int = 1) -> 
     """The steps of each rung; those not given, in multiples of ``unit``.
 
     Example:
-      >>> rungs(Halving(), 100, steps=2000), rungs(Halving(), 100, steps=2000, unit=100)
-      ((75, 223, 667), (100, 300, 700))
+      >>> rungs(Halving(), 100, steps=1500), rungs(Halving(), 100, steps=1500, unit=100)
+      ((150, 375, 750), (100, 300, 700))
     """
     if halving.rungs:
         return tuple(halving.rungs)
-    number = min(MOST_RUNGS, max(1, int(math.log(num_settings) / -math.log(halving.keep) + 1e-9)))
-    ends = [unit * math.ceil(steps * halving.keep**k / unit) for k in range(number, 0, -1)]
+    number = min(len(SHARES), max(1, int(math.log(num_settings) / -math.log(halving.keep) + 1e-9)))
+    ends = [unit * max(int(steps * share / unit), 1) for share in SHARES[number - 1]]
     return tuple(sorted({end for end in ends if end < steps}))
 
 

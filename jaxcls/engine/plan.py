@@ -20,7 +20,7 @@ from jaxcls.engine.devices import alignment
 from jaxcls.engine.halving import Halving
 from jaxcls.engine.schedule import Schedule
 from jaxcls.grid import Cells, Grid, Points
-from jaxcls.memory import Memory, available
+from jaxcls.memory import Memory, available, host
 from jaxcls.numerics import checks, pinned_generator
 from jaxcls.optimizers import Optimizer
 from jaxcls.sampling import Sampling, check
@@ -31,6 +31,7 @@ CHUNK = 2**29  # bytes that streamed examples take
 IN_FLIGHT = 4  # chunks: in training, read, being read, and the rows that this reads
 LEAST_SCORED = 2000  # of the examples of train
 COMPILATION = 3e11  # multiplications that take about as long as compiling one more program
+LONG = 10 * COMPILATION  # the work of a sweep that its diverged cells leave after a tenth
 
 
 Keep = Literal["last", "best"]  # params: after the last step, or of the evaluation with the best score on val
@@ -75,6 +76,7 @@ class Plan(NamedTuple):
       halving: who stays at each rung, of given steps; None for all.
       patience: the evaluations without a better score after which a cell's training ends; None for no end.
       ema: the decay of the params' moving average, which is scored instead of them; None for none.
+      keep_state: whether the state of the cells is kept at the end.
     """
 
     grid: Cells
@@ -89,6 +91,7 @@ class Plan(NamedTuple):
     halving: Halving | None = None
     patience: int | None = None
     ema: float | None = None
+    keep_state: bool = False
 
     def scored_rows(self, part: int) -> NDArray[np.integer]:
         """The examples of a part that are scored, always the same: all, but for a long train."""
@@ -147,6 +150,13 @@ class Plan(NamedTuple):
         return steps.start * first_blocks + done * first_blocks // max(blocks, 1), self.schedule.steps * first_blocks
 
     @property
+    def state_nbytes(self) -> int:
+        """The most bytes that the state of the cells takes that are trained to the end."""
+        keep, rungs = (self.halving.keep, len(self.halving.rungs)) if self.halving else (1.0, 0)
+        sizes = [(group.rows.size, cells.state_nbytes(group.problem)) for group in self.groups]
+        return sum(halves.share(count, keep**rungs) * size for count, size in sizes)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the data and of the largest block."""
         size = [max(block.rows.size for block in self.blocks if block.group == k) for k in range(len(self.groups))]
@@ -174,8 +184,12 @@ def plan_sweep(
     halving: Halving | None = None,
     patience: int | None = None,
     ema: float | None = None,
+    keep_state: bool = False,
+    trained: int | None = None,
 ) -> Plan:
     """The plan that `jaxcls.sweep.run` follows, with its arguments and errors.
+
+    ``trained`` is the number of steps of a finished sweep whose cells it trains further, see `jaxcls.sweep.continued`.
 
     Example:
       >>> from jaxcls import data, grid
@@ -245,17 +259,48 @@ def plan_sweep(
         estimate = Memory(data, need(problem(hidden)))
         rows = all_rows[:, np.isin(grid.columns()["hidden"][all_rows[0]], hidden)] if hidden else all_rows
         groups.append(Group(problem(hidden), estimate, rows, estimate.fits(budget)))
-    num_scored, every = len(splits.train.y), max(steps // 10, 1) if keep == "best" else None
+    num_scored, every = len(splits.train.y), max((trained or steps) // 10, 1) if keep == "best" else None
     if history:
         every = optimizers.steps_per_epoch(num_scored, batch_size)
     schedule = Schedule(steps, chunk_steps, every)
     if halving:
         halving = _with_rungs(halving, schedule, grid)
     leaving = {*(halving.rungs if halving else ()), *((schedule.recorded + 1).tolist() if patience else ())}
+    if trained is not None:
+        if not 0 < trained < steps:
+            raise ValueError(f"steps must be more than the {trained} that the cells were trained for, got {steps}")
+        if patience or any(rung >= trained for rung in (halving.rungs if halving else ())):
+            raise ValueError("cells that are trained further must have neither a patience nor more rungs")
+        leaving.add(trained)
+    if not leaving and _work(grid, splits, steps * batch_size) > LONG and groups[0].fits >= len(grid):
+        leaving.add(min(schedule.chunk_steps * -(-steps // (10 * schedule.chunk_steps)), steps))
     schedule = schedule._replace(rungs=tuple(sorted(leaving - {steps})))
+    states = sum(group.rows.size * cells.state_nbytes(group.problem) for group in groups)
+    if schedule.rungs and states > host():
+        raise ValueError(f"the states of all cells must fit in the host's memory of {host()} bytes, got {states} bytes")
     if isinstance(splits, Splits):  # scoring takes 0.9 of the time of training on as many, and may take a tenth of it
         num_scored = min(num_scored, max(steps * batch_size // 9, LEAST_SCORED))
-    return Plan(grid, groups, schedule, batch_size, devices, num_scored, sampling, stream, keep, halving, patience, ema)
+    return Plan(
+        grid,
+        groups,
+        schedule,
+        batch_size,
+        devices,
+        num_scored,
+        sampling,
+        stream,
+        keep,
+        halving,
+        patience,
+        ema,
+        keep_state,
+    )
+
+
+def _work(grid: Cells, data: Splits | Folds, num_examples: int) -> float:
+    """Multiplications of a sweep whose cells train on so many examples each."""
+    units = grid.columns().get("hidden", np.full(len(grid), data.num_classes))
+    return 2.0 * num_examples * data.num_features * float(units.sum())
 
 
 def _with_rungs(halving: Halving, schedule: Schedule, grid: Cells) -> Halving:

@@ -46,7 +46,8 @@ class Snapshot(NamedTuple):
       state: the leaves of its cells' state; empty at step 0.
       parked: the cells of those that are done, and then of the stage before.
       timings: seconds so far.
-      fingerprint: SHA-256 of the data, the batch size, the sampling and what is kept; empty before the first snapshot.
+      halving: the plan's, as text.
+      fingerprint: SHA-256 of the data and of the plan but for its halving; empty before the first snapshot.
     """
 
     table: NDArray
@@ -64,6 +65,7 @@ class Snapshot(NamedTuple):
     state: list[NDArray]
     parked: list[Parked]
     timings: Timings
+    halving: str
     fingerprint: str
 
 
@@ -107,7 +109,7 @@ class Progress:
             getattr(self.begin, name) for name in ARRAYS
         )
         self.blocks = plan.blocks_of(self.alive)
-        self.done = self.begin.parked[: self.begin.block if self.at_rung else 0]
+        self.done = self.begin.parked[: self.begin.block if self.parks else 0]
         self.waiting = self.begin.parked[len(self.done) :]
         self.seconds, self.started = self.begin.timings._asdict(), time.perf_counter()
 
@@ -115,6 +117,11 @@ class Progress:
     def at_rung(self) -> bool:
         """True if another stage follows this one."""
         return self.stage + 1 < len(self.stages)
+
+    @property
+    def parks(self) -> bool:
+        """True if the state of the cells is needed after this stage."""
+        return self.at_rung or self.plan.keep_state
 
     @property
     def halves(self) -> bool:
@@ -140,13 +147,15 @@ class Progress:
         """The chunks of this stage that a block has still to train."""
         return self.plan.schedule.after(self.begin.step if self._is_resumed(block) else 0, self.stage)
 
-    def leaves(
+    def take_leaves(
         self, block: int, gather: Callable[[Sequence[Parked], NDArray[np.integer]], list[NDArray]]
     ) -> list[NDArray]:
         """The leaves of a block's state so far: of the snapshot, or of the stage before; empty before the first."""
-        if self._is_resumed(block) and self.begin.state:
-            return self.begin.state
-        return gather(self.waiting, self.blocks[block].rows) if self.waiting else []
+        resumed = self._is_resumed(block) and self.begin.state
+        found = self.begin.state if resumed else gather(self.waiting, self.blocks[block].rows) if self.waiting else []
+        if block == len(self.blocks) - 1:
+            self.waiting = []
+        return found
 
     def _is_resumed(self, block: int) -> bool:
         return (self.stage, block) == (self.begin.stage, self.begin.block)
@@ -160,28 +169,29 @@ class Progress:
 
     def report(self, block: int, step: int, leaves: Callable[[], list[NDArray]]) -> None:
         """Call ``save`` and ``callback`` with the current progress; ``leaves`` are those of the state."""
-
-        def take() -> Snapshot:
-            return Snapshot(
-                table=self.table,
-                **{name: getattr(self, name) for name in ARRAYS},
-                best=self.best,
-                stage=self.stage,
-                block=block,
-                step=step,
-                state=leaves(),
-                parked=self.done + self.waiting,
-                timings=self.timings(),
-                fingerprint=self.fingerprint(),
-            )
-
         if self.save:
-            self.save(take)
+            self.save(lambda: self.snapshot(block, step, leaves()))
         if self.callback:
             done, steps = self.plan.steps_done(self.alive, self.stage, block, step)
             # Without the rows that fill up a block.
             rows = np.unique(self.blocks[block].rows) if self.blocks else np.empty(0, int)
             self.callback(_figures(steps, done, self.losses[rows, :step]))
+
+    def snapshot(self, block: int, step: int, state: list[NDArray]) -> Snapshot:
+        """The current progress, with the state of a block."""
+        return Snapshot(
+            table=self.table,
+            **{name: getattr(self, name) for name in ARRAYS},
+            best=self.best,
+            stage=self.stage,
+            block=block,
+            step=step,
+            state=state,
+            parked=self.done + self.waiting,
+            timings=self.timings(),
+            halving=str(self.plan.halving),
+            fingerprint=self.fingerprint(),
+        )
 
     def enter_losses(self, rows: NDArray[np.integer], chunk: range, losses: NDArray[np.floating]) -> None:
         """Enter the minibatch losses of a chunk, ``[S, G, T]``."""
@@ -247,7 +257,7 @@ class Progress:
             stay = survivors(self.table, self.alive, plan.grid.num_replicates, plan.halving, self.select)
             stopped |= self.alive & ~stay
             self.alive = self.alive & stay
-        self.table["stopped_at"][stopped] = end
+        self.table["stopped_at"][stopped & (self.table["diverged_at"] < 0)] = end
         for name in SCORES:
             self.table[name][self.alive] = np.nan
         self.waiting, self.done, self.stage = self.done, [], self.stage + 1
@@ -266,6 +276,8 @@ class Progress:
             # The params are spoilt by the step before the one whose loss is not finite.
             accuracy[(diverged_at >= 0) & (schedule.recorded >= diverged_at - 1)] = np.nan
         history = History(schedule.recorded, self.train_accuracy, self.val_accuracy) if schedule.epoch else None
+        self.alive = self.alive & (self.table["diverged_at"] < 0)
+        self.waiting = []
         return SweepResult(
             grid=self.plan.grid,
             table=self.table,
@@ -282,6 +294,7 @@ class Progress:
             num_scored=self.plan.num_scored,
             select=self.select,
             unit_length=isinstance(self.data, Splits) and self.data.unit_length,
+            snapshot=self.snapshot(0, 0, []) if self.plan.keep_state else None,
         )
 
 
@@ -305,12 +318,13 @@ def initial_snapshot(plan: Plan) -> Snapshot:
         state=[],
         parked=[],
         timings=Timings(0.0, 0.0, 0.0, 0.0),
+        halving=str(plan.halving),
         fingerprint="",
     )
 
 
 def _fingerprint(data: Splits | Folds, plan: Plan) -> str:
-    of_plan = plan.batch_size, plan.sampling, plan.keep, plan.halving, plan.patience, plan.ema
+    of_plan = plan.batch_size, plan.sampling, plan.keep, plan.keep_state, plan.patience, plan.ema
     return hashlib.sha256(" ".join(map(str, (data.fingerprint(), *of_plan))).encode()).hexdigest()
 
 
@@ -322,7 +336,8 @@ def _resumed(resume: Snapshot, begin: Snapshot, plan: Plan) -> Snapshot:
     pairs = [(getattr(copy, name), getattr(begin, name)) for name in names]
     same = all((one.shape, one.dtype) == (other.shape, other.dtype) for one, other in pairs)
     same = same and all((copy.table[axis] == begin.table[axis]).all() for axis in plan.grid.axes)
-    same = same and resume.fingerprint == begin.fingerprint and resume.stage in range(len(plan.schedule.stages))
+    same = same and (resume.fingerprint, resume.halving) == (begin.fingerprint, begin.halving)
+    same = same and resume.stage in range(len(plan.schedule.stages))
     if same:
         chunks = plan.schedule.after(0, resume.stage)
         blocks = max(len(plan.blocks_of(copy.alive)), 1)

@@ -35,6 +35,7 @@ def main(out: str, model: str, devices: int, process: int = 0, processes: int = 
         batch_size=50,
         classifier=two_layer_net(init_scale=0.1) if net else linear(),
         history=True,
+        halving=sweep.Halving(rungs=(26, 51)) if model == "halved" else None,
         **options,
     )
     taken: list[sweep.Snapshot] = []
