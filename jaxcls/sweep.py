@@ -162,16 +162,13 @@ def execute(
     progress, on = Progress(plan, splits, callback, save, resume, select), mesh(plan.devices)
     with progress.timed("compile_s"):
         feed = Feed(on, splits, stream=plan.stream)
-    ahead = None
     for stage in range(progress.stage, len(plan.schedule.stages)):
         with progress.timed("compile_s"):
-            if ahead is not None:
-                ahead.result()
             of_groups = {block.group: block for block in progress.blocks}  # of one shape each
             compiling = {k: program.build(on, plan, stage, block, feed) for k, block in of_groups.items()}
             programs = {k: wait() for k, wait in compiling.items()}
-            if likely := plan.expected_blocks(progress.alive) if progress.at_rung else []:
-                ahead = program.ahead(on, plan, stage + 1, likely, feed)
+            for block in plan.expected_blocks(progress.alive) if progress.at_rung else ():
+                program.build(on, plan, stage + 1, block, feed)  # compiled while this stage trains
         if stage == progress.begin.stage:
             progress.report(progress.begin.block, progress.begin.step, lambda: progress.begin.state)
         for number in progress.remaining:

@@ -21,13 +21,12 @@ from jaxcls.engine.feed import Fed, Feed
 from jaxcls.engine.plan import Block, Plan
 from jaxcls.engine.progress import Parked
 from jaxcls.grid import Cells
-from jaxcls.numerics import matmul_precision, pinned_generator
+from jaxcls.numerics import matmul_precision
 from jaxcls.result import Scores, merit, scores
 from jaxcls.train import EVALUATION_BATCH as SCORED
 from jaxcls.train import Hyper, Score, State
 
 POOL = ThreadPoolExecutor(thread_name_prefix="compile")
-TRACING = ThreadPoolExecutor(1, "trace")
 
 
 class Inputs(NamedTuple):
@@ -251,18 +250,6 @@ def build(on: Mesh, plan: Plan, stage: int, block: Block, feed: Feed) -> Callabl
             raise
 
     return wait
-
-
-def ahead(on: Mesh, plan: Plan, stage: int, blocks: Sequence[Block], feed: Feed) -> Future[None]:
-    """`build` what these blocks need in a later stage, traced and compiled in threads while an earlier one trains."""
-    wide, precision = jnp.result_type(float) == np.float64, matmul_precision()
-
-    def build_all() -> None:
-        with jax.enable_x64(wide), jax.default_matmul_precision(precision), pinned_generator():  # of each thread
-            for block in blocks:
-                build(on, plan, stage, block, feed)
-
-    return TRACING.submit(build_all)
 
 
 def _scored_sizes(plan: Plan, stage: int) -> set[int]:
