@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from jaxcls import two_layer
 from jaxcls.artifacts import points
 from jaxcls.artifacts.folder import replacing
-from jaxcls.artifacts.scales import AXIS_LABELS, low_end
+from jaxcls.artifacts.scales import AXIS_LABELS, low_end, scale
 from jaxcls.data import Splits
 from jaxcls.grid import REPLICATES, Cells, Points
 from jaxcls.metrics import confusion
@@ -145,12 +145,10 @@ def axis_curves(ax: Axes, result: SweepResult, axis: str) -> Axes:
     if result.best is not None:
         best = table[result.best][axis]
         ax.axvline(best, color="red", linewidth=1, label=f"best: {best:.3g}")
-    wide = len(values) > 2 and values[values > 0].max(initial=0) >= 10 * values[values > 0].min(initial=np.inf)
-    if wide and values[0] > 0:
-        ax.set_xscale("log")
-    elif wide:
-        ax.set_xscale("symlog", linthresh=values[1])
-        ax.set_xlim(-values[1] / 4, 1.5 * values[-1])
+    name, more = scale(values) if len(values) > 2 else ("linear", {})
+    ax.set_xscale(name, **more)
+    if name == "symlog":
+        ax.set_xlim(-more["linthresh"] / 4, 1.5 * values[-1])
     ax.set(xlabel=AXIS_LABELS[axis], ylabel=result.criterion.removeprefix("validation "))
     ax.legend()
     return ax

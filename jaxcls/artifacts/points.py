@@ -6,7 +6,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from numpy.typing import NDArray
 
-from jaxcls.artifacts.scales import AXIS_LABELS, is_wide, low_end
+from jaxcls.artifacts.scales import AXIS_LABELS, low_end, scale
 from jaxcls.grid import REPLICATES
 from jaxcls.result import SweepResult, best_first, dropped
 
@@ -34,8 +34,9 @@ def scatter(ax: Axes, result: SweepResult, axes: tuple[str, str]) -> Axes:
     if result.best is not None:
         place = across[result.best], down[result.best]
         ax.scatter(*place, s=120, facecolors="none", edgecolors="red", linewidths=2, label="best")
-    for name, scale in zip(axes, (ax.set_xscale, ax.set_yscale), strict=True):
-        scale("log" if is_wide(table[name]) else "linear")
+    for values, set_scale in ((across, ax.set_xscale), (down, ax.set_yscale)):
+        name, more = scale(values)
+        set_scale(name, **more)
     ax.set(xlabel=AXIS_LABELS[axes[0]], ylabel=AXIS_LABELS[axes[1]])
     if ax.get_legend_handles_labels()[0]:
         ax.legend(loc="best", fontsize=8)
@@ -69,12 +70,14 @@ def parallel_coordinates(ax: Axes, result: SweepResult) -> Axes:
     ax.set(xticks=range(len(names)), xticklabels=labels, yticks=[], xlim=(-0.3, len(names) - 0.7), ylim=(-0.14, 1.14))
     ax.tick_params(axis="x", length=0)
     if result.best is not None:
-        ax.legend(loc="upper right", fontsize=8)
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8)
         ax.figure.colorbar(colours, ax=ax, label=result.criterion, extend="min" if clipped else "neither")
     return ax
 
 
 def _heights(values: NDArray) -> NDArray[np.floating]:
-    """Values of an axis from 0 to 1, by their logarithms where they are wide apart."""
-    scaled: NDArray[np.floating] = np.log(values) if is_wide(values) else np.asarray(values, float)
+    """Values of an axis from 0 to 1, by logarithms where they are far apart; 0 counts as a tenth of the least."""
+    scaled = np.asarray(values, float)
+    if scale(values)[0] != "linear":
+        scaled = np.log(np.maximum(scaled, scaled[scaled > 0].min() / 10))
     return (scaled - scaled.min()) / (np.ptp(scaled) or 1.0)

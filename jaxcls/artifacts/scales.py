@@ -32,11 +32,14 @@ def low_end(values: np.ma.MaskedArray) -> tuple[float, bool]:
     return (low, True) if scores.min() < low else (float(min(scores.min(), scores.max() - LEAST_SPAN)), False)
 
 
-def is_wide(values: NDArray) -> bool:
-    """True if values are positive and so far apart that their logarithms are to be shown.
+def scale(values: NDArray) -> tuple[str, dict[str, float]]:
+    """The scale of an axis with these values, as ``Axes.set_xscale`` takes it: logarithmic if they are far apart.
 
     Example:
-      >>> is_wide(np.array([0.1, 1.0])), is_wide(np.array([0.0, 1.0])), is_wide(np.array([1.0, 2.0]))
-      (True, False, False)
+      >>> scale(np.array([0.1, 1.0])), scale(np.array([0.0, 0.1, 1.0])), scale(np.array([1.0, 2.0]))
+      (('log', {}), ('symlog', {'linthresh': 0.1}), ('linear', {}))
     """
-    return bool(values.min() > 0 and values.max() >= 10 * values.min())
+    positive = values[values > 0]
+    if not positive.size or positive.max() < 10 * positive.min():
+        return "linear", {}
+    return ("log", {}) if values.min() > 0 else ("symlog", {"linthresh": float(positive.min())})

@@ -125,7 +125,12 @@ MUTATIONS = [
     Mutation("engine/schedule", "offset", "self.recorded + 1, (*self.rungs", "self.recorded, (*self.rungs"),
     Mutation("engine/schedule", "comparison", "chunk.start >= step", "chunk.start > step"),
     Mutation("engine/progress", "offset", "schedule.recorded >= diverged_at - 1", "schedule.recorded >= diverged_at"),
-    Mutation("engine/progress", "check", "same = same and resume.fingerprint == begin.fingerprint", "pass"),
+    Mutation(
+        "engine/progress",
+        "check",
+        "same = same and (resume.fingerprint, resume.halving) == (begin.fingerprint, begin.halving)",
+        "pass",
+    ),
     Mutation("metrics", "present", "num_examples, 1), num_examples > 0)", "num_examples, 1), num_examples >= 0)"),
     Mutation("metrics", "ties", "(classes < label)", "(classes > label)"),
     Mutation("metrics", "bins", "np.arange(1, bins) / bins", "np.arange(1, bins) / (bins + 1)"),
