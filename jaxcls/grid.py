@@ -81,6 +81,11 @@ class Cells:
         raise NotImplementedError
 
     @property
+    def kind(self) -> str:
+        """The kind of cells in a word, for the record."""
+        return type(self).__name__.lower()
+
+    @property
     def axes(self) -> dict[str, tuple[int | float, ...]]:
         """The different values of each axis that has any, by name, in the order of cells.
 

@@ -1,6 +1,7 @@
 """The result of a sweep: a row per cell, the best of them, and the seconds of each stage."""
 
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -197,11 +198,15 @@ class SweepResult:
           >>> sweep.run(data.standard(data.load_digits()), cells, steps=100, halving=halving).stages
           [(9, 0, 10), (3, 10, 30), (1, 30, 100)]
         """
-        steps, stopped = self.losses.shape[1], self.table["stopped_at"]
-        ends = [*np.unique(stopped[stopped >= 0]).tolist(), steps]
-        diverged = np.where(self.table["diverged_at"] >= 0, np.maximum(self.table["diverged_at"], 1), steps)
-        left = np.where(stopped >= 0, stopped, diverged)
-        return [(int((left > first).sum()), first, last) for first, last in zip([0, *ends[:-1]], ends, strict=True)]
+        stopped, trained = self.table["stopped_at"], np.maximum(self.steps_trained, 1)
+        ends = [*np.unique(stopped[stopped >= 0]).tolist(), self.losses.shape[1]]
+        return [(int((trained > first).sum()), first, last) for first, last in itertools.pairwise((0, *ends))]
+
+    @property
+    def steps_trained(self) -> NDArray[np.integer]:
+        """The number of steps that each cell was trained for, until it stopped or diverged, ``[cells]``."""
+        stopped, diverged = self.table["stopped_at"], self.table["diverged_at"]
+        return np.where(stopped >= 0, stopped, np.where(diverged >= 0, diverged, self.losses.shape[1]))
 
     @property
     def column(self) -> str:
@@ -221,9 +226,7 @@ class SweepResult:
     @property
     def best(self) -> int | None:
         """The row of the best cell; None if every cell diverged, but for those that halving dropped."""
-        if self.chosen is not None:
-            return self.chosen
-        return next(iter(np.flatnonzero((self.table["rank"] == 1) & ~dropped(self.table)).tolist()), None)
+        return best_row(self.table) if self.chosen is None else self.chosen
 
     @property
     def within_one_se(self) -> NDArray[np.bool_]:
@@ -334,6 +337,19 @@ def rank_rows(table: NDArray, select: str = "accuracy") -> None:
     out = dropped(table)
     steps = np.where(out, table["stopped_at"], np.iinfo(int).max) if out.any() else None
     table["rank"] = ranks(merit(table, select), table["val_loss"], steps)
+
+
+def best_row(table: NDArray) -> int | None:
+    """The row of rank 1; None if every cell diverged, but for those that halving dropped.
+
+    Example:
+      >>> from jaxcls.grid import Grid
+      >>> table = empty_table(Grid(lr=[0.1, 0.2], reg=[0.0]))
+      >>> table["rank"] = 2, 1
+      >>> best_row(table)
+      1
+    """
+    return next(iter(np.flatnonzero((table["rank"] == 1) & ~dropped(table)).tolist()), None)
 
 
 def dropped(table: NDArray) -> NDArray[np.bool_]:

@@ -189,7 +189,9 @@ def _train(progress: Progress, number: int, compiled: Program) -> None:
         state, kept = compiled.restore(leaves) if leaves else compiled.init(block)
         chunks, draw = progress.chunks(number), minibatches(plan, progress.data, rows)
         fed = compiled.feed.ahead(map(draw, chunks))
+    on_val = None  # after the last chunk
     for chunk in chunks:
+        on_val = None
         with progress.timed("run_s"):
             state, losses = compiled.train(state, block, next(fed))
             progress.enter_losses(rows, chunk, losses)
@@ -202,10 +204,11 @@ def _train(progress: Progress, number: int, compiled: Program) -> None:
         progress.report(number, chunk.stop, functools.partial(compiled.leaves, (state, kept)))
     with progress.timed("evaluate_s"):
         if progress.halves:
-            progress.enter_rung(rows, compiled.validate(state, block))
+            progress.enter_rung(rows, on_val or compiled.validate(state, block))
         if progress.finished[rows].any():
             if kept and not progress.at_rung:
-                kept = compiled.keep(kept, state, compiled.validate(state, block), select, progress.alive[rows])
+                on_val = on_val or compiled.validate(state, block)
+                kept = compiled.keep(kept, state, on_val, select, progress.alive[rows])
             final = state._replace(params=kept.params, average=None) if kept else state
             best = progress.enter_scores(rows, *compiled.evaluate(final, block))
             if best is not None:

@@ -243,6 +243,12 @@ def test_random_points_are_halved_and_the_run_says_so(tmp_path: Path) -> None:
     assert "--halving" in again
 
 
+def test_the_simplest_cell_of_a_halved_run_is_trained_alone(tmp_path: Path) -> None:
+    done = run("--halving", "--choose", "one-se", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "the simplest of them was chosen" in done.stdout
+
+
 def test_a_finished_run_is_extended_and_refined(tmp_path: Path) -> None:
     grid = ["--lr", 0.1, 1, "--reg", 0, 0.01, 0.1]
     first = run(*grid, "--steps", 60, "--halving", "--rungs", 20, "--out", "first", cwd=tmp_path)

@@ -420,6 +420,8 @@ def test_a_mistake_in_continuing_is_one_line(digits: Splits) -> None:
         planned = sweep.plan(digits, cells, keep_state=True, **STEPS | more)
         with pytest.raises(ValueError, match=f"^{message}"):
             sweep.execute(planned, digits, resume=sweep.continued(first.snapshot, planned))
+    with pytest.raises(ValueError, match=r"^resume must be a snapshot of this very sweep"):  # it has ended
+        run(digits, points, keep_state=True, resume=first.snapshot)
     planned = sweep.plan(digits, points, trained=40, **STEPS | {"steps": 60})
     with pytest.raises(ValueError, match=r"^the finished sweep must have kept the state of its cells"):
         sweep.continued(first.snapshot._replace(parked=[]), planned)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -18,9 +17,9 @@ from numpy.typing import NDArray
 from jaxcls import two_layer
 from jaxcls.artifacts import points
 from jaxcls.artifacts.folder import replacing
-from jaxcls.artifacts.scales import AXIS_LABELS, low_end, scale
+from jaxcls.artifacts.scales import AXIS_LABELS, colours_of, low_end, scale
 from jaxcls.data import Splits
-from jaxcls.grid import REPLICATES, Cells, Points
+from jaxcls.grid import REPLICATES, Grid, Points
 from jaxcls.metrics import confusion
 from jaxcls.result import SweepResult, best_first, dropped
 
@@ -34,7 +33,7 @@ Panel = tuple[NDArray[np.floating], NDArray[np.bool_] | None, str, str]  # value
 
 def heat_map(
     ax: Axes,
-    grid: Cells,
+    grid: Grid,
     scores: NDArray[np.floating],
     *,
     axes: tuple[str, str] = ("lr", "reg"),
@@ -96,8 +95,7 @@ def loss_curves(ax: Axes, result: SweepResult, *, points: int = 100) -> Axes:
         curves = result.losses[:, :whole].reshape(len(result.losses), -1, width).mean(axis=2)
     middle = (np.arange(curves.shape[1]) + 0.5) * width
     accuracy = result.table[result.column]
-    low, clipped = low_end(np.ma.masked_invalid(accuracy))
-    colours = ScalarMappable(Normalize(low, np.nanmax(accuracy, initial=0.0)), cmap="viridis")
+    colours, clipped = colours_of(accuracy)
     for row in np.argsort(np.nan_to_num(accuracy, nan=-1)):  # better cells are drawn on top
         colour = "0.75" if np.isnan(accuracy[row]) else colours.to_rgba(accuracy[row])
         ax.plot(middle, curves[row], color=colour, linewidth=1, alpha=0.8)
@@ -244,10 +242,9 @@ def hidden_units(ax: Axes, W1: NDArray[np.floating], pixels: NDArray[np.integer]
 def save(folder: str | Path, result: SweepResult, splits: Splits) -> list[Path]:
     """Write the plots of a run; return their paths.
 
-    ``path.png``, and for minibatches ``loss.png``; ``heatmap.png`` where several axes have several values; for points
-    ``points.png`` instead of both;
-    ``history.png`` if the result has a history; and, unless every cell diverged, ``confusion.png`` with a test set and
-    ``weights.png`` for the models of this package.
+    ``path.png``, and for minibatches ``loss.png``; ``heatmap.png`` where several axes have several values; of points
+    with several such axes ``points.png`` instead of both; ``history.png`` if the result has a history; and, unless
+    every cell diverged, ``confusion.png`` with a test set and ``weights.png`` for the models of this package.
     """
     figures = {}
     long = _long_axes(result)
@@ -277,6 +274,7 @@ def save(folder: str | Path, result: SweepResult, splits: Splits) -> list[Path]:
 
 def _heat_maps(result: SweepResult) -> Figure:
     """Train and validation accuracy over every pair of axes with more than one value."""
+    assert isinstance(result.grid, Grid)
     axes = _long_axes(result)
     pairs = list(itertools.combinations(axes, 2))
     sizes = [
@@ -304,8 +302,7 @@ def _beside(result: SweepResult, over: str) -> Panel:
     table = result.table
     if not dropped(table).any():
         return table["train_accuracy"], None, f"train accuracy{over}", ".3f"
-    steps = np.where(table["stopped_at"] >= 0, table["stopped_at"], result.losses.shape[1]).astype(float)
-    steps[table["diverged_at"] >= 0] = np.nan
+    steps = np.where(table["diverged_at"] >= 0, np.nan, result.steps_trained)
     return steps, None, f"steps trained{over}", ",.0f"
 
 

@@ -2,11 +2,9 @@
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from numpy.typing import NDArray
 
-from jaxcls.artifacts.scales import AXIS_LABELS, low_end, scale
+from jaxcls.artifacts.scales import AXIS_LABELS, colours_of, low_end, scale
 from jaxcls.grid import REPLICATES
 from jaxcls.result import SweepResult, best_first, dropped
 
@@ -55,8 +53,7 @@ def parallel_coordinates(ax: Axes, result: SweepResult) -> Axes:
     table, scores = result.table, result.table[result.column]
     names = [name for name in result.grid.varied if name not in REPLICATES]
     heights = np.stack([_heights(table[name]) for name in names], axis=1)
-    low, clipped = low_end(np.ma.masked_invalid(scores))
-    colours = ScalarMappable(Normalize(low, np.nanmax(scores, initial=0.0)), cmap="viridis")
+    colours, clipped = colours_of(scores)
     for row in best_first(table["rank"])[::-1]:
         best, diverged = row == result.best, np.isnan(scores[row])
         colour = "red" if best else "0.8" if diverged else colours.to_rgba(scores[row])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from jaxcls import two_layer
 from jaxcls.artifacts.folder import replacing
 from jaxcls.data import Splits
-from jaxcls.grid import AXES, Points
+from jaxcls.grid import AXES
 from jaxcls.metrics import Metric, Outcomes, confusion
 from jaxcls.numerics import Params, matmul_precision, one_line
 from jaxcls.result import SCORES, History, SweepResult
@@ -311,7 +311,7 @@ def _record(result: SweepResult, splits: Splits) -> dict[str, object]:
         "matmul_precision": matmul_precision(),
         "versions": versions(),
         "cells": len(result.table),
-        "cells_are": "points" if isinstance(result.grid, Points) else "grid",
+        "cells_are": result.grid.kind,
         "stages": [{"cells": cells, "steps": last} for cells, _, last in result.stages],
         "train_scored": result.num_scored,
         "diverged": [

@@ -1,6 +1,8 @@
 """Names of axes and scales of colours, shared by the plots."""
 
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from numpy.typing import NDArray
 
 AXIS_LABELS = {
@@ -30,6 +32,12 @@ def low_end(values: np.ma.MaskedArray) -> tuple[float, bool]:
         return 0.0, False
     low = float(np.median(scores) - max(2 * (scores.max() - np.median(scores)), LEAST_SPAN))
     return (low, True) if scores.min() < low else (float(min(scores.min(), scores.max() - LEAST_SPAN)), False)
+
+
+def colours_of(scores: NDArray[np.floating]) -> tuple[ScalarMappable, bool]:
+    """The colours of some scores, NaN for none, and whether their scale clips, as that of `low_end`."""
+    low, clipped = low_end(np.ma.masked_invalid(scores))
+    return ScalarMappable(Normalize(low, np.nanmax(scores, initial=0.0)), cmap="viridis"), clipped
 
 
 def scale(values: NDArray) -> tuple[str, dict[str, float]]:

@@ -30,10 +30,10 @@ from jaxcls.classifier import Classifier
 from jaxcls.cli import axes, console, running, training
 from jaxcls.cli.axes import Number, Whole
 from jaxcls.data import NAMES, Source, Splits
-from jaxcls.grid import Cells, Points, of_table
+from jaxcls.grid import Cells, of_table
 from jaxcls.numerics import checks
 from jaxcls.optimizers import Optimizer
-from jaxcls.result import Select, SweepResult, best_first, dropped
+from jaxcls.result import Select, SweepResult, best_first, best_row
 from jaxcls.sampling import Sampling
 
 PRECISIONS = {"highest": "highest", "tf32": "tensorfloat32", "bf16x3": "BF16_BF16_F32_X3"}
@@ -191,12 +191,12 @@ PRESETS = {
 
 def main(args: list[str], program: str) -> int:
     """Read the command line and run the sweep; the exit code."""
-    config, saved = parse(args, program)
-    return console.output(lambda: run(config, saved, program), quiet=config.quiet, json=config.json)
+    config, saved, before = parse(args, program)
+    return console.output(lambda: run(config, saved, before, program), quiet=config.quiet, json=config.json)
 
 
-def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int, Path]:
-    """Run the sweep, from a checkpoint if one is given; the exit code and the run's folder."""
+def run(config: Config, saved: running.Saved | None, before: running.Saved | None, program: str) -> tuple[int, Path]:
+    """Run the sweep, from a checkpoint or after a finished run if one is given; the exit code and the run's folder."""
     started = time.perf_counter()
     if config.distributed:
         jax.distributed.initialize()
@@ -205,7 +205,6 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
         if getattr(config, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
     splits = load(config)
-    before = running.finished(config.extend or config.refine)
     grid = further(config, before[0], before[1]) if before else hyperparameters(config)
     rungs = before[1]["rungs"] if before and config.extend else config.rungs
     loaded_s = time.perf_counter() - started
@@ -221,7 +220,7 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
             "leave out one of them"
         )
 
-    def planned(grid: Cells, trained: int | None = None) -> sweep.Plan:
+    def planned(grid: Cells, halving: sweep.Halving | None = None, trained: int | None = None) -> sweep.Plan:
         return sweep.plan(
             splits,
             grid,
@@ -234,7 +233,7 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
             optimizer=optimizer(config, splits),
             # The courses record accuracies during training of a net alone.
             history=bool(grid.hidden) and not config.halving,
-            halving=sweep.Halving(rungs=rungs) if config.halving else None,
+            halving=halving,
             patience=config.patience,
             ema=config.ema,
             devices=jax.devices() if config.devices == "all" or config.distributed else None,
@@ -242,14 +241,15 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
             trained=trained,
         )
 
-    plan = planned(grid, before[0].losses.shape[1] if before and config.extend else None)
+    halving = sweep.Halving(rungs=rungs) if config.halving else None
+    plan = planned(grid, halving, before[0].losses.shape[1] if before and config.extend else None)
     plan = plan._replace(keep_state=plan.state_nbytes <= STATE)
     kept = {"preset": "digits"} | {name: getattr(config, name) for name in ("out", "quiet", "json", "resume")}
     command = record.command(program, config, vars(PRESETS[config.preset]) | kept)
     flags, blocks = running.asked(config), [list(block.rows.shape) for block in plan.blocks]
     depends_on = running.dependencies(flags, {"data", "labels", "names", "data_dir"}, splits) | {"blocks": blocks}
     asked_for: dict[str, object] = {"kind": "sweep", "command": command, "config": flags, "depends_on": depends_on}
-    asked_for["cells_are"] = "points" if isinstance(grid, Points) else "grid"
+    asked_for["cells_are"] = grid.kind
     asked_for["rungs"] = list(plan.halving.rungs) if plan.halving else []
     snapshot = running.resumed(saved, depends_on, out)
     if snapshot is None and before:
@@ -302,10 +302,10 @@ def further(config: Config, snapshot: sweep.Snapshot, run: Mapping[str, Any]) ->
             flag = "--patience" if config.patience else f"--schedule {config.schedule}"
             raise ValueError(f"{config.extend} cannot be extended: its {flag} ended the training of its cells")
         return cells
-    best = np.flatnonzero((snapshot.table["rank"] == 1) & ~dropped(snapshot.table))
-    if not best.size:
+    best = best_row(snapshot.table)
+    if best is None:
         raise ValueError(f"{config.refine} has no best cell to search around: every cell diverged")
-    return refine.joined(cells, refine.around(cells, int(best[0])))
+    return refine.joined(cells, refine.around(cells, best))
 
 
 def model(config: Config) -> Classifier:
@@ -435,13 +435,14 @@ def report_stopped(stopped: checkpoint.Stopped, plan: sweep.Plan, resume: str) -
 
 def print_table(table: np.ndarray, axes: list[str], shown: np.ndarray, else_say: Callable[[int], str]) -> None:
     """Print these rows: cell, accuracies and rank, or ``else_say`` of cells without rank."""
+    best = best_row(table)
     print("\n" + " ".join(f"{axis:>{width(axis)}}" for axis in axes), f"{'train acc':>10} {'val acc':>9} {'rank':>6}")
     for k in shown.tolist():
         row = table[k]
         cell = " ".join(f"{row[axis]:{width(axis)}.6g}" for axis in axes)
         if row["rank"]:
             end = f"  to step {row['stopped_at']:,}" if row["stopped_at"] >= 0 else ""
-            star = f"{end}  <- best" if row["rank"] == 1 else end
+            star = f"{end}  <- best" if k == best else end
             print(f"{cell} {score(row['train_accuracy']):>10} {row['val_accuracy']:9.4f} {row['rank']:6d}{star}")
         else:
             print(f"{cell}   {else_say(k)}")
@@ -462,8 +463,8 @@ def megabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def parse(args: list[str], program: str) -> tuple[Config, running.Saved | None]:
-    """Read the command line; defaults come from the run to resume, or from the preset."""
+def parse(args: list[str], program: str) -> tuple[Config, running.Saved | None, running.Saved | None]:
+    """Read the command line, the checkpoint to resume, and the run to continue; they or a preset have the defaults."""
     args = console.without_commas(args)
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--preset", nargs="?", default="digits")
@@ -478,10 +479,13 @@ def parse(args: list[str], program: str) -> tuple[Config, running.Saved | None]:
         default = replace(config, out=None, extend=None, refine=None, quiet=False, json=False)
     else:
         default = PRESETS.get(known.preset, Config())
-    return tyro.cli(
+    config = tyro.cli(
         Config,
         default=default,
         args=args,
         prog=program,
         description=console.paragraphs(__doc__),
-    ), saved
+    )
+    if saved:
+        before = running.finished(config.extend or config.refine)
+    return config, saved, before

@@ -152,9 +152,7 @@ class Plan(NamedTuple):
     @property
     def state_nbytes(self) -> int:
         """The most bytes that the state of the cells takes that are trained to the end."""
-        keep, rungs = (self.halving.keep, len(self.halving.rungs)) if self.halving else (1.0, 0)
-        sizes = [(group.rows.size, cells.state_nbytes(group.problem)) for group in self.groups]
-        return sum(halves.share(count, keep**rungs) * size for count, size in sizes)
+        return _state_nbytes(self.groups, self.halving.keep ** len(self.halving.rungs) if self.halving else 1.0)
 
     @property
     def nbytes(self) -> int:
@@ -275,8 +273,7 @@ def plan_sweep(
     if not leaving and _work(grid, splits, steps * batch_size) > LONG and groups[0].fits >= len(grid):
         leaving.add(min(schedule.chunk_steps * -(-steps // (10 * schedule.chunk_steps)), steps))
     schedule = schedule._replace(rungs=tuple(sorted(leaving - {steps})))
-    states = sum(group.rows.size * cells.state_nbytes(group.problem) for group in groups)
-    if schedule.rungs and states > host():
+    if schedule.rungs and (states := _state_nbytes(groups, 1.0)) > host():
         raise ValueError(f"the states of all cells must fit in the host's memory of {host()} bytes, got {states} bytes")
     if isinstance(splits, Splits):  # scoring takes 0.9 of the time of training on as many, and may take a tenth of it
         num_scored = min(num_scored, max(steps * batch_size // 9, LEAST_SCORED))
@@ -295,6 +292,11 @@ def plan_sweep(
         ema,
         keep_state,
     )
+
+
+def _state_nbytes(groups: Sequence[Group], keep: float) -> int:
+    """Bytes of the state of a share of the cells of each group."""
+    return sum(halves.share(group.rows.size, keep) * cells.state_nbytes(group.problem) for group in groups)
 
 
 def _work(grid: Cells, data: Splits | Folds, num_examples: int) -> float:

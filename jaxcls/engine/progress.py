@@ -294,7 +294,7 @@ class Progress:
             num_scored=self.plan.num_scored,
             select=self.select,
             unit_length=isinstance(self.data, Splits) and self.data.unit_length,
-            snapshot=self.snapshot(0, 0, []) if self.plan.keep_state else None,
+            snapshot=self.snapshot(len(self.blocks), 0, []) if self.plan.keep_state else None,
         )
 
 
