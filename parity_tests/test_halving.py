@@ -189,7 +189,7 @@ def test_nets_of_several_groups_are_judged_together(digits: Splits, monkeypatch:
     points = Points([0.1, 1.0, 0.3, 1.0, 0.5, 0.7], [1e-3] * 6, hidden=[5, 9, 5, 9, 5, 9])
     net: dict[str, Any] = {"classifier": two_layer_net(init_scale=0.1), "halving": Halving(rungs=(10,))}
     one_group = run(digits, points, **net)
-    monkeypatch.setattr(engine.plan, "COMPILATION", 0.0)
+    monkeypatch.setattr(engine.blocks, "COMPILATION", 0.0)
     found = run(digits, points, **net)
     assert len(sweep.plan(digits, points, classifier=two_layer_net(init_scale=0.1), **STEPS).groups) == 2
     np.testing.assert_array_equal(found.table["stopped_at"], one_group.table["stopped_at"])

@@ -15,7 +15,7 @@ import torchref
 from jaxcls import optimizers, sampling, sweep, train, two_layer
 from jaxcls.classifier import Classifier, linear, two_layer_net
 from jaxcls.data import Splits
-from jaxcls.engine import cells, plan
+from jaxcls.engine import blocks, cells, plan
 from jaxcls.grid import Grid
 from jaxcls.optimizers import Optimizer
 from jaxcls.result import SCORES
@@ -218,11 +218,11 @@ def test_nets_that_diverge_are_marked_and_leave_the_others_as_they_were_bit_for_
 
 
 def test_sizes_share_a_program_unless_padding_would_waste_more_than_it_saves() -> None:
-    assert plan.groups({}, 1e10) == []
-    assert plan.groups(dict.fromkeys([128, 2, 32, 8], 1), 1.0) == [(2, 8, 32, 128)]
-    assert plan.groups(dict.fromkeys([128, 2, 32, 8], 1), 1e15) == [(2,), (8,), (32,), (128,)]
+    assert blocks.groups({}, 1e10) == []
+    assert blocks.groups(dict.fromkeys([128, 2, 32, 8], 1), 1.0) == [(2, 8, 32, 128)]
+    assert blocks.groups(dict.fromkeys([128, 2, 32, 8], 1), 1e15) == [(2,), (8,), (32,), (128,)]
     # 512 units of padding for three programs saved, or 9 for one.
-    assert plan.groups(dict.fromkeys([100, 101, 1000], 1), plan.COMPILATION / 100) == [(100, 101), (1000,)]
+    assert blocks.groups(dict.fromkeys([100, 101, 1000], 1), blocks.COMPILATION / 100) == [(100, 101), (1000,)]
 
 
 @pytest.mark.parametrize("compilation", [0.0, *slow(1e30)])
@@ -230,7 +230,7 @@ def test_table_is_the_same_however_sizes_are_grouped(
     compilation: float, digits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(digits, CALM, steps=51)
-    monkeypatch.setattr(plan, "COMPILATION", compilation)
+    monkeypatch.setattr(blocks, "COMPILATION", compilation)
     groups = sweep.plan(digits, CALM, steps=51, batch_size=BATCH, classifier=NET).groups
     assert len(groups) == (1 if compilation else 2)
     found = run(digits, CALM, steps=51)

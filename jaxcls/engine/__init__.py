@@ -1,6 +1,6 @@
 """From a grid to compiled programs: plan, step of all cells, devices, progress."""
 
-from jaxcls.engine import cells, plan, program
+from jaxcls.engine import blocks, cells, plan, program
 from jaxcls.engine.cells import Problem, Replicates
 from jaxcls.engine.continuing import continued
 from jaxcls.engine.devices import BY_CELL, CELLS, EVERYWHERE, alignment, mesh, put
@@ -33,6 +33,7 @@ __all__ = [
     "Schedule",
     "Snapshot",
     "alignment",
+    "blocks",
     "cells",
     "continued",
     "mesh",
