@@ -106,7 +106,9 @@ def loss_curves(ax: Axes, result: SweepResult, *, points: int = 100) -> Axes:
         label = ", ".join(f"{axis} {cell[axis]:.3g}" for axis in cell if axis not in REPLICATES)
         ax.plot(middle, curves[result.best], color="red", linewidth=2, label=f"best: {label}")
         ax.figure.colorbar(colours, ax=ax, label=result.criterion, extend="min" if clipped else "neither")
-    fell = curves[curves[:, -1] < curves[:, 0]]
+    last = np.clip(result.steps_trained // width, 1, curves.shape[1]) - 1
+    falls = (result.table["diverged_at"] < 0) & (curves[np.arange(len(curves)), last] < curves[:, 0])
+    fell = curves[falls][np.isfinite(curves[falls])]
     if fell.size and fell.min() > 0:  # cells that learn nothing are cut off rather than flatten the others
         ax.set_yscale("log" if fell.max() > 10 * fell.min() else "linear")
         ax.set_ylim(0.9 * fell.min(), 1.1 * fell.max())
