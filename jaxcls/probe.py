@@ -19,9 +19,9 @@ from jaxcls.grid import Cells, Grid
 from jaxcls.memory import available
 from jaxcls.numerics import checks, compile_seconds, standardised
 from jaxcls.result import SCORES, SweepResult, Timings, check_select, empty_table, rank_rows, scores, total
+from jaxcls.train import EVALUATION_BATCH as SCORED
 from jaxcls.train import Score
 
-SCORED = 2**14  # examples scored at a time
 # Columns beside those of a sweep.
 MORE = {"gap": "f8", "gradient": "f8", "iterations": "i8", "converged": "?"}
 REG = tuple(np.logspace(1, -9, 96).tolist())
@@ -216,14 +216,15 @@ def _scores(W: NDArray, split: Split) -> tuple[Score, NDArray[np.uint8]]:
     on_device, right = jnp.asarray(W), np.empty((W.shape[-1], len(split)), bool)
     for first in range(0, len(split), SCORED):
         some = order[first : first + SCORED]
-        score, is_right = jax.device_get(_score(on_device, split.stored(some), split.y[some], moments))
-        found.append(score._replace(loss=score.loss * (len(some) / len(split))))
-        right[:, some] = is_right
+        rows, shares = train.filled_up(some, SCORED, len(split))
+        score, is_right = jax.device_get(_score(on_device, split.stored(rows), split.y[rows], shares, moments))
+        found.append(score)
+        right[:, some] = is_right[:, : len(some)]
     return jax.tree.map(lambda *parts: np.sum(parts, axis=0), *found), np.packbits(right, axis=1)
 
 
 @jax.jit  # at module level, with W an argument, so that all folds share one compiled function
-def _score(W: Array, X: Array, y: Array, moments: tuple[Array, Array] | None) -> tuple[Score, Array]:
+def _score(W: Array, X: Array, y: Array, share: Array, moments: tuple[Array, Array] | None) -> tuple[Score, Array]:
     X = X.astype(W.dtype) if moments is None else standardised(X, *moments)
-    cells = jax.vmap(functools.partial(train.score, LINEAR), in_axes=(-1, 0, None, None))
-    return train.evaluate(functools.partial(cells, W, jnp.zeros(W.shape[-1], W.dtype)), softmax.append_ones(X), y)
+    no_penalty = jnp.zeros(W.shape[-1], W.dtype)
+    return train.score(LINEAR, W, no_penalty, softmax.append_ones(X), y, share.astype(W.dtype))

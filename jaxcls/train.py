@@ -175,61 +175,64 @@ class Score(NamedTuple):
 
 
 def score(
-    classifier: Classifier, params: Params, reg: Real[Array, ""], X: Float[Array, "N D"], y: Integer[Array, "N"]
-) -> tuple[Score, Bool[Array, "N"]]:
-    """The `Score` of one model, penalty included, and which examples it predicts rightly."""
-    # Both lines compute the logits; XLA merges the two products into one, and drops the gradient.
-    loss, _ = classifier.loss_and_grad(params, X, y, reg)
-    logits = classifier.logits(params, X)
-    predicted, classes = jnp.argmax(logits, axis=1), jnp.arange(logits.shape[1])[None]
-    is_label = y[:, None] == classes
-    num_top5 = jnp.sum(metrics.rank(logits, y) < 5) if logits.shape[1] > 5 else jnp.asarray(len(y))
-    # Products of float32 are exact here, and faster than sums of integers.
-    right = predicted == y
-    num_correct = right.astype(jnp.float32) @ is_label.astype(jnp.float32)
-    found = Score(
-        loss=loss,
-        num_top5=num_top5,
-        num_correct=num_correct.astype(int),
-        num_predicted=jnp.zeros(classes.size, int).at[predicted].add(1),
-        num_examples=jnp.sum(is_label, axis=0),
-    )
-    return found, right
+    classifier: Classifier,
+    params: Params,
+    reg: Real[Array, "G"],
+    X: Float[Array, "M D"],
+    y: Integer[Array, "M"],
+    share: Float[Array, "M"],
+) -> tuple[Score, Bool[Array, "G M"]]:
+    """The `Score` of a stack of models over some examples of a set, and which of them each predicts rightly.
 
-
-def evaluate(
-    score: Callable[[Array, Array], tuple[Score, Array]],
-    X: Float[Array, "N D"],
-    y: Integer[Array, "N"],
-    *,
-    batch_size: int = EVALUATION_BATCH,
-) -> tuple[Score, Bool[Array, "*cells N"]]:
-    """The `score` of all examples, ``batch_size`` at a time to bound the memory of the logits.
+    Args:
+      classifier: the models' functions.
+      params: with a last axis of models.
+      reg: of each model, for the penalty in its loss.
+      X, y: the examples, and others that fill up their number.
+      share: of each in the mean over the set; 0 for those that fill up.
 
     Example:
-      >>> import functools, jax.numpy as jnp
+      >>> import jax.numpy as jnp
       >>> from jaxcls import classifier
       >>> X, y = jnp.array([[1.0, 1.0], [-1.0, 1.0], [2.0, 1.0]]), jnp.array([0, 1, 1])
-      >>> W = jnp.array([[1.0, -1.0], [0.0, 0.0]])
-      >>> found, right = evaluate(functools.partial(score, classifier.linear(), W, jnp.zeros(())), X, y)
+      >>> W, none = jnp.array([[[1.0], [-1.0]], [[0.0], [0.0]]]), jnp.zeros(1)
+      >>> found, right = score(classifier.linear(), W, none, X, y, jnp.array([0.5, 0.5, 0.0]))
       >>> print(found.num_correct, right)
-      [1 1] [ True  True False]
+      [[1 1]] [[ True  True False]]
     """
-    n = X.shape[0]
 
-    def weighted(start: int | Array, size: int) -> tuple[Score, Array]:
-        batch, right = score(*(jax.lax.dynamic_slice_in_dim(array, start, size) for array in (X, y)))
-        return batch._replace(loss=batch.loss * (size / n)), right
+    def loss(params: Params, reg: Array, X: Array, y: Array) -> Array:
+        return classifier.loss_and_grad(params, X[None], y[None], reg)[0]
 
-    size = min(batch_size, n)
-    parts, right = jax.lax.map(lambda start: weighted(start, size), jnp.arange(n // size) * size)
-    total = jax.tree.map(lambda part: jnp.sum(part, axis=0), parts)
-    right = jnp.moveaxis(right, 0, -2)
-    right = right.reshape(*right.shape[:-2], -1)
-    if rest := n % size:
-        last, right_of_last = weighted(n - rest, rest)
-        total, right = jax.tree.map(jnp.add, total, last), jnp.concatenate([right, right_of_last], axis=-1)
-    return total, right
+    counted = (share > 0).astype(jnp.float32)  # whose products are exact here, and faster than sums of integers
+
+    def of_model(params: Params) -> tuple[list[Array], Array]:
+        # The loss computes the logits too; XLA merges the two products into one, and drops the gradient.
+        logits = classifier.logits(params, X)
+        predicted, num_classes = jnp.argmax(logits, axis=1), logits.shape[1]
+        is_label = counted[:, None] * (y[:, None] == jnp.arange(num_classes)[None])
+        is_top5 = metrics.rank(logits, y) < 5 if num_classes > 5 else jnp.ones(len(y), bool)
+        right = predicted == y
+        num_predicted = jnp.zeros(num_classes).at[predicted].add(counted)
+        counts = is_top5 @ counted, right @ is_label, num_predicted, counted @ is_label
+        return [count.astype(int) for count in counts], right
+
+    # The examples outside: within, each would be a product of its own.
+    losses = jax.vmap(jax.vmap(loss, in_axes=(-1, 0, None, None)), in_axes=(None, None, 0, 0))(params, reg, X, y)
+    counts, right = jax.vmap(of_model, in_axes=-1)(params)
+    return Score(share @ losses, *counts), right
+
+
+def filled_up(rows: Int[NDArray, "*S M"], size: int, of_set: int) -> tuple[Int[NDArray, "*S size"], NDArray]:
+    """Rows of a set of so many, the first repeated up to this number of them; and the share of each, see `score`.
+
+    Example:
+      >>> filled_up(np.array([3, 4]), 4, of_set=10)
+      (array([3, 4, 3, 3]), array([0.1, 0.1, 0. , 0. ]))
+    """
+    missing = size - rows.shape[-1]
+    repeated = np.repeat(rows[..., :1], missing, axis=-1)
+    return np.concatenate([rows, repeated], axis=-1), np.repeat([1 / of_set, 0.0], [rows.shape[-1], missing])
 
 
 def outcomes(classifier: Classifier, params: Params, split: Split) -> Outcomes:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import torchref
-from jaxcls import optimizers, sampling, softmax, train, two_layer
+from jaxcls import metrics, optimizers, sampling, softmax, train, two_layer
 from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Splits
 from jaxcls.optimizers import Optimizer
@@ -186,14 +186,23 @@ def test_a_diverged_model_takes_no_more_steps(digits: Splits) -> None:
     np.testing.assert_array_equal(after.params, state.params)
 
 
-@pytest.mark.parametrize("batch_size", [1000, *slow(1257, 250, 1, 5000)])
-def test_evaluate_counts_every_example_once(batch_size: int, digits: Splits) -> None:
-    W = jax.random.normal(jax.random.key(0), (64, 10))
-    X, y = jnp.asarray(digits.train.X), jnp.asarray(digits.train.y)
-    expected, right = train.score(linear(), W, jnp.float32(0.1), X, y)
-    score = functools.partial(train.score, linear(), W, jnp.float32(0.1))
-    found, found_right = train.evaluate(score, X, y, batch_size=batch_size)
-    np.testing.assert_array_equal(found_right, right)
-    np.testing.assert_array_equal(found.num_correct, expected.num_correct)
-    np.testing.assert_array_equal(found.num_examples, np.bincount(y, minlength=10))
-    np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-5)
+@pytest.mark.parametrize("size", [1000, *slow(1257, 250, 1)])
+def test_every_example_of_a_set_is_scored_once(size: int, digits: Splits) -> None:
+    W = jax.random.normal(jax.random.key(0), (65, 10, 2))
+    X, y = softmax.append_ones(digits.train.X), jnp.asarray(digits.train.y)
+    reg, score, rows = jnp.array([0.0, 0.1]), jax.jit(functools.partial(train.score, linear())), np.arange(len(y))
+    parts = []
+    for first in range(0, len(y), size):
+        some, share = train.filled_up(rows[first : first + size], size, len(y))
+        parts.append(score(W, reg, X[some], y[some], jnp.asarray(share, W.dtype)))
+    found = jax.tree.map(lambda *parts: sum(parts), *(part for part, _ in parts))
+    for model in range(2):
+        predicted = np.argmax(np.asarray(X) @ np.asarray(W[..., model]), axis=1)
+        right = np.concatenate([part[model] for _, part in parts])[: len(y)]
+        np.testing.assert_array_equal(right, predicted == y)
+        np.testing.assert_array_equal(found.num_correct[model], np.bincount(y[predicted == y], minlength=10))
+        np.testing.assert_array_equal(found.num_predicted[model], np.bincount(predicted, minlength=10))
+        np.testing.assert_array_equal(found.num_examples[model], np.bincount(y, minlength=10))
+        rank = np.asarray(metrics.rank(X @ W[..., model], y))
+        assert found.num_top5[model] == np.sum(rank < 5)
+        np.testing.assert_allclose(found.loss[model], softmax.loss(W[..., model], X, y, reg[model]), rtol=1e-5)

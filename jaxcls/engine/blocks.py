@@ -5,17 +5,17 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-COMPILATION = 3e11  # multiplications that take about as long as compiling one more program
+COMPILATION = 3e11  # multiplications that take about as long as compiling the programs of one more group
 
 
-def groups(hidden: Mapping[int, int], work: float) -> list[tuple[int, ...]]:
-    """The hidden sizes that share a program, in which every net is as wide as the widest.
+def groups(sizes: Mapping[int, int], work: float) -> list[tuple[int, ...]]:
+    """The sizes that share a program, in which all are padded to the largest: of cells' nets, or of batches.
 
     Padding costs multiplications, another program costs a compilation: these are the groups that cost least.
 
     Args:
-      hidden: the number of cells of each size.
-      work: multiplications for one unit of one cell, over the whole run.
+      sizes: how many there are of each size.
+      work: multiplications for one unit of one of them, over the whole run.
 
     Example:
       >>> groups({2: 1, 8: 1, 32: 1, 128: 1}, work=1e8)
@@ -23,14 +23,14 @@ def groups(hidden: Mapping[int, int], work: float) -> list[tuple[int, ...]]:
       >>> groups({2: 1, 8: 1, 32: 1, 128: 1}, work=1e10)
       [(2, 8), (32,), (128,)]
     """
-    sizes = sorted(hidden)
+    ascending = sorted(sizes)
     cheapest: list[tuple[float, list[tuple[int, ...]]]] = [(0.0, [])]  # of the first k sizes
-    for end in range(1, len(sizes) + 1):
+    for end in range(1, len(ascending) + 1):
         ways = []
         for start in range(end):
             cost, before = cheapest[start]
-            group = tuple(sizes[start:end])
-            padded = sum(hidden[size] for size in group) * group[-1]
+            group = tuple(ascending[start:end])
+            padded = sum(sizes[size] for size in group) * group[-1]
             ways.append((cost + COMPILATION + work * padded, [*before, group]))
         cheapest.append(min(ways, key=lambda way: way[0]))
     return cheapest[-1][1]

@@ -295,16 +295,19 @@ def score(
     held_out: Int[Array, "S"],
     examples: Examples,
     rows: Int[Array, "S M"],
-    share: Float[Array, ""],
+    share: Float[Array, "M"],
 ) -> tuple[Score, Bool[Array, "S G M"]]:
-    """The `Score` of all cells, ``[S, G]``, over examples that are this share of a set, added to that ``before``.
+    """The `Score` of all cells, ``[S, G]``, over examples with these shares of a set, added to that ``before``.
 
     Returns:
       The sum, and which examples each cell predicts rightly.
     """
-    replicates = jax.vmap(functools.partial(_score, problem, examples), in_axes=(0, 0, 0, 0, 0))
-    found, right = replicates(held_out, params, reg, examples.X[rows], examples.y[rows])
-    return jax.tree.map(jnp.add, before, found._replace(loss=share * found.loss)), right
+
+    def replicate(held_out: Array, params: Params, reg: Array, X: Array, y: Array) -> tuple[Score, Array]:
+        return train.score(problem.classifier, params, reg, _features(problem, examples, held_out, X), y, share)
+
+    found, right = jax.vmap(replicate)(held_out, params, reg, examples.X[rows], examples.y[rows])
+    return jax.tree.map(jnp.add, before, found), right
 
 
 def keep(kept: Kept, params: Params, score: Float[Array, "S G"]) -> Kept:
@@ -383,14 +386,6 @@ def _features(problem: Problem, examples: Examples, held_out: Int[Array, ""], X:
         which = held_out if len(examples.mean) > 1 else 0
         return features(problem, standardised(X, examples.mean[which], examples.scale[which]))
     return features(problem, X.astype(problem.dtype))
-
-
-def _score(
-    problem: Problem, examples: Examples, held_out: Array, params: Params, reg: Array, X: Array, y: Array
-) -> tuple[Score, Bool[Array, "G M"]]:
-    """`train.score` of all cells of one replicate, and which examples each predicts rightly."""
-    cells = jax.vmap(functools.partial(train.score, problem.classifier), in_axes=(-1, 0, None, None))
-    return cells(params, reg, _features(problem, examples, held_out, X), y)
 
 
 def _nbytes(tree: PyTree) -> int:

@@ -1,6 +1,8 @@
 """Ahead-of-time compiled functions for the blocks of a group: initialise, train, score."""
 
 import functools
+import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from jaxtyping import Array, Bool, Int, PyTree, Shaped, UInt8
 from numpy.typing import NDArray
 
 from jaxcls.engine import cells
+from jaxcls.engine.blocks import groups
 from jaxcls.engine.cells import Kept, Problem, Replicates
 from jaxcls.engine.devices import BY_CELL, CELLS, EVERYWHERE, fetch, on_each, put
 from jaxcls.engine.feed import Fed, Feed
@@ -24,9 +27,11 @@ from jaxcls.grid import Cells
 from jaxcls.numerics import matmul_precision
 from jaxcls.result import Scores, merit, scores
 from jaxcls.train import EVALUATION_BATCH as SCORED
-from jaxcls.train import Hyper, Score, State
+from jaxcls.train import Hyper, Score, State, filled_up
 
 POOL = ThreadPoolExecutor(thread_name_prefix="compile")
+OF_OUTPUT = 500  # multiplications that take as long as the elementwise part of one output of a layer
+TO_SCORE = 1 / 6  # of compiling all programs of a group: compiling one that scores
 
 
 class Inputs(NamedTuple):
@@ -165,13 +170,18 @@ class Program:
         found = jax.tree.map(
             lambda leaf: put(self.on, leaf, by_cell), cells.no_score(self.problem, num_replicates, num_cells)
         )
+        full = [filled_up(rows, self._scored_together(rows.shape[1]), size) for rows in batches]
         bits = []
-        for examples, rows in self.feed.ahead(batches):
-            share = put(self.on, np.asarray(rows.shape[1] / size, self.problem.dtype))
+        for (examples, rows), (_, shares) in zip(self.feed.ahead(rows for rows, _ in full), full, strict=True):
+            share = put(self.on, shares.astype(self.problem.dtype))
             args = state.scored, reg, block.replicates.held_out, examples, rows, share
-            found, right = self.compiled_score[rows.shape[1]](found, *args)
-            bits.append(fetch(self.on, right))
+            found, right = self.compiled_score[len(shares)](found, *args)
+            bits.append(fetch(self.on, right)[..., shares > 0])
         return fetch(self.on, found), np.concatenate(bits, axis=-1)
+
+    def _scored_together(self, count: int) -> int:
+        """The number of examples that so many are filled up to."""
+        return min(size for size in self.compiled_score if size >= count)
 
     def take(self, state: State, rows: NDArray[np.integer], row: int) -> list[NDArray]:
         """The leaves of one cell's params, of the block with these rows."""
@@ -219,7 +229,8 @@ def build(on: Mesh, plan: Plan, stage: int, block: Block, feed: Feed) -> Callabl
             lambda leaf: array(*leaf.shape, dtype=leaf.dtype, spec=by_cell),
             cells.no_score(problem, num_replicates, num_cells),
         )
-        reg, share = array(num_replicates, num_cells, dtype=problem.dtype, spec=by_cell), array(dtype=problem.dtype)
+        reg = array(num_replicates, num_cells, dtype=problem.dtype, spec=by_cell)
+        share = array(count, dtype=problem.dtype)
         examples, rows = feed.shapes(num_replicates * count), array(num_replicates, count)
         return compiling(score, before, state.params, reg, held_out, examples, rows, share)
 
@@ -230,7 +241,7 @@ def build(on: Mesh, plan: Plan, stage: int, block: Block, feed: Feed) -> Callabl
         kept = Kept(state.params, score_shape)
         keeping = compiling(keep, kept, state.params, score_shape)
     chunks = {steps: training(steps) for steps in {len(chunk) for chunk in plan.schedule.after(0, stage)}}
-    scores = {size: scoring(size) for size in _scored_sizes(plan, stage)}
+    scores = {size: scoring(size) for size in _scored_sizes(plan, stage, block)}
 
     def wait() -> Program:
         try:
@@ -252,12 +263,21 @@ def build(on: Mesh, plan: Plan, stage: int, block: Block, feed: Feed) -> Callabl
     return wait
 
 
-def _scored_sizes(plan: Plan, stage: int) -> set[int]:
-    """The numbers of examples that are scored together in a stage: those of val at a rung, else of all parts."""
+def _scored_sizes(plan: Plan, stage: int, block: Block) -> list[int]:
+    """The numbers of examples that are scored together in a stage, in ascending order; others are filled up to these.
+
+    At a rung, val alone is scored; at the end, all parts; and a minibatch and val at each recorded step.
+    """
     at_rung = stage + 1 < len(plan.schedule.stages) and not plan.grid.fold and plan.patience is None
-    counts = plan.scored_parts[-1:] if at_rung else plan.scored_parts
-    sizes = {min(SCORED, count - first) for count in counts for first in range(0, count, SCORED)}
-    return sizes if plan.schedule.epoch is None else sizes | {plan.batch_size}
+    records = sum(plan.schedule.records(chunk[-1]) for chunk in plan.schedule.after(0, stage))
+    once = [*plan.scored_parts[-1:]] if at_rung else [*plan.scored_parts]
+    calls = Counter({plan.batch_size: records} if records else {})
+    for count in (*once, *plan.scored_parts[-1:] * records):
+        calls.update(min(SCORED, count - first) for first in range(0, count, SCORED))
+    widths = plan.groups[block.group].problem.sizes[-1]
+    products = sum(width * following for width, following in itertools.pairwise(widths))
+    work = block.rows.size * (products + OF_OUTPUT * sum(widths[1:]))
+    return [group[-1] for group in groups(calls, work / TO_SCORE)]
 
 
 @functools.lru_cache(maxsize=128)
