@@ -3,7 +3,7 @@
 import functools
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from jaxcls import data, engine, optimizers, refine, sampling, softmax, sweep, t
 from jaxcls.artifacts import checkpoint
 from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Splits, standard_folds
-from jaxcls.engine.halving import rungs, width
+from jaxcls.engine.halving import rungs, widths
 from jaxcls.grid import Grid, Points
 from jaxcls.result import SCORES, SweepResult, ranks
 from jaxcls.sweep import Halving
@@ -32,6 +32,14 @@ POINTS = Points(
 )
 HALVING = Halving(rungs=(10, 20))
 STEPS = {"steps": 40, "chunk_steps": 10}  # chunks of one length, compiled once for each width
+
+
+@pytest.fixture(scope="module", autouse=True)
+def narrower_at_every_rung() -> Iterator[None]:
+    """Programs for stacks of other widths, though the sweeps here are too short to pay for them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine.halving, "NARROWING", 0.0)
+        yield
 
 
 def run(splits: Splits, cells: Grid | Points = POINTS, **options: Any) -> SweepResult:
@@ -282,7 +290,14 @@ def test_rungs_are_at_a_tenth_a_quarter_and_a_half_in_whole_chunks() -> None:
     assert rungs(Halving(), 4, 300) == rungs(Halving(), 2, 300) == (75,)
     assert rungs(Halving(rungs=(7, 9)), 100, 300) == (7, 9)
     assert rungs(Halving(), 100, 2) == (1,)
-    assert [width(count, 9, 1 / 3) for count in (9, 4, 3, 2, 1)] == [9, 9, 3, 3, 1]
+
+
+def test_a_stack_gets_narrower_where_that_pays_for_its_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine.halving, "NARROWING", 7.5e10)
+    few, many = Halving(rungs=(10, 20)), Halving(rungs=(1000, 2000))
+    assert widths(9, few, 1e6) == [9]
+    assert widths(9, many, 1e7) == [9, 1]  # 3 would save too little
+    assert widths(9, many, 1e8) == [9, 3, 1]
 
 
 def test_rungs_are_at_the_ends_of_chunks_that_there_are_anyway(digits: Splits) -> None:

@@ -21,6 +21,7 @@ Cells share nothing but their data: a cell that overflows changes no bit of anot
 
 import functools
 import inspect
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -41,6 +42,8 @@ from jaxcls.grid import OF_OPTIMIZER
 from jaxcls.numerics import Params, standardised
 from jaxcls.optimizers import Optimizer
 from jaxcls.train import Hyper, Score, State
+
+OF_OUTPUT = 500  # multiplications that take as long as the elementwise part of one output of a layer
 
 
 class Problem(NamedTuple):
@@ -207,6 +210,18 @@ def estimate(problem: Problem, *, batch_size: int, keep: str = "last") -> int:
     state = cell(problem)
     outputs = max(batch_size, train.EVALUATION_BATCH) * sum(_widest(problem)[1:]) * problem.dtype.itemsize
     return _nbytes(state) + (3 if keep == "best" else 2) * _nbytes(state.params) + 4 * outputs
+
+
+def work(problem: Problem) -> float:
+    """Multiplications that take as long as one example takes to score in one cell.
+
+    Example:
+      >>> from jaxcls import data
+      >>> work(problem(data.standard(data.load_digits())))
+      5650.0
+    """
+    products = sum(width * following for width, following in itertools.pairwise(_widest(problem)))
+    return products + OF_OUTPUT * float(sum(_widest(problem)[1:]))
 
 
 def state_nbytes(problem: Problem) -> int:

@@ -8,11 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxcls.engine.blocks import COMPILATION
 from jaxcls.result import SELECT, merit, ranks
 
 # Shares of the steps at which one, two or three rungs lie; earlier ones would drop slow cells that win in the end.
 SHARES = (1 / 4,), (1 / 8, 3 / 8), (1 / 10, 1 / 4, 1 / 2)
 LEAVING = 0.75  # of a stack's width, at which cells that diverged or ran out of patience leave it
+NARROWING = COMPILATION / 4  # what a narrower stack takes: its cells are initialised already
 
 
 class Halving(NamedTuple):
@@ -109,15 +111,31 @@ def share(count: int, keep: float) -> int:
     return math.ceil(round(count * keep, 9))
 
 
-def width(count: int, most: int, keep: float) -> int:
-    """The narrowest stack for some cells, of those that halving ``most`` again and again has.
+def widths(most: int, halving: Halving | None, work: float) -> list[int]:
+    """The widths of the stacks that cells train in, in descending order; each needs programs of its own.
 
-    Few widths mean few programs to compile.
+    At a rung a stack gets narrower where that saves more than they take to compile, if as many steps follow as lie
+    before it. Without halving, cells leave at any time, and each width is three quarters of the one before.
+
+    Args:
+      most: the number of all cells.
+      halving: with its rungs.
+      work: multiplications of one step of a cell.
 
     Example:
-      >>> [width(count, 100, 1 / 3) for count in (100, 34, 20, 3)]
-      [100, 34, 34, 4]
+      >>> rungs = Halving(rungs=(100, 300, 700))
+      >>> widths(100, rungs, work=1e8), widths(100, rungs, work=1e7), widths(100, rungs, work=1e6)
+      ([100, 34, 12, 4], [100, 12], [100])
+      >>> widths(8, None, work=1e6)
+      [8, 6, 5, 4, 3]
     """
-    while count <= (narrower := share(most, keep)) < most:
-        most = narrower
-    return most
+    found, count = [most], most
+    if halving is None:
+        while (narrower := share(found[-1], LEAVING)) < found[-1]:
+            found.append(narrower)
+        return found
+    for rung in halving.rungs:
+        count = share(count, halving.keep)
+        if (found[-1] - count) * rung * work > NARROWING:
+            found.append(count)
+    return found

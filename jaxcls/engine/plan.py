@@ -119,11 +119,13 @@ class Plan(NamedTuple):
 
     def blocks_of(self, alive: NDArray[np.bool_]) -> list[Block]:
         """The blocks of the settings that have a cell in this mask; of one group, all have one shape."""
-        keep, found = self.halving.keep if self.halving else halves.LEAVING, []
+        found = []
         for number, group in enumerate(self.groups):
             rows = group.rows[:, alive[group.rows].any(axis=0)]
-            if missing := halves.width(rows.shape[1], group.rows.shape[1], keep) - rows.shape[1]:
-                rows = np.pad(rows, [(0, 0), (0, missing)], mode="edge") if rows.size else rows
+            work = 2 * self.batch_size * cells.work(group.problem) * len(rows)
+            widths = halves.widths(group.rows.shape[1], self.halving, work)
+            if rows.size and (missing := min(each for each in widths if each >= rows.shape[1]) - rows.shape[1]):
+                rows = np.pad(rows, [(0, 0), (0, missing)], mode="edge")
             found += [Block(number, part) for part in blocks(rows, group.fits, num_devices=len(self.devices))]
         return found
 

@@ -1,7 +1,6 @@
 """Ahead-of-time compiled functions for the blocks of a group: initialise, train, score."""
 
 import functools
-import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +16,7 @@ from jaxtyping import Array, Bool, Int, PyTree, Shaped, UInt8
 from numpy.typing import NDArray
 
 from jaxcls.engine import cells
-from jaxcls.engine.blocks import groups
+from jaxcls.engine.blocks import COMPILATION, groups
 from jaxcls.engine.cells import Kept, Problem, Replicates
 from jaxcls.engine.devices import BY_CELL, CELLS, EVERYWHERE, fetch, on_each, put
 from jaxcls.engine.feed import Fed, Feed
@@ -30,8 +29,7 @@ from jaxcls.train import EVALUATION_BATCH as SCORED
 from jaxcls.train import Hyper, Score, State, filled_up
 
 POOL = ThreadPoolExecutor(thread_name_prefix="compile")
-OF_OUTPUT = 500  # multiplications that take as long as the elementwise part of one output of a layer
-TO_SCORE = 1 / 6  # of compiling all programs of a group: compiling one that scores
+TO_SCORE = 1 / 10  # of what all programs of a group take to compile: a program to score with
 
 
 class Inputs(NamedTuple):
@@ -52,8 +50,9 @@ class Program:
       plan: the sweep's.
       feed: of the examples.
       shapes: of a block's state and of what is kept of it, with their sharding.
-      compiled_init, compiled_chunks, compiled_score: what the methods call; chunks by their number of steps, scores by
-        the number of examples. Later stages initialise nothing.
+      compiled_init, compiled_chunks, compiled_score, compiled_keep: what the methods call; chunks by their number of
+        steps, scores by the number of examples. Later stages initialise nothing.
+      scored_cells: how many cells are scored together, as wide as the block or wider.
     """
 
     on: Mesh
@@ -64,6 +63,7 @@ class Program:
     compiled_init: Compiled | None
     compiled_chunks: dict[int, Compiled]
     compiled_score: dict[int, Compiled]
+    scored_cells: int
     compiled_keep: Compiled | None
 
     def inputs(self, rows: NDArray[np.integer]) -> Inputs:
@@ -166,18 +166,28 @@ class Program:
         num_replicates, num_cells = len(block.replicates.held_out), len(block.size)
         by_cell = PartitionSpec(None, CELLS)
         penalised = fetch(self.on, block.replicates.held_out) != part
-        reg = put(self.on, np.where(penalised[:, None], fetch(self.on, block.hyper.reg), 0), by_cell)
+        reg = self._filled_up(np.where(penalised[:, None], fetch(self.on, block.hyper.reg), 0))
+        params = jax.tree.map(self._filled_up, state.scored)
         found = jax.tree.map(
-            lambda leaf: put(self.on, leaf, by_cell), cells.no_score(self.problem, num_replicates, num_cells)
+            lambda leaf: put(self.on, leaf, by_cell), cells.no_score(self.problem, num_replicates, self.scored_cells)
         )
         full = [filled_up(rows, self._scored_together(rows.shape[1]), size) for rows in batches]
         bits = []
         for (examples, rows), (_, shares) in zip(self.feed.ahead(rows for rows, _ in full), full, strict=True):
             share = put(self.on, shares.astype(self.problem.dtype))
-            args = state.scored, reg, block.replicates.held_out, examples, rows, share
+            args = params, reg, block.replicates.held_out, examples, rows, share
             found, right = self.compiled_score[len(shares)](found, *args)
-            bits.append(fetch(self.on, right)[..., shares > 0])
-        return fetch(self.on, found), np.concatenate(bits, axis=-1)
+            bits.append(fetch(self.on, right)[:, :num_cells, shares > 0])
+        found = jax.tree.map(lambda leaf: leaf[:, :num_cells], fetch(self.on, found))
+        return found, np.concatenate(bits, axis=-1)
+
+    def _filled_up(self, leaf: Array | NDArray) -> Array:
+        """A leaf of params, or numbers of each cell, with the last cell repeated up to as many as are scored."""
+        widths, missing = [(0, 0)] * (leaf.ndim - 1), self.scored_cells - leaf.shape[-1]
+        if not missing and isinstance(leaf, jax.Array):
+            return leaf
+        filled = np.pad(fetch(self.on, leaf), [*widths, (0, missing)], mode="edge")
+        return put(self.on, filled, PartitionSpec(*[None] * (leaf.ndim - 1), CELLS))
 
     def _scored_together(self, count: int) -> int:
         """The number of examples that so many are filled up to."""
@@ -224,15 +234,18 @@ def build(on: Mesh, plan: Plan, stage: int, block: Block, feed: Feed) -> Callabl
         batches = array(steps, num_replicates, plan.batch_size)
         return compiling(train, state, hyper, held_out, feed.shapes(steps * num_replicates * plan.batch_size), batches)
 
+    sizes, scored_cells = _scoring(plan, stage, block)
+    scored = shapes(on, problem, num_replicates, scored_cells).params
+
     def scoring(count: int) -> Future[Compiled]:
         before = jax.tree.map(
             lambda leaf: array(*leaf.shape, dtype=leaf.dtype, spec=by_cell),
-            cells.no_score(problem, num_replicates, num_cells),
+            cells.no_score(problem, num_replicates, scored_cells),
         )
-        reg = array(num_replicates, num_cells, dtype=problem.dtype, spec=by_cell)
+        reg = array(num_replicates, scored_cells, dtype=problem.dtype, spec=by_cell)
         share = array(count, dtype=problem.dtype)
         examples, rows = feed.shapes(num_replicates * count), array(num_replicates, count)
-        return compiling(score, before, state.params, reg, held_out, examples, rows, share)
+        return compiling(score, before, scored, reg, held_out, examples, rows, share)
 
     starting = compiling(init, *arrays) if stage == 0 else None
     keeping, kept = None, None
@@ -241,7 +254,7 @@ def build(on: Mesh, plan: Plan, stage: int, block: Block, feed: Feed) -> Callabl
         kept = Kept(state.params, score_shape)
         keeping = compiling(keep, kept, state.params, score_shape)
     chunks = {steps: training(steps) for steps in {len(chunk) for chunk in plan.schedule.after(0, stage)}}
-    scores = {size: scoring(size) for size in _scored_sizes(plan, stage, block)}
+    scores = {size: scoring(size) for size in sizes}
 
     def wait() -> Program:
         try:
@@ -254,6 +267,7 @@ def build(on: Mesh, plan: Plan, stage: int, block: Block, feed: Feed) -> Callabl
                 compiled_init=None if starting is None else starting.result(),
                 compiled_chunks={steps: chunk.result() for steps, chunk in chunks.items()},
                 compiled_score={size: each.result() for size, each in scores.items()},
+                scored_cells=scored_cells,
                 compiled_keep=None if keeping is None else keeping.result(),
             )
         except Exception:
@@ -263,21 +277,36 @@ def build(on: Mesh, plan: Plan, stage: int, block: Block, feed: Feed) -> Callabl
     return wait
 
 
-def _scored_sizes(plan: Plan, stage: int, block: Block) -> list[int]:
-    """The numbers of examples that are scored together in a stage, in ascending order; others are filled up to these.
+def _scoring(plan: Plan, stage: int, block: Block) -> tuple[set[int], int]:
+    """The numbers of examples and of cells that a stage scores together; fewer are filled up to these.
+
+    One program serves for several numbers, and for the narrower stacks of later stages, where filling up takes less
+    time than compiling another.
+    """
+    problem, (num_replicates, num_cells) = plan.groups[block.group].problem, block.rows.shape
+    first = next(each for each in plan.blocks if each.group == block.group)
+    work, batches = cells.work(problem), _scored_batches(plan, stage)
+    of_all_stages = _scored_batches(plan, len(plan.schedule.stages) - 1) | batches
+    sizes = [group[-1] for group in groups(of_all_stages, first.rows.size * work / TO_SCORE)]
+    filled = {count: min(size for size in sizes if size >= count) for count in batches}
+    num_examples = sum(filled[count] * times for count, times in batches.items())
+    wider = (first.rows.size - block.rows.size) * num_examples * work < TO_SCORE * COMPILATION
+    wider = wider and len(first.rows) == num_replicates
+    return set(filled.values()), first.rows.shape[1] if wider else num_cells
+
+
+def _scored_batches(plan: Plan, stage: int) -> Counter[int]:
+    """Numbers of examples that a stage scores together, and the times that it does.
 
     At a rung, val alone is scored; at the end, all parts; and a minibatch and val at each recorded step.
     """
     at_rung = stage + 1 < len(plan.schedule.stages) and not plan.grid.fold and plan.patience is None
     records = sum(plan.schedule.records(chunk[-1]) for chunk in plan.schedule.after(0, stage))
-    once = [*plan.scored_parts[-1:]] if at_rung else [*plan.scored_parts]
-    calls = Counter({plan.batch_size: records} if records else {})
+    times = Counter({plan.batch_size: records} if records else {})
+    once = plan.scored_parts[-1:] if at_rung else plan.scored_parts
     for count in (*once, *plan.scored_parts[-1:] * records):
-        calls.update(min(SCORED, count - first) for first in range(0, count, SCORED))
-    widths = plan.groups[block.group].problem.sizes[-1]
-    products = sum(width * following for width, following in itertools.pairwise(widths))
-    work = block.rows.size * (products + OF_OUTPUT * sum(widths[1:]))
-    return [group[-1] for group in groups(calls, work / TO_SCORE)]
+        times.update(min(SCORED, count - first) for first in range(0, count, SCORED))
+    return times
 
 
 @functools.lru_cache(maxsize=128)
