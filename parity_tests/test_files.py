@@ -1,8 +1,11 @@
 """Features that are read when they are used: pieces of any kind, as if they were one array."""
 
 import dataclasses
+import gc
+import io
 import itertools
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -177,6 +180,37 @@ def test_a_parquet_file_or_a_folder_of_them_is_read(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pa.table({"emb": [[1.0], None], "label": [0, 1]}), tmp_path / "missing.parquet")
     with pytest.raises(ValueError, match=r"its emb has missing values$"):
         data.load(tmp_path / "missing.parquet", names=("emb", "label"))
+
+
+def test_a_parquet_file_larger_than_memory_is_decoded_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr("jaxcls.memory.host", lambda: 4000)
+    monkeypatch.setattr("jaxcls.data.files.DECODED", 64)
+    pyarrow.parquet.write_table(pa.table({"X": list(X), "y": Y}), tmp_path / "large.parquet", row_group_size=130)
+    source = data.load(tmp_path / "large.parquet")
+    assert isinstance(source.X, Rows)
+    assert [path.stat().st_size for path in temporary.iterdir()] == [X.nbytes]
+    np.testing.assert_array_equal(source.X[:], X)
+    np.testing.assert_array_equal(source.y, Y)
+    del source
+    gc.collect()
+    assert not list(temporary.iterdir())
+    uneven = [*X[:400].tolist(), *X[400:, :5].tolist()]
+    pyarrow.parquet.write_table(pa.table({"X": uneven, "y": Y}), tmp_path / "uneven.parquet")
+    with pytest.raises(ValueError, match=r"its X must hold lists of one length, got 5 to 6$"):
+        data.load(tmp_path / "uneven.parquet")
+    pyarrow.parquet.write_table(pa.table({"X": uneven, "y": Y}), tmp_path / "uneven.parquet", row_group_size=400)
+    monkeypatch.setattr("jaxcls.data.files.DECODED", 400)
+    with pytest.raises(ValueError, match=r"it must hold lists of one length, got 6 and 5$"):
+        data.load(tmp_path / "uneven.parquet")
+    assert not list(temporary.iterdir())
+    if Path("/dev/full").exists():
+        monkeypatch.setattr(os, "fdopen", lambda number, mode: [os.close(number), io.FileIO("/dev/full", mode)][1])
+        with pytest.raises(ValueError, match=r"its rows need more room than .*temporary has: TMPDIR names another fol"):
+            data.load(tmp_path / "large.parquet")
+        assert not list(temporary.iterdir())
 
 
 def test_a_csv_holds_features_and_labels(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import math
 import re
 import struct
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import BufferedIOBase
 from pathlib import Path
 from typing import IO, Any, TypeAlias, TypeGuard
@@ -28,10 +28,12 @@ from numpy.typing import NDArray
 
 from jaxcls import memory
 from jaxcls.data.rows import OnDisk, Rows
+from jaxcls.data.spool import joined
 from jaxcls.numerics import one_line, require
 
 NAMELESS = ""  # the name of an array that is alone in its file
 NUMBERS = re.compile(r"(\d+)")
+DECODED = 2**14  # rows of a .parquet that are decoded together
 LOCAL_HEADER = 30  # bytes before the name of a member of a zip file
 BF16 = np.dtype(jnp.bfloat16)
 SAFETENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": BF16, "BOOL": "?"}
@@ -212,15 +214,19 @@ def _parquet(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
 
     with pyarrow.parquet.ParquetFile(path) as file:
         held = file.schema_arrow.names
-        chosen = {name: file.read(columns=[name]).column(0) for name in choose(held)}
-        return held, {name: _of_column(column, name) for name, column in chosen.items()}
+        return held, {name: joined(_parts(file, name)) for name in choose(held)}
 
 
-def _of_column(chunks: Any, name: str) -> NDArray:
-    """A column of pyarrow's; of lists of one length, a matrix."""
+def _parts(file: Any, name: str) -> Iterator[NDArray]:
+    """A column, some rows at a time."""
+    for batch in file.iter_batches(DECODED, columns=[name]):
+        yield _of_column(batch.column(0), name)
+
+
+def _of_column(column: Any, name: str) -> NDArray:
+    """Some rows of a column of pyarrow's; of lists of one length, a matrix."""
     import pyarrow
 
-    column = chunks.combine_chunks()
     if pyarrow.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if column.null_count:
