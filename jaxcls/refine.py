@@ -44,7 +44,7 @@ def joined(one: Cells, other: Cells) -> Points:
     """The points of both, without those of the other that are in the first.
 
     Raises:
-      ValueError: they have other axes, seeds or folds.
+      ValueError: they have other axes, seeds or folds; or the other has no point that is not in the first.
 
     Example:
       >>> joined(Grid(lr=[0.1, 1.0], reg=[0.0]), Grid(lr=[1.0, 10.0], reg=[0.0])).lr
@@ -58,6 +58,8 @@ def joined(one: Cells, other: Cells) -> Points:
         for cells in (one, other)
     )
     both = first + [cell for cell in second if cell not in first]
+    if len(both) == len(first):
+        raise ValueError("a cell to add must be new, got only those of the first search")
     columns: dict[str, Any] = {"lr": ()} | dict(zip(names, zip(*both, strict=True), strict=True))
     return Points(**columns, seed=one.seed, fold=one.fold)
 

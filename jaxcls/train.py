@@ -220,7 +220,7 @@ def score(
     # The examples outside: within, each would be a product of its own.
     losses = jax.vmap(jax.vmap(loss, in_axes=(-1, 0, None, None)), in_axes=(None, None, 0, 0))(params, reg, X, y)
     counts, right = jax.vmap(of_model, in_axes=-1)(params)
-    return Score(share @ losses, *counts), right
+    return Score(jnp.matmul(share, losses, precision="highest"), *counts), right
 
 
 def filled_up(rows: Int[NDArray, "*S M"], size: int, of_set: int) -> tuple[Int[NDArray, "*S size"], NDArray]:

@@ -422,6 +422,8 @@ def test_cells_around_the_best_lie_between_its_neighbours_or_beyond_the_boundary
     assert max(near.hidden) <= best["hidden"] * (512 / 8) ** (1 / 6) + 2
     with pytest.raises(ValueError, match=r"^both must have the same axes, seeds and folds, got "):
         refine.joined(grid, points)
+    with pytest.raises(ValueError, match=r"^a cell to add must be new, got only those of the first search$"):
+        refine.joined(grid, grid)
 
 
 def test_a_mistake_in_continuing_is_one_line(digits: Splits) -> None:
