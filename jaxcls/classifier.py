@@ -22,8 +22,8 @@ class Classifier(NamedTuple):
     Attributes:
       init: draws params; called as ``init(num_features, *num_hidden, num_classes, key=key, dtype=dtype)``.
       logits: of the params and a batch of X.
-      loss_and_grad: of the params, a batch of X and y, and reg; and of label smoothing, for grids that have it. The loss
-        is a mean over the batch plus a penalty.
+      loss_and_grad: of the params, a batch of X and y, and reg; and of label smoothing, for grids that have it. The
+        loss is a mean over the batch plus a penalty.
       features: X of prepared examples; appends a column of ones where the bias is a row of the weights.
       num_hidden_layers: how many hidden sizes ``init`` takes.
     """
