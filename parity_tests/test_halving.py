@@ -20,9 +20,9 @@ from jaxcls import data, engine, optimizers, refine, sampling, softmax, sweep, t
 from jaxcls.artifacts import checkpoint
 from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Splits, standard_folds
-from jaxcls.engine.halving import rungs, widths
+from jaxcls.engine.halving import rungs, survivors, widths
 from jaxcls.grid import Grid, Points
-from jaxcls.result import SCORES, SweepResult, ranks
+from jaxcls.result import SCORES, SweepResult, empty_table, ranks
 from jaxcls.sweep import Halving
 from jaxcls.train import Hyper
 from parity_tests.support.cases import slow
@@ -281,6 +281,13 @@ def test_a_snapshot_of_another_halving_is_rejected(digits: Splits) -> None:
     run(digits, halving=HALVING, save=lambda take: taken.append(take()))
     with pytest.raises(ValueError, match=r"^resume must be a snapshot of this very sweep"):
         run(digits, halving=Halving(rungs=(10, 30)), resume=taken[0])
+
+
+def test_replicates_count_by_their_mean_and_not_by_the_best_of_them() -> None:
+    table = empty_table(Grid(lr=[0.1, 0.2, 0.3], reg=[0.0], seed=[0, 1]))
+    table["val_accuracy"], table["val_loss"] = [0.5, 0.9, 0.8, 0.8, 0.9, 0.1], 1.0
+    stay = survivors(table, np.ones(6, bool), 2, Halving(), "accuracy")
+    np.testing.assert_array_equal(stay, [False, False, True, True, False, False])
 
 
 def test_rungs_are_at_a_tenth_a_quarter_and_a_half_in_whole_chunks() -> None:
