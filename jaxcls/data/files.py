@@ -212,7 +212,7 @@ def _parquet(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
     require("a .parquet", "pyarrow", extra="parquet")
     import pyarrow.parquet
 
-    with pyarrow.parquet.ParquetFile(path) as file:
+    with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:  # else it keeps all that it has read
         held = file.schema_arrow.names
         return held, {name: joined(_parts(file, name)) for name in choose(held)}
 
