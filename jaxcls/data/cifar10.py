@@ -11,13 +11,13 @@ import pickle
 import pickletools
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxcls.data.rows import POOL
 from jaxcls.data.source import Source
 from jaxcls.numerics import one_line
 
@@ -123,8 +123,7 @@ def _read_folder(folder: Path) -> tuple[list[_Batch], str]:
 def _concatenated(batches: Sequence[_Batch]) -> NDArray[np.uint8]:
     """The pixels of all batches; copied side by side, as most of the time goes into memory that is new."""
     X = np.empty((len(batches) * PER_BATCH, 3072), np.uint8)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(np.copyto, np.split(X, len(batches)), [batch.pixels for batch in batches]))
+    list(POOL.map(np.copyto, np.split(X, len(batches)), [batch.pixels for batch in batches]))
     return X
 
 
@@ -138,8 +137,7 @@ def _read_files(folder: Path, names: tuple[str, ...], read: Callable[[bytes, str
         md5 = hashlib.md5(raw, usedforsecurity=False).hexdigest()
         return read(raw, str(folder / name)), md5 != PYTHON_BATCHES.get(name, md5)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        batches, altered = zip(*pool.map(batch, names), strict=True)
+    batches, altered = zip(*POOL.map(batch, names), strict=True)
     return list(batches), "these are not the published bytes of CIFAR-10: the MD5 sums differ" if any(altered) else ""
 
 

@@ -1,8 +1,6 @@
 """Protocols that turn raw examples into splits: as they are, scaled, standardised, and the courses' CIFAR-10."""
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import jax.numpy as jnp
@@ -10,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxcls.data.moments import Pass, check_range, merged, scan
-from jaxcls.data.rows import Rows
+from jaxcls.data.rows import POOL, READERS, Rows
 from jaxcls.data.source import Source
 from jaxcls.data.split import Split
 from jaxcls.data.splits import Folds, Splits
@@ -104,12 +102,10 @@ def cs231n(source: Source) -> Splits:
 
 
 def _channels_last(X: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Images ``[N, 3 * 32 * 32]`` as ``[N, 32 * 32 * 3]``, some at a time, several side by side."""
+    """Images ``[N, 3 * 32 * 32]`` as ``[N, 32 * 32 * 3]``, some side by side."""
     found = np.empty_like(X)
     before, after = X.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), found.reshape(-1, 32, 32, 3)
-    number = 4 * (os.cpu_count() or 1)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(np.copyto, np.array_split(after, number), np.array_split(before, number)))
+    list(POOL.map(np.copyto, np.array_split(after, READERS), np.array_split(before, READERS)))
     return found
 
 

@@ -1,7 +1,6 @@
 """Ahead-of-time compiled functions for the blocks of a group: initialise, train, score."""
 
 import functools
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,20 +15,19 @@ from jaxtyping import Array, Bool, Int, PyTree, Shaped, UInt8
 from numpy.typing import NDArray
 
 from jaxcls.engine import cells
-from jaxcls.engine.blocks import COMPILATION, groups
 from jaxcls.engine.cells import Kept, Problem, Replicates
 from jaxcls.engine.devices import BY_CELL, CELLS, EVERYWHERE, fetch, on_each, put
 from jaxcls.engine.feed import Fed, Feed
 from jaxcls.engine.plan import Block, Plan
 from jaxcls.engine.progress import Parked
+from jaxcls.engine.scoring import scored_together
 from jaxcls.grid import Cells
-from jaxcls.numerics import matmul_precision
+from jaxcls.numerics import Params, matmul_precision
 from jaxcls.result import Scores, merit, scores
 from jaxcls.train import EVALUATION_BATCH as SCORED
 from jaxcls.train import Hyper, Score, State, filled_up
 
 POOL = ThreadPoolExecutor(thread_name_prefix="compile")
-TO_SCORE = 1 / 10  # of what all programs of a group take to compile: a program to score with
 
 
 class Inputs(NamedTuple):
@@ -127,37 +125,37 @@ class Program:
 
     def record(self, state: State, block: Inputs, batch: NDArray[np.integer]) -> tuple[NDArray, Scores]:
         """The accuracy, ``[S, G]``, on a minibatch of each replicate, ``[S, B]``; and scores over val."""
-        on_batch, _ = self._score(state, block, [batch], 1)
+        on_batch, _ = self._score(self._to_score(state), block, [batch], 1)
         return scores(on_batch, on_batch).train_accuracy, self.validate(state, block)
 
     def validate(self, state: State, block: Inputs) -> Scores:
         """Scores over val, ``[S, G]``; those over train are not to be used."""
         if self.plan.grid.fold:
             return self.evaluate(state, block)[0]
-        on_val, _ = self._part(state, block, len(self.problem.parts) - 1)
+        on_val, _ = self._part(self._to_score(state), block, len(self.problem.parts) - 1)
         return scores(on_val, on_val)
 
     def evaluate(self, state: State, block: Inputs) -> tuple[Scores, UInt8[NDArray, "S G bytes"]]:
         """Scores over train and val, ``[S, G]`` each, and a bit for each example of val that is rightly predicted."""
-        held_out = np.asarray(fetch(self.on, block.replicates.held_out))
-        found, bits = zip(*(self._part(state, block, part) for part in range(len(self.problem.parts))), strict=True)
+        held_out, params = np.asarray(fetch(self.on, block.replicates.held_out)), self._to_score(state)
+        found, bits = zip(*(self._part(params, block, part) for part in range(len(self.problem.parts))), strict=True)
         right = np.zeros((*bits[0].shape[:2], self.plan.right_bytes), np.uint8)
         for replicate, part in enumerate(held_out.tolist()):
             packed = np.packbits(bits[part][replicate], axis=-1)
             right[replicate, :, : packed.shape[-1]] = packed
         return scores(*cells.over_parts(self.problem, found, held_out)), right
 
-    def _part(self, state: State, block: Inputs, part: int) -> tuple[Score, Bool[NDArray, "S G M"]]:
+    def _part(self, params: Params, block: Inputs, part: int) -> tuple[Score, Bool[NDArray, "S G M"]]:
         """`_score` over the examples of one part; penalty included where it is trained on."""
         rows = self.plan.scored_rows(part)
         rows = rows[self.feed.data.examples.order(rows)]
         num_replicates = len(block.replicates.held_out)
         batches = [rows[first : first + SCORED] for first in range(0, len(rows), SCORED)]
         batches = [np.broadcast_to(batch, (num_replicates, len(batch))) for batch in batches]
-        return self._score(state, block, batches, len(rows), part)
+        return self._score(params, block, batches, len(rows), part)
 
     def _score(
-        self, state: State, block: Inputs, batches: Sequence[NDArray[np.integer]], size: int, part: int | None = None
+        self, params: Params, block: Inputs, batches: Sequence[NDArray[np.integer]], size: int, part: int | None = None
     ) -> tuple[Score, Bool[NDArray, "S G M"]]:
         """Scores, ``[S, G]``, over batches of rows, ``[S, M]`` each, of as many examples in all; on the host.
 
@@ -167,7 +165,6 @@ class Program:
         by_cell = PartitionSpec(None, CELLS)
         penalised = fetch(self.on, block.replicates.held_out) != part
         reg = self._filled_up(np.where(penalised[:, None], fetch(self.on, block.hyper.reg), 0))
-        params = jax.tree.map(self._filled_up, state.scored)
         found = jax.tree.map(
             lambda leaf: put(self.on, leaf, by_cell), cells.no_score(self.problem, num_replicates, self.scored_cells)
         )
@@ -180,6 +177,10 @@ class Program:
             bits.append(fetch(self.on, right)[:, :num_cells, shares > 0])
         found = jax.tree.map(lambda leaf: leaf[:, :num_cells], fetch(self.on, found))
         return found, np.concatenate(bits, axis=-1)
+
+    def _to_score(self, state: State) -> Params:
+        """The params that are scored, of as many cells as are scored together."""
+        return jax.tree.map(self._filled_up, state.scored)
 
     def _filled_up(self, leaf: Array | NDArray) -> Array:
         """A leaf of params, or numbers of each cell, with the last cell repeated up to as many as are scored."""
@@ -234,7 +235,7 @@ def build(on: Mesh, plan: Plan, stage: int, block: Block, feed: Feed) -> Callabl
         batches = array(steps, num_replicates, plan.batch_size)
         return compiling(train, state, hyper, held_out, feed.shapes(steps * num_replicates * plan.batch_size), batches)
 
-    sizes, scored_cells = _scoring(plan, stage, block)
+    sizes, scored_cells = scored_together(plan, stage, block)
     scored = shapes(on, problem, num_replicates, scored_cells).params
 
     def scoring(count: int) -> Future[Compiled]:
@@ -275,38 +276,6 @@ def build(on: Mesh, plan: Plan, stage: int, block: Block, feed: Feed) -> Callabl
             raise
 
     return wait
-
-
-def _scoring(plan: Plan, stage: int, block: Block) -> tuple[set[int], int]:
-    """The numbers of examples and of cells that a stage scores together; fewer are filled up to these.
-
-    One program serves for several numbers, and for the narrower stacks of later stages, where filling up takes less
-    time than compiling another.
-    """
-    problem, (num_replicates, num_cells) = plan.groups[block.group].problem, block.rows.shape
-    first = next(each for each in plan.blocks if each.group == block.group)
-    work, batches = cells.work(problem), _scored_batches(plan, stage)
-    of_all_stages = _scored_batches(plan, len(plan.schedule.stages) - 1) | batches
-    sizes = [group[-1] for group in groups(of_all_stages, first.rows.size * work / TO_SCORE)]
-    filled = {count: min(size for size in sizes if size >= count) for count in batches}
-    num_examples = sum(filled[count] * times for count, times in batches.items())
-    wider = (first.rows.size - block.rows.size) * num_examples * work < TO_SCORE * COMPILATION
-    wider = wider and len(first.rows) == num_replicates
-    return set(filled.values()), first.rows.shape[1] if wider else num_cells
-
-
-def _scored_batches(plan: Plan, stage: int) -> Counter[int]:
-    """Numbers of examples that a stage scores together, and the times that it does.
-
-    At a rung, val alone is scored; at the end, all parts; and a minibatch and val at each recorded step.
-    """
-    at_rung = stage + 1 < len(plan.schedule.stages) and not plan.grid.fold and plan.patience is None
-    records = sum(plan.schedule.records(chunk[-1]) for chunk in plan.schedule.after(0, stage))
-    times = Counter({plan.batch_size: records} if records else {})
-    once = plan.scored_parts[-1:] if at_rung else plan.scored_parts
-    for count in (*once, *plan.scored_parts[-1:] * records):
-        times.update(min(SCORED, count - first) for first in range(0, count, SCORED))
-    return times
 
 
 @functools.lru_cache(maxsize=128)
