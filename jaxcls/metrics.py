@@ -84,14 +84,16 @@ def outcomes(logits: Float[ArrayLike, "N C"], y: Integer[ArrayLike, "N"]) -> Out
     )
 
 
-def rank(logits: Float[Array, "N C"], y: Integer[Array, "N"]) -> Int[Array, "N"]:
+def rank(logits: Float[Array, "N C *cells"], y: Integer[Array, "N"]) -> Int[Array, "N *cells"]:
     """Number of classes ahead of the label: by a higher logit, or an equal one and a lower class.
 
     Example:
       >>> print(rank(jnp.array([[1.0, 3.0, 2.0], [0.0, 0.0, 0.0]]), jnp.array([0, 1])))
       [2 1]
     """
-    label, classes = y[:, None], jnp.arange(logits.shape[1])[None]
+    of_cells = range(2, logits.ndim)
+    label = jnp.expand_dims(y[:, None], of_cells)
+    classes = jnp.expand_dims(jnp.arange(logits.shape[1])[None], of_cells)
     of_label = jnp.take_along_axis(logits, label, axis=1)
     return jnp.sum((logits > of_label) | ((logits == of_label) & (classes < label)), axis=1)
 

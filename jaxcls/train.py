@@ -204,23 +204,19 @@ def score(
     def loss(params: Params, reg: Array, X: Array, y: Array) -> Array:
         return classifier.loss_and_grad(params, X[None], y[None], reg)[0]
 
-    counted = (share > 0).astype(jnp.float32)  # whose products are exact here, and faster than sums of integers
-
-    def of_model(params: Params) -> tuple[list[Array], Array]:
-        # The loss computes the logits too; XLA merges the two products into one, and drops the gradient.
-        logits = classifier.logits(params, X)
-        predicted, num_classes = jnp.argmax(logits, axis=1), logits.shape[1]
-        is_label = counted[:, None] * (y[:, None] == jnp.arange(num_classes)[None])
-        is_top5 = metrics.rank(logits, y) < 5 if num_classes > 5 else jnp.ones(len(y), bool)
-        right = predicted == y
-        num_predicted = jnp.zeros(num_classes).at[predicted].add(counted)
-        counts = is_top5 @ counted, right @ is_label, num_predicted, counted @ is_label
-        return [count.astype(int) for count in counts], right
-
     # The examples outside: within, each would be a product of its own.
     losses = jax.vmap(jax.vmap(loss, in_axes=(-1, 0, None, None)), in_axes=(None, None, 0, 0))(params, reg, X, y)
-    counts, right = jax.vmap(of_model, in_axes=-1)(params)
-    return Score(jnp.matmul(share, losses, precision="highest"), *counts), right
+    # The loss computes the logits too; XLA merges the two products into one, and drops the gradient.
+    logits = jax.vmap(classifier.logits, in_axes=(-1, None), out_axes=-1)(params, X)
+    predicted, num_classes = jnp.argmax(logits, axis=1), logits.shape[1]
+    right = predicted == y[:, None]
+    is_top5 = metrics.rank(logits, y) < 5 if num_classes > 5 else jnp.ones_like(right)
+    counted = (share > 0).astype(jnp.float32)  # whose products are exact here, and faster than sums of integers
+    is_label = counted[:, None] * (y[:, None] == jnp.arange(num_classes)[None])
+    num_predicted = jax.vmap(lambda of_cell: jnp.zeros(num_classes).at[of_cell].add(counted))(predicted.T)
+    num_examples = jnp.broadcast_to(counted @ is_label, num_predicted.shape)
+    counts = [count.astype(int) for count in (counted @ is_top5, right.T @ is_label, num_predicted, num_examples)]
+    return Score(jnp.matmul(share, losses, precision="highest"), *counts), right.T
 
 
 def filled_up(rows: Int[NDArray, "*S M"], size: int, of_set: int) -> tuple[Int[NDArray, "*S size"], NDArray]:
