@@ -1,7 +1,6 @@
 """Train every cell of a grid, choose the best by validation, score it once on test."""
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import optax
@@ -25,6 +24,7 @@ from jaxcls.engine import (
     mesh,
     minibatches,
     program,
+    training,
 )
 from jaxcls.engine import plan_sweep as plan
 from jaxcls.grid import Cells
@@ -164,15 +164,15 @@ def execute(
         feed = Feed(on, splits, stream=plan.stream)
     for stage in range(progress.stage, len(plan.schedule.stages)):
         with progress.timed("compile_s"):
-            of_groups = {block.group: block for block in progress.blocks}  # of one shape each
-            compiling = {k: program.build(on, plan, stage, block, feed) for k, block in of_groups.items()}
+            of_groups = {stack.group: stack for block in progress.blocks for stack in block}  # of one shape each
+            compiling = {k: program.build(on, plan, stage, stack, feed) for k, stack in of_groups.items()}
             programs = {k: wait() for k, wait in compiling.items()}
-            for block in plan.expected_blocks(progress.alive) if progress.at_rung else ():
-                program.build(on, plan, stage + 1, block, feed)  # compiled while this stage trains
+            for stack in plan.expected_stacks(progress.alive) if progress.at_rung else ():
+                program.build(on, plan, stage + 1, stack, feed)  # compiled while this stage trains
         if stage == progress.begin.stage:
             progress.report(progress.begin.block, progress.begin.step, lambda: progress.begin.state)
         for number in progress.remaining:
-            _train(progress, number, programs[progress.blocks[number].group])
+            _train(progress, number, programs)
         progress.end_stage()
     with progress.timed("evaluate_s"):
         problem = plan.groups[0].problem
@@ -181,37 +181,23 @@ def execute(
     return progress.result(params, test)
 
 
-def _train(progress: Progress, number: int, compiled: Program) -> None:
-    """Train a block of cells for a stage, and score those that leave."""
-    plan, rows, select = progress.plan, progress.blocks[number].rows, progress.select
+def _train(progress: Progress, number: int, programs: Mapping[int, Program]) -> None:
+    """Train a block for a stage, its stacks on the same minibatches, and score the cells that leave."""
+    plan, block = progress.plan, progress.blocks[number]
+    of_stacks = [programs[stack.group] for stack in block]
     with progress.timed("run_s"):
-        block, leaves = compiled.inputs(rows), progress.take_leaves(number, compiled.gather)
-        state, kept = compiled.restore(leaves) if leaves else compiled.init(block)
-        chunks, draw = progress.chunks(number), minibatches(plan, progress.data, rows)
-        fed = compiled.feed.ahead(map(draw, chunks))
-    on_val = None  # after the last chunk
+        leaves = progress.take_leaves(number, [compiled.gather for compiled in of_stacks])
+        stacks = [training.Training.begin(*args) for args in zip(of_stacks, block, leaves, strict=True)]
+        chunks, draw = progress.chunks(number), minibatches(plan, progress.data, block[0].rows)
+        fed = of_stacks[0].feed.ahead(map(draw, chunks))
     for chunk in chunks:
-        on_val = None
         with progress.timed("run_s"):
-            state, losses = compiled.train(state, block, next(fed))
-            progress.enter_losses(rows, chunk, losses)
+            examples = next(fed)
+            training.train(stacks, progress, chunk, examples)
         if plan.schedule.records(chunk[-1]):
             with progress.timed("evaluate_s"):
                 (batch,) = draw(chunk[-1:])
-                on_batch, on_val = compiled.record(state, block, batch)
-                progress.enter_accuracies(rows, chunk[-1], on_batch, on_val)
-                kept = compiled.keep(kept, state, on_val, select, progress.alive[rows])
-        progress.report(number, chunk.stop, functools.partial(compiled.leaves, (state, kept)))
+                training.record(stacks, progress, chunk[-1], batch)
+        progress.report(number, chunk.stop, lambda: [leaf for each in stacks for leaf in each.leaves()])
     with progress.timed("evaluate_s"):
-        if progress.halves:
-            progress.enter_rung(rows, on_val or compiled.validate(state, block))
-        if progress.finished[rows].any():
-            if kept and not progress.at_rung:
-                on_val = on_val or compiled.validate(state, block)
-                kept = compiled.keep(kept, state, on_val, select, progress.alive[rows])
-            final = state._replace(params=kept.params, average=None) if kept else state
-            best = progress.enter_scores(rows, *compiled.evaluate(final, block))
-            if best is not None:
-                progress.best = compiled.take(final, rows, best)
-        if progress.parks:
-            progress.park(rows, compiled.leaves((state, kept)))
+        training.end(stacks, progress)

@@ -18,7 +18,7 @@ import pyarrow.parquet
 import pytest
 import safetensors.numpy
 
-from jaxcls import data, probe, sweep
+from jaxcls import classifier, data, probe, sweep
 from jaxcls.data import Rows
 from jaxcls.grid import Grid
 
@@ -257,25 +257,25 @@ class Counted(data.rows.OnDisk):
         super()._fill(file, into, at)
 
 
-def test_one_pass_feeds_all_cells(tmp_path: Path) -> None:
-    """Twenty cells read as many bytes as one."""
+def test_one_pass_feeds_all_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty cells read as many bytes as one; and nets of three sizes, each a program, as many as those of one."""
+    monkeypatch.setattr("jaxcls.engine.plan.groups", lambda sizes, work: [(size,) for size in sizes])
     (tmp_path / "X").write_bytes(X.tobytes())
     file = Counted(tmp_path / "X", 0, X.shape, X.dtype)
     train, val = np.split(np.arange(500), [400])
     splits = data.standard(data.Source("made up", Rows([file]), Y, train, val, val, tuple("abcde")))
-    counts = []
-    for cells in (1, 20):
+    options: dict[str, Any] = {"steps": 40, "batch_size": 10, "sampling": "epochs", "stream": True}
+
+    def count(grid: Grid, **more: object) -> int:
         before = Counted.count
-        sweep.run(
-            splits,
-            Grid(lr=np.logspace(-3, 0, cells).tolist(), reg=[0.0]),
-            steps=40,
-            batch_size=10,
-            sampling="epochs",
-            stream=True,
-        )
-        counts.append(Counted.count - before)
-    assert counts[0] == counts[1] < 3 * X.nbytes  # an epoch, and the evaluation of train, val and test
+        sweep.run(splits, grid, **options, **more)
+        return Counted.count - before
+
+    linear = [count(Grid(lr=np.logspace(-3, 0, cells).tolist(), reg=[0.0])) for cells in (1, 20)]
+    assert linear[0] == linear[1] < 3 * X.nbytes  # an epoch, and the evaluation of train, val and test
+    of_nets = {"classifier": classifier.two_layer_net(), "history": True}
+    nets = [count(Grid(lr=[0.1], reg=[0.0], hidden=hidden), **of_nets) for hidden in ([3], [3, 5, 9])]
+    assert nets[0] == nets[1]
 
 
 def test_the_solver_reads_what_it_does_not_load(tmp_path: Path) -> None:

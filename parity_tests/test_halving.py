@@ -225,13 +225,14 @@ PATIENT = {"keep": "best", "patience": 2}
 
 
 def test_patience_ends_each_cell_at_its_own_time_with_its_best_weights(digits: Splits) -> None:
-    points = Points([1e-3, 3.0, 0.1, 10.0, 1e30], [0.0, 0.1, 0.3, 0.01, 0.1])
+    points = Points([1e-3, 3.0, 0.1, 10.0, 1e30, 1e-30], [0.0, 0.1, 0.3, 0.01, 0.1, 0.0])
     found = run(digits, points, **PATIENT)
     patient = run(digits, points, keep="best")
     stopped = found.table["stopped_at"]
     assert (stopped >= 0).any()
-    assert (found.table["diverged_at"] >= 0).tolist() == [False, False, False, False, True]
+    assert (found.table["diverged_at"] >= 0).tolist() == [False, False, False, False, True, False]
     assert stopped[4] < 0
+    assert stopped[5] == 9  # scored after 1, 5 and 9 steps, the first time better than nothing
     assert not (stopped[0] >= 0)  # it learns slowly and steadily
     for row in range(4):
         steps = stopped[row] if stopped[row] >= 0 else 40
@@ -472,7 +473,7 @@ def test_diverged_cells_leave_a_long_sweep_and_change_no_other(digits: Splits, m
     monkeypatch.setattr(engine.plan, "LONG", 0.0)
     planned = sweep.plan(digits, grid, **STEPS)
     assert planned.schedule.rungs == (10,)
-    widths = [block.rows.size for block in planned.blocks_of(np.isin(grid.columns()["lr"], (0.1, 0.3)))]
+    widths = [stack.rows.size for (stack,) in planned.blocks_of(np.isin(grid.columns()["lr"], (0.1, 0.3)))]
     assert widths == [4]  # of eight
     found = run(digits, grid)
     np.testing.assert_array_equal(found.table["diverged_at"], plain.table["diverged_at"])

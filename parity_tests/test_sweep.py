@@ -17,7 +17,7 @@ import pytest
 from jaxcls import data, engine, sampling, softmax, sweep, train
 from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Split, Splits, load_digits, standard_folds
-from jaxcls.grid import Grid
+from jaxcls.grid import Grid, Points
 from jaxcls.optimizers import Optimizer
 from jaxcls.result import SCORES, SweepResult, empty_table, rank_rows
 from jaxcls.train import Hyper
@@ -366,6 +366,35 @@ def test_a_sweep_that_streams_writes_the_same_bytes(
     for name in one.table.dtype.names:
         np.testing.assert_array_equal(one.table[name], other.table[name])
     jax.tree.map(np.testing.assert_array_equal, one.params, other.params)
+
+
+def test_stacks_that_stream_together_write_the_same_bytes(digits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nets of two sizes in programs of their own, on the same minibatches, if they fit."""
+    monkeypatch.setattr("jaxcls.engine.plan.groups", lambda sizes, work: [(size,) for size in sizes])
+    points = Points(lr=[0.05, 1e30, 0.1], reg=[0.0, 0.1, 0.2], hidden=[3, 3, 40], seed=[0, 7])
+    options: dict[str, Any] = {"steps": 20, "batch_size": 30, "chunk_steps": 10, "keep": "best"}
+    plan = functools.partial(sweep.plan, digits, points, classifier=two_layer_net(init_scale=0.1), **options)
+    planned = plan(stream=True)
+    assert [len(block) for block in planned.blocks] == [2]
+    assert [len(block) for block in plan(stream=True, memory=planned.nbytes).blocks] == [2]
+    assert [len(block) for block in plan(stream=True, memory=planned.nbytes - 1).blocks] == [1, 1]
+    apart, together = (sweep.execute(each, digits, select="log-loss") for each in (plan(stream=False), planned))
+    np.testing.assert_array_equal(apart.losses, together.losses)
+    np.testing.assert_array_equal(apart.right, together.right)
+    for name in apart.table.dtype.names:
+        np.testing.assert_array_equal(apart.table[name], together.table[name])
+    jax.tree.map(np.testing.assert_array_equal, apart.params, together.params)
+
+
+def test_stacks_of_other_minibatches_train_apart(digits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one seed and of two: what is read for one is not what the other trains on."""
+    monkeypatch.setattr("jaxcls.engine.plan.groups", lambda sizes, work: [(size,) for size in sizes])
+    points = Points(lr=[0.05, 0.1, 0.1], reg=[0.0] * 3, hidden=[3, 40, 40], seed=[0, 7])
+    options: dict[str, Any] = {"steps": 10, "chunk_steps": 1, "stream": True, "classifier": two_layer_net()}
+    narrow, wide = (group.memory for group in sweep.plan(digits, points, **options).groups)
+    planned = sweep.plan(digits, points, memory=wide.data + 2 * wide.cell + 2 * narrow.cell, **options)
+    rows = [[stack.rows.tolist() for stack in block] for block in planned.blocks]
+    assert rows == [[[[0], [1]]], [[[2, 4]]], [[[3, 5]]]]
 
 
 @pytest.mark.parametrize("epoch", [None, 1, 3, 7, 20])

@@ -88,7 +88,7 @@ def run(config: Config, saved: running.Saved | None, before: running.Saved | Non
     plan = plan._replace(keep_state=plan.state_nbytes <= STATE)
     kept = {"preset": "digits"} | {name: getattr(config, name) for name in ("out", "quiet", "json", "resume")}
     command = record.command(program, config, vars(PRESETS[config.preset]) | kept)
-    flags, blocks = running.asked(config), [list(block.rows.shape) for block in plan.blocks]
+    flags, blocks = running.asked(config), [list(stack.rows.shape) for block in plan.blocks for stack in block]
     depends_on = running.dependencies(flags, {"data", "labels", "names", "data_dir"}, splits) | {"blocks": blocks}
     asked_for: dict[str, object] = {"kind": "sweep", "command": command, "config": flags, "depends_on": depends_on}
     asked_for["cells_are"] = grid.kind

@@ -1,4 +1,4 @@
-"""The cells of a grid that share a program, and those of them that train together."""
+"""The cells of a grid that share a program, and those of them that train side by side."""
 
 from collections.abc import Mapping
 
@@ -36,16 +36,16 @@ def groups(sizes: Mapping[int, int], work: float) -> list[tuple[int, ...]]:
     return cheapest[-1][1]
 
 
-def blocks(rows: NDArray[np.integer], fits: int, *, num_devices: int = 1) -> list[NDArray[np.integer]]:
-    """Rows of a grid in blocks of one shape: whole replicates while they fit, else parts of one.
+def stacks(rows: NDArray[np.integer], fits: int, *, num_devices: int = 1) -> list[NDArray[np.integer]]:
+    """Rows of a grid in stacks of one shape: whole replicates while they fit, else parts of one.
 
     Args:
       rows: ``[S, G]``, a column for the replicates of each setting.
-      fits: the most cells of a block on one device.
-      num_devices: every device gets as many cells of a block.
+      fits: the most cells of a stack on one device.
+      num_devices: every device gets as many cells of a stack.
 
     Example:
-      >>> [block.tolist() for block in blocks(np.array([[0, 2], [1, 3]]), fits=2)]
+      >>> [stack.tolist() for stack in stacks(np.array([[0, 2], [1, 3]]), fits=2)]
       [[[0, 2]], [[1, 3]]]
     """
     num_replicates, num_cells = rows.shape

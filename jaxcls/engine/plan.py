@@ -15,7 +15,7 @@ from jaxcls.classifier import LINEAR, Classifier
 from jaxcls.data import Folds, Rows, Splits
 from jaxcls.engine import cells
 from jaxcls.engine import halving as halves
-from jaxcls.engine.blocks import COMPILATION, blocks, groups
+from jaxcls.engine.blocks import COMPILATION, groups, stacks
 from jaxcls.engine.cells import Problem
 from jaxcls.engine.devices import alignment
 from jaxcls.engine.halving import Halving
@@ -44,20 +44,27 @@ class Group(NamedTuple):
       problem: what they have in common.
       memory: bytes that they need.
       rows: of the grid, ``[S, G]``, a column for the replicates of each setting.
-      fits: the most cells of a block on one device.
     """
 
     problem: Problem
     memory: Memory
     rows: NDArray[np.integer]
-    fits: int
 
 
-class Block(NamedTuple):
-    """Cells that train together: the number of their group, and their rows of the grid, ``[S, G]``."""
+class Stack(NamedTuple):
+    """Cells of one program, side by side: the number of their group, and their rows of the grid, ``[S, G]``."""
 
     group: int
     rows: NDArray[np.integer]
+
+
+class Block(tuple[Stack, ...]):
+    """Stacks that train together, on the same minibatches."""
+
+    @property
+    def rows(self) -> NDArray[np.integer]:
+        """The rows of the grid that they train, once each, as some may fill up a stack."""
+        return np.unique(np.concatenate([stack.rows.ravel() for stack in self]))
 
 
 class Plan(NamedTuple):
@@ -69,6 +76,7 @@ class Plan(NamedTuple):
       schedule: the steps of every block.
       batch_size: examples in a minibatch.
       devices: the cells of a block are split over these.
+      memory: bytes that there are on each of them.
       num_scored: how many examples of train are scored after training.
       sampling: as `jaxcls.sampling` draws minibatches.
       stream: whether the examples come to the devices chunk by chunk.
@@ -84,6 +92,7 @@ class Plan(NamedTuple):
     schedule: Schedule
     batch_size: int
     devices: Sequence[jax.Device]
+    memory: int
     num_scored: int
     sampling: Sampling = "replacement"
     stream: bool = False
@@ -118,7 +127,30 @@ class Plan(NamedTuple):
         return self.blocks_of(np.ones(len(self.grid), bool))
 
     def blocks_of(self, alive: NDArray[np.bool_]) -> list[Block]:
-        """The blocks of the settings that have a cell in this mask; of one group, all have one shape."""
+        """The blocks of the settings that have a cell in this mask.
+
+        Where examples are read while cells train, a block has as many stacks as fit, so that each is read once for all.
+        """
+        found: list[Block] = []
+        for stack in self._stacks(alive):
+            if found and self.stream and self._fit(together := Block((*found[-1], stack))):
+                found[-1] = together
+            else:
+                found.append(Block((stack,)))
+        return found
+
+    def _fit(self, stacks: Block) -> bool:
+        """True if stacks draw the same minibatches, and fit in memory together."""
+        drawn = [(stack.rows[:, 0] % self.grid.num_replicates).tolist() for stack in stacks]
+        of_device = self._nbytes(stacks) // len(self.devices)
+        return all(each == drawn[0] for each in drawn) and self.groups[0].memory.data + of_device <= self.memory
+
+    def _nbytes(self, stacks: Block) -> int:
+        """Bytes of the cells of stacks."""
+        return sum(stack.rows.size * self.groups[stack.group].memory.cell for stack in stacks)
+
+    def _stacks(self, alive: NDArray[np.bool_]) -> list[Stack]:
+        """The stacks of the settings that have a cell in this mask; of one group, all have one shape."""
         found = []
         for number, group in enumerate(self.groups):
             rows = group.rows[:, alive[group.rows].any(axis=0)]
@@ -126,18 +158,19 @@ class Plan(NamedTuple):
             widths = halves.widths(group.rows.shape[1], self.halving, work)
             if rows.size and (missing := min(each for each in widths if each >= rows.shape[1]) - rows.shape[1]):
                 rows = np.pad(rows, [(0, 0), (0, missing)], mode="edge")
-            found += [Block(number, part) for part in blocks(rows, group.fits, num_devices=len(self.devices))]
+            fits = group.memory.fits(self.memory)
+            found += [Stack(number, part) for part in stacks(rows, fits, num_devices=len(self.devices))]
         return found
 
-    def expected_blocks(self, alive: NDArray[np.bool_]) -> list[Block]:
-        """Blocks of the shapes that are likely after the next rung: every group loses the same share."""
+    def expected_stacks(self, alive: NDArray[np.bool_]) -> list[Stack]:
+        """Stacks of the shapes that are likely after the next rung: every group loses the same share."""
         if self.halving is None:
             return []
         likely = np.zeros(len(self.grid), bool)
         for group in self.groups:
             rows = group.rows[:, alive[group.rows].any(axis=0)]
             likely[rows[:, : halves.share(rows.shape[1], self.halving.keep)]] = True
-        return self.blocks_of(likely)
+        return self._stacks(likely)
 
     def steps_done(self, alive: NDArray[np.bool_], stage: int, block: int, step: int) -> tuple[int, int]:
         """The steps of all blocks so far, and those of the whole sweep; a later stage counts as much with fewer blocks.
@@ -159,10 +192,7 @@ class Plan(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Bytes of the data and of the largest block."""
-        size = [max(block.rows.size for block in self.blocks if block.group == k) for k in range(len(self.groups))]
-        return max(
-            group.memory.data + cells * group.memory.cell for group, cells in zip(self.groups, size, strict=True)
-        )
+        return self.groups[0].memory.data + max(map(self._nbytes, self.blocks))
 
 
 @pinned_generator()
@@ -194,7 +224,7 @@ def plan_sweep(
     Example:
       >>> from jaxcls import data, grid
       >>> planned = plan_sweep(data.standard(data.load_digits()), grid.Grid(lr=[0.1, 1.0], reg=[0.0]), steps=100)
-      >>> planned.groups[0].memory.data, planned.blocks[0].rows.shape
+      >>> planned.groups[0].memory.data, planned.blocks[0][0].rows.shape
       (397020, (1, 2))
     """
     checks.own_mesh("sweep.run")
@@ -258,7 +288,8 @@ def plan_sweep(
     for hidden in sizes:
         estimate = Memory(data, need(problem(hidden)))
         rows = all_rows[:, np.isin(grid.columns()["hidden"][all_rows[0]], hidden)] if hidden else all_rows
-        groups.append(Group(problem(hidden), estimate, rows, estimate.fits(budget)))
+        groups.append(Group(problem(hidden), estimate, rows))
+    fits = min(group.memory.fits(budget) for group in groups)
     num_scored, every = len(splits.train.y), max((trained or steps) // 10, 1) if keep == "best" else None
     if history:
         every = optimizers.steps_per_epoch(num_scored, batch_size)
@@ -272,7 +303,7 @@ def plan_sweep(
         if patience or any(rung >= trained for rung in (halving.rungs if halving else ())):
             raise ValueError("cells that are trained further must have neither a patience nor more rungs")
         leaving.add(trained)
-    if not leaving and _work(grid, splits, steps * batch_size) > LONG and groups[0].fits >= len(grid):
+    if not leaving and _work(grid, splits, steps * batch_size) > LONG and fits >= len(grid):
         leaving.add(min(schedule.chunk_steps * -(-steps // (10 * schedule.chunk_steps)), steps))
     schedule = schedule._replace(rungs=tuple(sorted(leaving - {steps})))
     if schedule.rungs and (states := _state_nbytes(groups, 1.0)) > host():
@@ -285,6 +316,7 @@ def plan_sweep(
         schedule,
         batch_size,
         devices,
+        budget,
         num_scored,
         sampling,
         stream,
@@ -355,7 +387,7 @@ def _padding(
 def minibatches(
     plan: Plan, data: Splits | Folds, rows: NDArray[np.integer]
 ) -> Callable[[range], Int[NDArray, "T S B"]]:
-    """Draws the minibatches of some steps for a block with these rows of the grid.
+    """Draws the minibatches of some steps for a stack with these rows of the grid.
 
     Each replicate draws from the examples that it trains on.
 
@@ -363,7 +395,7 @@ def minibatches(
       >>> from jaxcls import data
       >>> splits, grid = data.standard(data.load_digits()), Grid(lr=[0.1, 1.0], reg=[0.0], seed=[0, 1])
       >>> planned = plan_sweep(splits, grid, steps=100)
-      >>> minibatches(planned, splits, planned.blocks[0].rows)(range(10)).shape
+      >>> minibatches(planned, splits, planned.blocks[0][0].rows)(range(10)).shape
       (10, 2, 200)
     """
     columns = plan.grid.columns()

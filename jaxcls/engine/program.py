@@ -1,4 +1,4 @@
-"""Ahead-of-time compiled functions for the blocks of a group: initialise, train, score."""
+"""Ahead-of-time compiled functions for the stacks of a group: initialise, train, score."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -11,27 +11,26 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.stages import Compiled, Wrapped
-from jaxtyping import Array, Bool, Int, PyTree, Shaped, UInt8
+from jaxtyping import Array, Bool, Int, PyTree, Shaped
 from numpy.typing import NDArray
 
 from jaxcls.engine import cells
 from jaxcls.engine.cells import Kept, Problem, Replicates
 from jaxcls.engine.devices import BY_CELL, CELLS, EVERYWHERE, fetch, on_each, put
 from jaxcls.engine.feed import Fed, Feed
-from jaxcls.engine.plan import Block, Plan
+from jaxcls.engine.plan import Plan, Stack
 from jaxcls.engine.progress import Parked
 from jaxcls.engine.scoring import scored_together
 from jaxcls.grid import Cells
 from jaxcls.numerics import Params, matmul_precision
-from jaxcls.result import Scores, merit, scores
-from jaxcls.train import EVALUATION_BATCH as SCORED
-from jaxcls.train import Hyper, Score, State, filled_up
+from jaxcls.result import Scores, merit
+from jaxcls.train import Hyper, Score, State
 
 POOL = ThreadPoolExecutor(thread_name_prefix="compile")
 
 
 class Inputs(NamedTuple):
-    """A block's hyperparameters ``[G]``, the index of each cell's size ``[G]``, and its replicates ``[S]``."""
+    """A stack's hyperparameters ``[G]``, the index of each cell's size ``[G]``, and its replicates ``[S]``."""
 
     hyper: Hyper
     size: Int[Array, "G"]
@@ -40,17 +39,17 @@ class Inputs(NamedTuple):
 
 @dataclass(frozen=True)
 class Program:
-    """The compiled functions of a group, with the feed of the examples that all its blocks share.
+    """The compiled functions of a group, with the feed of the examples that all its stacks share.
 
     Attributes:
       on: the devices.
       problem: the group's.
       plan: the sweep's.
       feed: of the examples.
-      shapes: of a block's state and of what is kept of it, with their sharding.
+      shapes: of a stack's state and of what is kept of it, with their sharding.
       compiled_init, compiled_chunks, compiled_score, compiled_keep: what the methods call; chunks by their number of
         steps, scores by the number of examples. Later stages initialise nothing.
-      scored_cells: how many cells are scored together, as wide as the block or wider.
+      scored_cells: how many cells are scored together, as wide as the stack or wider.
     """
 
     on: Mesh
@@ -65,13 +64,13 @@ class Program:
     compiled_keep: Compiled | None
 
     def inputs(self, rows: NDArray[np.integer]) -> Inputs:
-        """A block's inputs, on the devices."""
+        """A stack's inputs, on the devices."""
         return inputs(self.on, self.problem, self.plan.grid, rows)
 
-    def init(self, block: Inputs) -> tuple[State, Kept | None]:
+    def init(self, stack: Inputs) -> tuple[State, Kept | None]:
         """The state before the first step; and the initial params, with no score, where the best are kept."""
         assert self.compiled_init is not None
-        state = self.compiled_init(*block)
+        state = self.compiled_init(*stack)
         if self.shapes[1] is None:
             return state, None
         lowest = np.full(self.shapes[1].score.shape, -np.inf, self.problem.dtype)
@@ -116,73 +115,32 @@ class Program:
             found.append(leaf)
         return found
 
-    def train(self, state: State, block: Inputs, fed: Fed) -> tuple[State, NDArray[np.floating]]:
+    def train(self, state: State, stack: Inputs, fed: Fed) -> tuple[State, NDArray[np.floating]]:
         """Train on minibatches, ``[T, S, B]``, in place; the new state, and their losses, ``[S, G, T]``."""
         examples, batches = fed
-        args = block.hyper, block.replicates.held_out, examples, batches
+        args = stack.hyper, stack.replicates.held_out, examples, batches
         state, losses = self.compiled_chunks[len(batches)](state, *args)
         return state, np.moveaxis(fetch(self.on, losses), 0, -1)
 
-    def record(self, state: State, block: Inputs, batch: NDArray[np.integer]) -> tuple[NDArray, Scores]:
-        """The accuracy, ``[S, G]``, on a minibatch of each replicate, ``[S, B]``; and scores over val."""
-        on_batch, _ = self._score(self._to_score(state), block, [batch], 1)
-        return scores(on_batch, on_batch).train_accuracy, self.validate(state, block)
-
-    def validate(self, state: State, block: Inputs) -> Scores:
-        """Scores over val, ``[S, G]``; those over train are not to be used."""
-        if self.plan.grid.fold:
-            return self.evaluate(state, block)[0]
-        on_val, _ = self._part(self._to_score(state), block, len(self.problem.parts) - 1)
-        return scores(on_val, on_val)
-
-    def evaluate(self, state: State, block: Inputs) -> tuple[Scores, UInt8[NDArray, "S G bytes"]]:
-        """Scores over train and val, ``[S, G]`` each, and a bit for each example of val that is rightly predicted."""
-        held_out, params = np.asarray(fetch(self.on, block.replicates.held_out)), self._to_score(state)
-        found, bits = zip(*(self._part(params, block, part) for part in range(len(self.problem.parts))), strict=True)
-        right = np.zeros((*bits[0].shape[:2], self.plan.right_bytes), np.uint8)
-        for replicate, part in enumerate(held_out.tolist()):
-            packed = np.packbits(bits[part][replicate], axis=-1)
-            right[replicate, :, : packed.shape[-1]] = packed
-        return scores(*cells.over_parts(self.problem, found, held_out)), right
-
-    def _part(self, params: Params, block: Inputs, part: int) -> tuple[Score, Bool[NDArray, "S G M"]]:
-        """`_score` over the examples of one part; penalty included where it is trained on."""
-        rows = self.plan.scored_rows(part)
-        rows = rows[self.feed.data.examples.order(rows)]
-        num_replicates = len(block.replicates.held_out)
-        batches = [rows[first : first + SCORED] for first in range(0, len(rows), SCORED)]
-        batches = [np.broadcast_to(batch, (num_replicates, len(batch))) for batch in batches]
-        return self._score(params, block, batches, len(rows), part)
-
-    def _score(
-        self, params: Params, block: Inputs, batches: Sequence[NDArray[np.integer]], size: int, part: int | None = None
+    def score(
+        self, before: Score, params: Params, reg: Array, stack: Inputs, fed: Fed, share: NDArray[np.floating]
     ) -> tuple[Score, Bool[NDArray, "S G M"]]:
-        """Scores, ``[S, G]``, over batches of rows, ``[S, M]`` each, of as many examples in all; on the host.
+        """The sum of ``before``, in place, and of the `Score` over examples with these shares of a set.
 
-        With them, which of the examples each cell predicts rightly.
+        With it, on the host, which of the examples each cell predicts rightly.
         """
-        num_replicates, num_cells = len(block.replicates.held_out), len(block.size)
-        by_cell = PartitionSpec(None, CELLS)
-        penalised = fetch(self.on, block.replicates.held_out) != part
-        reg = self._filled_up(np.where(penalised[:, None], fetch(self.on, block.hyper.reg), 0))
-        found = jax.tree.map(
-            lambda leaf: put(self.on, leaf, by_cell), cells.no_score(self.problem, num_replicates, self.scored_cells)
-        )
-        full = [filled_up(rows, self._scored_together(rows.shape[1]), size) for rows in batches]
-        bits = []
-        for (examples, rows), (_, shares) in zip(self.feed.ahead(rows for rows, _ in full), full, strict=True):
-            share = put(self.on, shares.astype(self.problem.dtype))
-            args = params, reg, block.replicates.held_out, examples, rows, share
-            found, right = self.compiled_score[len(shares)](found, *args)
-            bits.append(fetch(self.on, right)[:, :num_cells, shares > 0])
-        found = jax.tree.map(lambda leaf: leaf[:, :num_cells], fetch(self.on, found))
-        return found, np.concatenate(bits, axis=-1)
+        examples, rows = fed
+        on_device = put(self.on, share.astype(self.problem.dtype))
+        args = params, reg, stack.replicates.held_out, examples, rows, on_device
+        found, right = self.compiled_score[len(share)](before, *args)
+        return found, fetch(self.on, right)[:, : len(stack.size), share > 0]
 
-    def _to_score(self, state: State) -> Params:
-        """The params that are scored, of as many cells as are scored together."""
-        return jax.tree.map(self._filled_up, state.scored)
+    def no_score(self, num_replicates: int) -> Score:
+        """Zeros to add scores to, of as many cells as are scored together."""
+        zeros = cells.no_score(self.problem, num_replicates, self.scored_cells)
+        return jax.tree.map(lambda leaf: put(self.on, leaf, PartitionSpec(None, CELLS)), zeros)
 
-    def _filled_up(self, leaf: Array | NDArray) -> Array:
+    def filled_up(self, leaf: Array | NDArray) -> Array:
         """A leaf of params, or numbers of each cell, with the last cell repeated up to as many as are scored."""
         widths, missing = [(0, 0)] * (leaf.ndim - 1), self.scored_cells - leaf.shape[-1]
         if not missing and isinstance(leaf, jax.Array):
@@ -190,12 +148,12 @@ class Program:
         filled = np.pad(fetch(self.on, leaf), [*widths, (0, missing)], mode="edge")
         return put(self.on, filled, PartitionSpec(*[None] * (leaf.ndim - 1), CELLS))
 
-    def _scored_together(self, count: int) -> int:
+    def scored_together(self, count: int) -> int:
         """The number of examples that so many are filled up to."""
         return min(size for size in self.compiled_score if size >= count)
 
     def take(self, state: State, rows: NDArray[np.integer], row: int) -> list[NDArray]:
-        """The leaves of one cell's params, of the block with these rows."""
+        """The leaves of one cell's params, of the stack with these rows."""
         replicate, index = np.argwhere(rows == row)[0].tolist()
         size = int(_sizes(self.problem, self.plan.grid, rows[0])[index])
         return self.leaves(cells.take(self.problem, state.scored, replicate, index, size))
@@ -205,21 +163,21 @@ class Program:
         return jax.tree.leaves(fetch(self.on, jax.tree.map(without_keys, tree)))
 
 
-def build(on: Mesh, plan: Plan, stage: int, block: Block, feed: Feed) -> Callable[[], Program]:
-    """Begin to compile what a block needs in a stage, unless this process has done so for the same shapes before.
+def build(on: Mesh, plan: Plan, stage: int, stack: Stack, feed: Feed) -> Callable[[], Program]:
+    """Begin to compile what a stack needs in a stage, unless this process has done so for the same shapes before.
 
     Args:
       on: the mesh of ``plan.devices``.
       plan: the sweep's.
       stage: the number of the stage.
-      block: one of the stage's.
+      stack: one of the stage's.
       feed: of the examples.
 
     Returns:
       A function that waits for the program.
     """
-    problem, (num_replicates, num_cells) = plan.groups[block.group].problem, block.rows.shape
-    arrays = inputs(on, problem, plan.grid, block.rows)
+    problem, (num_replicates, num_cells) = plan.groups[stack.group].problem, stack.rows.shape
+    arrays = inputs(on, problem, plan.grid, stack.rows)
     hyper, held_out = arrays.hyper, arrays.replicates.held_out
     state = shapes(on, problem, num_replicates, num_cells)
     of_any_parts = problem._replace(parts=())  # shared by data of other numbers of examples
@@ -235,7 +193,7 @@ def build(on: Mesh, plan: Plan, stage: int, block: Block, feed: Feed) -> Callabl
         batches = array(steps, num_replicates, plan.batch_size)
         return compiling(train, state, hyper, held_out, feed.shapes(steps * num_replicates * plan.batch_size), batches)
 
-    sizes, scored_cells = scored_together(plan, stage, block)
+    sizes, scored_cells = scored_together(plan, stage, stack)
     scored = shapes(on, problem, num_replicates, scored_cells).params
 
     def scoring(count: int) -> Future[Compiled]:
@@ -295,7 +253,7 @@ def _abstract(tree: PyTree) -> PyTree:
 
 
 def inputs(on: Mesh, problem: Problem, grid: Cells, rows: NDArray[np.integer]) -> Inputs:
-    """The inputs of a block with these rows of the grid, ``[S, G]``, on the devices."""
+    """The inputs of a stack with these rows of the grid, ``[S, G]``, on the devices."""
     columns = grid.columns()
     hyper = Hyper(**{axis: put(on, columns[axis][rows[0]].astype(problem.dtype), BY_CELL) for axis in problem.hyper})
     seeds = put(on, columns["seed"][rows[:, 0]].astype(np.uint32))
@@ -304,13 +262,13 @@ def inputs(on: Mesh, problem: Problem, grid: Cells, rows: NDArray[np.integer]) -
 
 
 def shapes(on: Mesh, problem: Problem, num_replicates: int, num_cells: int) -> State:
-    """Shapes, dtypes and sharding of a block's state."""
+    """Shapes, dtypes and sharding of a stack's state."""
 
-    def of_block(leaf: jax.ShapeDtypeStruct, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
+    def of_stack(leaf: jax.ShapeDtypeStruct, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
         shape = (num_replicates, *leaf.shape, num_cells)
         return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=NamedSharding(on, spec))
 
-    return jax.tree.map(of_block, cells.cell(problem), cells.specs(problem))
+    return jax.tree.map(of_stack, cells.cell(problem), cells.specs(problem))
 
 
 def init(on: Mesh, problem: Problem) -> Wrapped:

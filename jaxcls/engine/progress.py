@@ -19,6 +19,7 @@ from jaxcls.numerics import Params
 from jaxcls.result import SCORES, History, Scores, SweepResult, Timings, check_select, empty_table, merit, rank_rows
 
 Figures = dict[str, int | float]
+Gather = Callable[[Sequence["Parked"], NDArray[np.integer]], list[NDArray]]  # leaves of cells with these rows
 
 
 class Parked(NamedTuple):
@@ -43,7 +44,7 @@ class Snapshot(NamedTuple):
       stage: the number of stages that are done.
       block: the number of blocks that are done in this one.
       step: the number of steps that the next one has trained for; 0 before it is begun.
-      state: the leaves of its cells' state; empty at step 0.
+      state: the leaves of the state of its stacks; empty at step 0.
       parked: the cells of those that are done, and then of the stage before.
       timings: seconds so far.
       halving: the plan's, as text.
@@ -109,7 +110,7 @@ class Progress:
             getattr(self.begin, name) for name in ARRAYS
         )
         self.blocks = plan.blocks_of(self.alive)
-        self.done = self.begin.parked[: self.begin.block if self.parks else 0]
+        self.done = self.begin.parked[: sum(map(len, self.blocks[: self.begin.block])) if self.parks else 0]
         self.waiting = self.begin.parked[len(self.done) :]
         self.seconds, self.started = self.begin.timings._asdict(), time.perf_counter()
 
@@ -147,12 +148,14 @@ class Progress:
         """The chunks of this stage that a block has still to train."""
         return self.plan.schedule.after(self.begin.step if self._is_resumed(block) else 0, self.stage)
 
-    def take_leaves(
-        self, block: int, gather: Callable[[Sequence[Parked], NDArray[np.integer]], list[NDArray]]
-    ) -> list[NDArray]:
-        """The leaves of a block's state so far: of the snapshot, or of the stage before; empty before the first."""
-        resumed = self._is_resumed(block) and self.begin.state
-        found = self.begin.state if resumed else gather(self.waiting, self.blocks[block].rows) if self.waiting else []
+    def take_leaves(self, block: int, gathers: Sequence[Gather]) -> list[list[NDArray]]:
+        """The leaves of each stack's state so far: of the snapshot, or of the stage before; empty before the first."""
+        stacks, state = self.blocks[block], self.begin.state if self._is_resumed(block) else []
+        if self.waiting and not state:
+            found = [gather(self.waiting, stack.rows) for gather, stack in zip(gathers, stacks, strict=True)]
+        else:
+            each = len(state) // len(stacks)  # all are of one model and optimizer
+            found = [state[each * k : each * (k + 1)] for k in range(len(stacks))]
         if block == len(self.blocks) - 1:
             self.waiting = []
         return found
@@ -173,12 +176,11 @@ class Progress:
             self.save(lambda: self.snapshot(block, step, leaves()))
         if self.callback:
             done, steps = self.plan.steps_done(self.alive, self.stage, block, step)
-            # Without the rows that fill up a block.
-            rows = np.unique(self.blocks[block].rows) if self.blocks else np.empty(0, int)
+            rows = self.blocks[block].rows if self.blocks else np.empty(0, int)
             self.callback(_figures(steps, done, self.losses[rows, :step]))
 
     def snapshot(self, block: int, step: int, state: list[NDArray]) -> Snapshot:
-        """The current progress, with the state of a block."""
+        """The current progress, with the state of a block's stacks."""
         return Snapshot(
             table=self.table,
             **{name: getattr(self, name) for name in ARRAYS},
@@ -218,7 +220,7 @@ class Progress:
                 self.table[name][rows[alive]] = getattr(scores, name)[alive]
 
     def enter_scores(self, rows: NDArray[np.integer], scores: Scores, right: NDArray[np.uint8]) -> int | None:
-        """Enter the scores, ``[S, G]``, of the finished cells of a block; return the best cell's row if it is one."""
+        """Enter the scores, ``[S, G]``, of the finished cells of a stack; return the best cell's row if it is one."""
         mask = self.finished[rows]
         entered = rows[mask]
         self.right[entered] = right[mask]
@@ -239,7 +241,7 @@ class Progress:
             self.table[name][rows[diverged_at >= 0]] = np.nan
 
     def park(self, rows: NDArray[np.integer], leaves: list[NDArray]) -> None:
-        """Take the state of a block whose stage is done."""
+        """Take the state of a stack whose stage is done."""
         self.done = [*self.done, Parked(rows, leaves)]
 
     def end_stage(self) -> None:

@@ -4,26 +4,28 @@ from collections import Counter
 
 from jaxcls.engine import cells
 from jaxcls.engine.blocks import COMPILATION, groups
-from jaxcls.engine.plan import Block, Plan
+from jaxcls.engine.plan import Plan, Stack
 from jaxcls.train import EVALUATION_BATCH as SCORED
 
 TO_SCORE = 1 / 10  # of what all programs of a group take to compile: a program to score with
 
 
-def scored_together(plan: Plan, stage: int, block: Block) -> tuple[set[int], int]:
+def scored_together(plan: Plan, stage: int, stack: Stack) -> tuple[set[int], int]:
     """The numbers of examples and of cells that a stage scores together; fewer are filled up to these.
 
     One program serves for several numbers, and for the narrower stacks of later stages, where filling up takes less
-    time than compiling another.
+    time than compiling another. The numbers of examples are the same for all stacks of a block, which share these.
     """
-    problem, (num_replicates, num_cells) = plan.groups[block.group].problem, block.rows.shape
-    first = next(each for each in plan.blocks if each.group == block.group)
-    work, batches = cells.work(problem), _batches(plan, stage)
+    problem, (num_replicates, num_cells) = plan.groups[stack.group].problem, stack.rows.shape
+    firsts = {each.group: each for block in reversed(plan.blocks) for each in reversed(block)}
+    first, batches = firsts[stack.group], _batches(plan, stage)
     of_all_stages = _batches(plan, len(plan.schedule.stages) - 1) | batches
-    sizes = [group[-1] for group in groups(of_all_stages, first.rows.size * work / TO_SCORE)]
+    sharing = firsts.values() if plan.stream else (first,)
+    of_example = sum(each.rows.size * cells.work(plan.groups[each.group].problem) for each in sharing)
+    sizes = [group[-1] for group in groups(of_all_stages, of_example / len(sharing) / TO_SCORE)]
     filled = {count: min(size for size in sizes if size >= count) for count in batches}
     num_examples = sum(filled[count] * times for count, times in batches.items())
-    wider = (first.rows.size - block.rows.size) * num_examples * work < TO_SCORE * COMPILATION
+    wider = (first.rows.size - stack.rows.size) * num_examples * cells.work(problem) < TO_SCORE * COMPILATION
     wider = wider and len(first.rows) == num_replicates
     return set(filled.values()), first.rows.shape[1] if wider else num_cells
 
