@@ -6,11 +6,12 @@ python benchmarks/streaming.py --examples 4000000 --heads 48 --peers ""     # 6 
 All train the same number of softmax classifiers for an epoch, on float16 features in an .npy, standardised:
 
     jaxcls, in memory    features loaded to the device first, which is counted
-    jaxcls, streamed     read by the host while the device trains
+    jaxcls, streamed     read by the host while the device trains; then one head instead, and nets
     torch, shared        a DataLoader over the memory map, a loop of heads on each batch
     torch, in turn       the same, one head after another, each with a pass of its own
 
-Bytes are those asked of the file, for training and for validation on 2,000 examples. At last, the accuracy after an
+Bytes are those asked of the file, for training and for validation on 2,000 examples. Then six values of reg by L-BFGS,
+streamed, all at once and one after another; the classes are few, each made of several. At last, the accuracy after an
 epoch on the same examples sorted by class, sampled in epochs and in blocks, over five seeds.
 """
 
@@ -30,13 +31,16 @@ from run import HERE, command, slug, write
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
-from jaxcls import data, sweep
+from jaxcls import classifier, data, probe, sweep
 from jaxcls.artifacts import record
 from jaxcls.data.rows import OnDisk
 from jaxcls.grid import Grid
+from jaxcls.result import SweepResult
 from jaxcls.sampling import Sampling
+from jaxcls.solver import lbfgs
 
 NUM_VAL, BLOCK = 2_000, 50_000
+FEW, REG = 10, (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # classes for the solver, and its values
 warnings.filterwarnings("ignore", message="os.fork")  # torch's workers do not use JAX
 PEERS = {"torch, shared": True, "torch, in turn": False}
 
@@ -100,11 +104,19 @@ def main(config: Config) -> int:
         print(f"{time.perf_counter() - started:.1f} s\n")
         print(f"{'':20} {'s':>7} {'rows/s':>9} {'GB read':>8} {'val acc':>8}")
         rates, rows = np.logspace(-2, 0, config.heads).tolist(), {}
-        rows["jaxcls, in memory"] = ours(splits, rates, config, stream=False)
-        rows["jaxcls, streamed"] = ours(splits, rates, config, stream=True)
-        rows["jaxcls, streamed, 1"] = ours(splits, rates[-1:], config, stream=True)
+        heads = Grid(rates, [0.0])
+        rows["jaxcls, in memory"] = ours(splits, heads, config, stream=False)
+        rows["jaxcls, streamed"] = ours(splits, heads, config, stream=True)
+        rows["jaxcls, streamed, 1"] = ours(splits, Grid(rates[-1:], [0.0]), config, stream=True)
+        for hidden in ((64,), (64, 2048)):  # programs of their own
+            nets = Grid(rates[-1:], [0.0], hidden=hidden)
+            rows[f"nets of {', '.join(map(str, hidden))}"] = ours(splits, nets, config, stream=True)
         for name in filter(None, config.peers):
             rows[name] = theirs(splits, X, y, rates, config, shared=PEERS[name])
+        few = replace(source, y=y % FEW, class_names=names[:FEW])
+        for columns in (lbfgs.COLUMNS, 1):
+            lbfgs.COLUMNS = columns
+            rows[f"L-BFGS, {min(columns // FEW, len(REG)) or 1} at once"] = solved(data.standard(few))
         mixed = {sampling: sorted_by_class(splits, rates, sampling, config) for sampling in ("epochs", "blocks")}
     first = rows["jaxcls, streamed"]
     for name, row in rows.items():
@@ -131,12 +143,26 @@ def made_up(path: Path, config: Config) -> NDArray[np.integer]:
     return y
 
 
-def ours(splits: data.Splits, rates: Sequence[float], config: Config, *, stream: bool) -> dict[str, Any]:
-    """An epoch of all heads."""
+def ours(splits: data.Splits, grid: Grid, config: Config, *, stream: bool) -> dict[str, Any]:
+    """An epoch of all cells."""
     steps, before = config.examples // config.batch_size, Counted.count
+    model = classifier.two_layer_net(init="uniform") if grid.hidden else classifier.linear()
     result = sweep.run(
-        splits, Grid(rates, [0.0]), steps=steps, batch_size=config.batch_size, sampling="epochs", stream=stream
+        splits, grid, steps=steps, batch_size=config.batch_size, classifier=model, sampling="epochs", stream=stream
     )
+    return told(result, before)
+
+
+def solved(splits: data.Splits) -> dict[str, Any]:
+    """All values of reg by the solver, its second call."""
+    for _ in range(2):
+        before = Counted.count
+        result = probe.run(splits, REG, stream=True)
+    return told(result, before)
+
+
+def told(result: SweepResult, before: int) -> dict[str, Any]:
+    """Seconds of training, bytes that were read since then, and the best accuracy on val."""
     accuracy = float(result.table["val_accuracy"].max())
     return {"seconds": result.timings.run_s, "bytes": Counted.count - before, "accuracy": accuracy}
 

@@ -168,6 +168,7 @@ def _of_some_classes(
     labels = np.searchsorted(present, labels).clip(max=len(present) - 1)  # any label will do for an example of weight 0
     held = X.shape[0] if isinstance(X, jax.Array) else min(X.shape[0], IN_FLIGHT)
     fitting = lbfgs.estimate(held, X.shape[1], len(present), dtype).fits(budget)
+    columns = 1 if isinstance(X, jax.Array) else lbfgs.COLUMNS // len(present)
     some = functools.partial(
         lbfgs.path,
         moments=moments,
@@ -176,7 +177,8 @@ def _of_some_classes(
         tol=max(tol, TOL[dtype.itemsize]) if certify else tol,
         max_evaluations=max_iterations,
     )
-    found = _joined([some(X, labels, w, reg) for w in np.split(weights, range(fitting, len(weights), fitting))])
+    parts = np.split(weights, range(fitting, len(weights), fitting))
+    found = _joined([some(X, labels, w, reg, side_by_side=max(min(columns, fitting) // len(w), 1)) for w in parts])
     if certify:
         standardised = jnp.asarray(X if isinstance(X, jax.Array) else X[:]).astype(dtype)
         if moments is not None:

@@ -257,13 +257,18 @@ class Counted(data.rows.OnDisk):
         super()._fill(file, into, at)
 
 
-def test_one_pass_feeds_all_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twenty cells read as many bytes as one; and nets of three sizes, each a program, as many as those of one."""
-    monkeypatch.setattr("jaxcls.engine.plan.groups", lambda sizes, work: [(size,) for size in sizes])
+def counted(tmp_path: Path) -> data.Splits:
+    """`X` on a disk, of which `Counted.count` bytes are read."""
     (tmp_path / "X").write_bytes(X.tobytes())
     file = Counted(tmp_path / "X", 0, X.shape, X.dtype)
     train, val = np.split(np.arange(500), [400])
-    splits = data.standard(data.Source("made up", Rows([file]), Y, train, val, val, tuple("abcde")))
+    return data.standard(data.Source("made up", Rows([file]), Y, train, val, val, tuple("abcde")))
+
+
+def test_one_pass_feeds_all_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty cells read as many bytes as one; and nets of three sizes, each a program, as many as those of one."""
+    monkeypatch.setattr("jaxcls.engine.plan.groups", lambda sizes, work: [(size,) for size in sizes])
+    splits = counted(tmp_path)
     options: dict[str, Any] = {"steps": 40, "batch_size": 10, "sampling": "epochs", "stream": True}
 
     def count(grid: Grid, **more: object) -> int:
@@ -288,6 +293,22 @@ def test_the_solver_reads_what_it_does_not_load(tmp_path: Path) -> None:
         assert read.table["converged"].all()
         np.testing.assert_allclose(read.table["train_loss"], loaded.table["train_loss"], rtol=1e-5)
         np.testing.assert_allclose(read.params, loaded.params, atol=2e-3)
+
+
+def test_the_solver_reads_a_file_for_several_values_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the optimum of each, blocks of values of one length or not, in fewer passes than one value after another."""
+    splits, reg = counted(tmp_path), np.logspace(-1, -5, 7).tolist()
+    alone = probe.run(splits, reg, stream=False)
+    read = []
+    for at_once in (1, 3, 7):
+        monkeypatch.setattr("jaxcls.solver.lbfgs.COLUMNS", 5 * at_once + 4)
+        before = Counted.count
+        found = probe.run(splits, reg, stream=True)
+        read.append(Counted.count - before)
+        assert found.table["converged"].all()
+        np.testing.assert_allclose(found.table["train_loss"], alone.table["train_loss"], rtol=1e-5)
+        np.testing.assert_allclose(found.params, alone.params, atol=2e-3)
+    assert read[0] > read[1] > read[2]
 
 
 def test_a_constant_is_one_though_its_differences_from_the_rest_round() -> None:

@@ -1,4 +1,4 @@
-"""L-BFGS for the linear softmax classifier: one value of reg at a time, for several weightings of the examples at once.
+"""L-BFGS for the linear softmax classifier: one value of reg or several at once, for several weightings of examples.
 
     L   = Σ_i w_i CE_i + reg Σ W²              one w per weighting, such as the folds of a cross-validation
     dL  = dSᵀ X + 2 reg W                      dS = w (p - onehot(y)), W: [C, D]
@@ -13,7 +13,8 @@ gradient differences.
 
 Along a path of reg, largest first, each solution starts at the linear extrapolation of the last two in log reg, and
 keeps the pairs of the last: only the penalty's part of a gradient difference depends on reg, and is known. A path that
-begins with a small reg is led up to by larger ones, solved roughly.
+begins with a small reg is led up to by larger ones, solved roughly. Values that are solved side by side start from the
+same solution, which takes more evaluations of each, and fewer of them all.
 
 References:
   J. Nocedal and S. Wright, *Numerical Optimization*, 2006, algorithm 7.4.
@@ -47,6 +48,7 @@ CAUTION = 4  # L − min L is rarely below -slope / 2, half of a Newton decremen
 SMALLEST_STEP = 1e-8  # of the line search, below which a value has stalled
 ROWS = {"cpu": 2**11}  # in a block, so that its scores stay in cache
 BLOCK = 2**25  # numbers in a block and its scores, at most
+COLUMNS = 128  # of scores, which take about as long to compute as an example takes to be read
 NARROW = 64  # times as many features as scores, from where on one block is best: the scores are little beside X
 
 
@@ -109,6 +111,7 @@ def path(
     penalise_bias: bool,
     tol: float,
     max_evaluations: int,
+    side_by_side: int = 1,
 ) -> Solutions:
     """Minimise L for each value of reg, largest first, and each weighting.
 
@@ -120,19 +123,20 @@ def path(
       penalise_bias: whether the bias is penalised with the rest.
       tol: see `solve`.
       max_evaluations: of L and its gradient, per value.
+      side_by_side: how many values are solved at a time.
     """
     dtype = np.dtype(jnp.result_type(float))
     examples, basis = eigenbasis.prepare(X, y, weights, moments=moments, penalise_bias=penalise_bias, dtype=dtype)
     num_weightings, num_params = len(weights), num_classes * len(examples.penalised)
     one_block = examples.X is not None and examples.centring is None and examples.X.dtype == dtype
     num_examples, width = len(examples.y), len(examples.penalised) - 1
-    rows = rows_in_a_block(num_examples, width, num_weightings * num_classes, one_block=one_block)
+    columns = side_by_side * num_weightings * num_classes
+    rows = rows_in_a_block(num_examples, width, columns, one_block=one_block)
     frequencies = np.stack([np.bincount(y, weights=w, minlength=num_classes) for w in weights])
     logs = np.log(np.maximum(frequencies, np.finfo(dtype).eps))
     constant = np.full(len(weights), np.log(num_classes)) if penalise_bias else -np.sum(frequencies * logs, axis=1)
     start = np.zeros((num_weightings, num_classes, len(examples.penalised)), dtype)
     start[..., -1] = 0 if penalise_bias else logs - logs.mean(axis=1, keepdims=True)
-    last = [start, start]
     num_pairs = _num_pairs(num_weightings * num_params)
     shapes = (num_pairs, num_params), (num_pairs, num_params), (num_pairs, num_pairs)
     pairs = Pairs(*jax.device_put([np.zeros((num_weightings, *shape), dtype) for shape in shapes]))
@@ -140,29 +144,37 @@ def path(
     penalties, found = np.clip(reg / basis.size**2, smallest, largest * np.finfo(dtype).eps), []
     larger = LEADING_UP * basis.curvature[:-1].max(initial=0)
     larger = larger[larger > 3 * penalties[0]]
-    before, penalties = len(larger), np.concatenate([larger, penalties])
-    for k, penalty in enumerate(penalties):
+    number = -(-len(penalties) // side_by_side)
+    length = -(-len(penalties) // number)
+    leading = [np.full(length, penalty) for penalty in larger]
+    last, solved = [start, start], np.full(2, (*larger, *penalties)[0])
+    for k, some in enumerate([*leading, *_even_blocks(penalties, number, length)]):
+        roughly, distinct = k < len(leading), len(np.unique(some))
         with blocks_of(X, rows) if not isinstance(X, jax.Array) and examples.X is None else nullcontext() as read:
             solution, pairs = jax.block_until_ready(
                 solve(
                     examples,
                     (*last,),
                     pairs,
-                    np.array([penalty, penalties[max(k - 1, 0)]], dtype),
-                    np.asarray(_reach(penalties[: k + 1]), dtype),
+                    some.astype(dtype),
+                    np.asarray(solved[-1], dtype),
+                    _reach(solved, some).astype(dtype),
                     constant.astype(dtype),
-                    np.asarray(tol if k >= before else max(tol, ROUGHLY), dtype),
+                    np.asarray(max(tol, ROUGHLY) if roughly else tol, dtype),
                     max_evaluations=max_evaluations,
                     rows=rows,
                     read=read,
                 )
             )
-        last = [solution.A, last[0]]
-        if k < before:
+        every = jnp.split(solution.A, length) if length > 1 else [solution.A]
+        last, solved = [*last, *every[:distinct]][-2:], np.append(solved, some[:distinct])[-2:]
+        if roughly:
             continue
         A, at, above, evaluations = jax.device_get(solution)
-        W, added, largest = eigenbasis.restored(basis, A, at.gradient, at.spread, penalty)
-        found.append((W, at.loss, above + added, largest, evaluations))
+        for k, penalty in enumerate(some[:distinct]):
+            own = slice(k * num_weightings, (k + 1) * num_weightings)
+            W, added, largest = eigenbasis.restored(basis, A[own], at.gradient[own], at.spread[own], penalty)
+            found.append((W, at.loss[own], above[own] + added, largest, evaluations[own]))
     return Solutions(*(np.stack(arrays, axis=-2) for arrays in zip(*found, strict=True)))
 
 
@@ -184,12 +196,17 @@ def _num_pairs(num_params: int) -> int:
     return PAIRS if num_params <= MANY_PARAMS else FEW_PAIRS
 
 
-def _reach(penalties: Float[NDArray, "K"]) -> float:
-    """The step in log reg to the last of the penalties, in units of the step before."""
-    if len(penalties) < 3 or penalties[-2] == penalties[-3]:
-        return 0.0
-    x = np.log(penalties[-3:])
-    return float(np.clip((x[2] - x[1]) / (x[1] - x[0]), 0, 2))
+def _even_blocks(values: Float[NDArray, "K"], number: int, length: int) -> Float[NDArray, "{number} {length}"]:
+    """Values in blocks of one length; the last value fills up the last of them."""
+    return values[np.minimum(np.arange(number * length), len(values) - 1)].reshape(number, length)
+
+
+def _reach(solved: Float[NDArray, "2"], penalties: Float[NDArray, "V"]) -> Float[NDArray, "V"]:
+    """The steps in log reg from the last value that was solved, in units of the step that led to it."""
+    before, last = np.log(solved)
+    if before == last:
+        return np.zeros(len(penalties))
+    return np.clip((np.log(penalties) - last) / (last - before), 0, 2)
 
 
 def rows_in_a_block(num_examples: int, num_features: int, columns: int, *, one_block: bool) -> int:
@@ -207,8 +224,9 @@ def solve(
     examples: Examples,
     last: tuple[Float[Array, "F C P"], Float[Array, "F C P"]],
     pairs: Pairs,
-    reg: Float[Array, "2"],
-    reach: Float[Array, ""],
+    reg: Float[Array, "V"],
+    last_reg: Float[Array, ""],
+    reach: Float[Array, "V"],
     constant: Float[Array, "F"],
     tol: Float[Array, ""],
     *,
@@ -216,24 +234,30 @@ def solve(
     rows: int,
     read: jax.ShapeDtypeStruct | None = None,
 ) -> tuple[Solution, Pairs]:
-    """Minimise L for one value of reg.
+    """Minimise L for some values of reg; results are of every weighting at the first value, and then at the others.
 
     Args:
       examples: see `jaxcls.solver.eigenbasis`.
-      last: coefficients of the last two values of reg, the nearest first.
-      pairs: of the last value.
-      reg: the value, and the last one.
-      reach: how far to extrapolate, in units of the last difference of coefficients.
+      last: coefficients of the last two values of reg, the nearest last.
+      pairs: of the last value; those returned are of the last of these.
+      reg: the values.
+      last_reg: the last value.
+      reach: how far to extrapolate to each, in units of the last difference of coefficients.
       constant: L of the best constant prediction.
       tol: stop where the estimate of L − min L is at most this share of L, and of what L has gained over ``constant``.
       max_evaluations: of L and its gradient.
       rows: see `rows_in_a_block`.
       read: shape and dtype of a block of X, see `jaxcls.solver.reading`, where X is not on the device.
     """
-    A = last[0] + reach * (last[0] - last[1])
+    num_values, num_weightings = len(reg), len(constant)
+    tiled = functools.partial(jnp.concatenate, axis=0)
+    reg, reach = (jnp.repeat(each, num_weightings)[:, None, None] for each in (reg, reach))
+    A = tiled([last[1]] * num_values) + reach * tiled([last[1] - last[0]] * num_values)
+    pairs = jax.tree.map(lambda array: tiled([array] * num_values), pairs)
+    constant = tiled([constant] * num_values)
     shape, dtype = A.shape, A.dtype
     penalised = examples.penalised[None, None]
-    penalty = 2 * reg[0] * penalised
+    penalty = 2 * reg * penalised
     rounding = 4 * jnp.finfo(dtype).eps
     flat, whole = functools.partial(jnp.reshape, shape=(shape[0], -1)), functools.partial(jnp.reshape, shape=shape)
 
@@ -250,7 +274,7 @@ def solve(
         A, now = chosen(trial, A), jax.tree.map(chosen, at, before)
 
         def inverse(q: Array) -> Array:
-            return flat(_diagonal_inverse(examples, now.spread, reg[0], whole(q)))
+            return flat(_diagonal_inverse(examples, now.spread, reg, whole(q)))
 
         d_new = whole(_direction(flat(now.gradient), pairs, inverse))
         d_new -= jnp.mean(d_new, 1, keepdims=True)  # a constant over the classes does not change p
@@ -267,11 +291,13 @@ def solve(
 
     zeros = jnp.zeros(shape[0], dtype)
     nowhere = Evaluation(zeros + jnp.inf, jnp.zeros_like(A), jnp.zeros(shape[:2], dtype))
-    more = jnp.broadcast_to(penalty - 2 * reg[1] * penalised, shape)
+    more = jnp.broadcast_to(penalty - 2 * last_reg * penalised, shape)
     pairs = _for_another_penalty(pairs, flat(more))
     first = Descent(A, nowhere, jnp.zeros_like(A), zeros, zeros + 1, pairs, zeros.astype(int), zeros == 0)
     end = jax.lax.while_loop(lambda state: jnp.any(state.active), step, first)
-    return Solution(end.A, end.at, _above(end.slope), end.evaluations), end.pairs
+    return Solution(end.A, end.at, _above(end.slope), end.evaluations), jax.tree.map(
+        lambda array: array[-num_weightings:], end.pairs
+    )
 
 
 def _above(slope: Array) -> Float[Array, "F"]:
@@ -280,9 +306,9 @@ def _above(slope: Array) -> Float[Array, "F"]:
 
 
 def _evaluate(examples: Examples, A: Array, penalty: Array, rows: int, read: jax.ShapeDtypeStruct | None) -> Evaluation:
-    """L of every weighting at its own coefficients, ``[F, C, R]``, block by block of rows."""
+    """L at each of these coefficients, ``[F, C, P]``, of one weighting after another, block by block of rows."""
     X, y, weights, centring, *_ = examples
-    num_weightings, num_classes, _ = A.shape
+    number, num_classes, _ = A.shape
     W, b = A[..., :-1], A[..., -1:]
 
     def block(sums: Evaluation, start: Array) -> tuple[Evaluation, None]:
@@ -297,7 +323,8 @@ def _evaluate(examples: Examples, A: Array, penalty: Array, rows: int, read: jax
         y_b = jax.lax.dynamic_slice_in_dim(y, first, rows)
         w_b = jax.lax.dynamic_slice_in_dim(weights, first, rows, axis=1)
         w_b = jnp.where(first + jnp.arange(rows) >= start, w_b, 0)
-        s = (W.reshape(-1, W.shape[-1]) @ X_b.T).reshape(num_weightings, num_classes, rows) + b
+        w_b = jnp.concatenate([w_b] * (number // len(w_b)))
+        s = (W.reshape(-1, W.shape[-1]) @ X_b.T).reshape(number, num_classes, rows) + b
         losses, numerator, total = cross_entropy_terms(s, y_b[None, None])
         ds = numerator / total
         # Sums over rows are products, which the CPU computes in parallel, where it adds one number after another.
@@ -309,7 +336,7 @@ def _evaluate(examples: Examples, A: Array, penalty: Array, rows: int, read: jax
         here = Evaluation(loss, jnp.append(dW, db, 2), spread)
         return jax.tree.map(jnp.add, sums, here), None
 
-    shapes = (num_weightings,), (num_weightings, num_classes, A.shape[2]), (num_weightings, num_classes)
+    shapes = (number,), (number, num_classes, A.shape[2]), (number, num_classes)
     nothing = Evaluation(*(jnp.zeros(shape, A.dtype) for shape in shapes))
     sums, _ = jax.lax.scan(block, nothing, jnp.arange(0, len(y), rows))
     G = sums.gradient
