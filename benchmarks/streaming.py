@@ -1,6 +1,6 @@
 """Features larger than memory: one pass over a file feeds all heads, against what reads it otherwise.
 
-python benchmarks/streaming.py     # six minutes; the file is in the page cache
+python benchmarks/streaming.py     # three minutes; the file is in the page cache
 python benchmarks/streaming.py --examples 4000000 --heads 48 --peers ""     # 6 GB; jaxcls alone
 
 All train the same number of softmax classifiers for an epoch, on float16 features in an .npy, standardised:
