@@ -13,7 +13,8 @@
 Fractions of examples have Wilson intervals, all else percentiles of the metric over resamples of the examples.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
@@ -165,9 +166,21 @@ def calibration_error(outcomes: Outcomes, bins: int = 15) -> float:
     References:
       Guo et al., `On calibration of modern neural networks <https://arxiv.org/abs/1706.04599>`_, 2017.
     """
-    edges = np.arange(1, bins) / bins  # a bin holds its upper edge
-    excess = np.equal(outcomes.label, outcomes.predicted) - np.asarray(outcomes.confidence, float)
-    return float(np.sum(np.abs(np.bincount(np.searchsorted(edges, outcomes.confidence), excess))) / len(excess))
+    return _calibration_error(_bins(outcomes, bins), _excess(outcomes))
+
+
+def _calibration_error(bins: Int[NDArray, "N"], excess: Float[NDArray, "N"]) -> float:
+    return float(np.sum(np.abs(np.bincount(bins, excess))) / len(excess))
+
+
+def _bins(outcomes: Outcomes, bins: int = 15) -> Int[NDArray, "N"]:
+    """The bin of each example's confidence."""
+    return np.searchsorted(np.arange(1, bins) / bins, outcomes.confidence)  # a bin holds its upper edge
+
+
+def _excess(outcomes: Outcomes) -> Float[NDArray, "N"]:
+    """What each example adds to accuracy less confidence."""
+    return np.equal(outcomes.label, outcomes.predicted) - np.asarray(outcomes.confidence, float)
 
 
 def wilson(num_correct: Numbers, num_examples: Numbers) -> tuple[Values, Values]:
@@ -200,10 +213,15 @@ def bootstrap(
       0.05 0.17
     """
     host = Outcomes(*map(np.asarray, outcomes))
-    rng, n = np.random.default_rng(seed), len(host.label)
-    draws = (rng.integers(n, size=n) for _ in range(resamples))
+    draws = _draws(len(host.label), resamples, seed)
     low, high = np.quantile([statistic(Outcomes(*(field[rows] for field in host))) for rows in draws], TAILS, axis=0)
     return low, high
+
+
+def _draws(count: int, resamples: int = 1000, seed: int = 0) -> Iterator[Int[NDArray, "N"]]:
+    """The examples of each resample."""
+    rng = np.random.default_rng(seed)
+    return (rng.integers(count, size=count) for _ in range(resamples))
 
 
 class Metric(NamedTuple):
@@ -238,8 +256,10 @@ def measure(outcomes: Outcomes, num_classes: int) -> dict[str, Metric]:
     """
     host = Outcomes(*map(np.asarray, outcomes))
     hits = {"accuracy": host.rank == 0} | ({"top5": host.rank < 5} if num_classes > 5 else {})
-    averages = _averages(host, num_classes)
-    ends = bootstrap(lambda resample: np.array([*_averages(resample, num_classes).values()]), host)
+    of_weights = functools.partial(_averages, host, num_classes, _bins(host), _excess(host))
+    averages = of_weights(None)
+    resamples = (np.bincount(rows, minlength=len(host.label)) for rows in _draws(len(host.label)))
+    ends = np.quantile([[*of_weights(times.astype(float)).values()] for times in resamples], TAILS, axis=0)
     rows = np.transpose([[*averages.values()], *ends]).tolist()
     return {
         **{name: Metric(float(hit.mean()), *map(float, wilson(hit.sum(), len(hit)))) for name, hit in hits.items()},
@@ -256,19 +276,28 @@ def values(outcomes: Outcomes, num_classes: int) -> dict[str, float]:
     """
     host = Outcomes(*map(np.asarray, outcomes))
     top5 = {"top5": float(np.mean(host.rank < 5))} if num_classes > 5 else {}
-    return {"accuracy": accuracy(host), **top5, **_averages(host, num_classes)}
+    return {"accuracy": accuracy(host), **top5, **_averages(host, num_classes, _bins(host), _excess(host))}
 
 
-def _averages(outcomes: Outcomes, num_classes: int) -> dict[str, float]:
-    """Metrics with bootstrap intervals, of arrays on the host."""
+def _averages(
+    outcomes: Outcomes,
+    num_classes: int,
+    bins: Int[NDArray, "N"],
+    excess: Float[NDArray, "N"],
+    times: NDArray | None = None,
+) -> dict[str, float]:
+    """Metrics with bootstrap intervals, of arrays on the host; of each example so many times, or once."""
     label, predicted, *_, loss = outcomes
+    times = np.ones(len(label)) if times is None else times
+    right = times * (label == predicted)
     num_correct, num_predicted, num_examples = (
-        np.bincount(classes, minlength=num_classes) for classes in (label[label == predicted], predicted, label)
+        np.bincount(classes, weights, num_classes).astype(int)
+        for classes, weights in ((label, right), (predicted, times), (label, times))
     )
     return {
         "mean_per_class": float(mean_per_class(num_correct, num_examples)),
         "macro_f1": float(f1(num_correct, num_predicted, num_examples)),
         "weighted_f1": float(f1(num_correct, num_predicted, num_examples, "weighted")),
-        "log_loss": float(np.mean(loss, dtype=float)),
-        "calibration_error": calibration_error(outcomes),
+        "log_loss": float(loss.astype(float) @ times / len(label)),
+        "calibration_error": _calibration_error(bins, times * excess),
     }
