@@ -24,6 +24,7 @@ from jaxcls.artifacts.folder import claim
 from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Split, Splits
 from jaxcls.engine import cells
+from jaxcls.engine.plan import nbytes
 from jaxcls.grid import Grid
 from jaxcls.result import SweepResult
 from parity_tests.support import command

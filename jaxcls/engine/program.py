@@ -187,7 +187,8 @@ def build(on: Mesh, plan: Plan, stage: int, stack: Stack, feed: Feed) -> Callabl
         return jax.ShapeDtypeStruct(shape, dtype or np.int32, sharding=NamedSharding(on, spec))
 
     def compiling(function: Callable[[Mesh, Problem], Wrapped], *args: PyTree) -> Future[Compiled]:
-        return _compiling(function, on, of_any_parts, _abstract(args), matmul_precision())
+        leaves, tree = jax.tree.flatten(_abstract(args))  # a tree may hold dictionaries, which cannot be a key
+        return _compiling(function, on, of_any_parts, tuple(leaves), tree, matmul_precision())
 
     def training(steps: int) -> Future[Compiled]:
         batches = array(steps, num_replicates, plan.batch_size)
@@ -238,13 +239,18 @@ def build(on: Mesh, plan: Plan, stage: int, stack: Stack, feed: Feed) -> Callabl
 
 @functools.lru_cache(maxsize=128)
 def _compiling(
-    function: Callable[[Mesh, Problem], Wrapped], on: Mesh, problem: Problem, args: PyTree, precision: str
+    function: Callable[[Mesh, Problem], Wrapped],
+    on: Mesh,
+    problem: Problem,
+    leaves: tuple[jax.ShapeDtypeStruct, ...],
+    tree: jax.tree_util.PyTreeDef,
+    precision: str,
 ) -> Future[Compiled]:
     """Compile for arrays of these shapes; ``precision``, like the dtype, is a setting of JAX to compile again for.
 
     XLA compiles one function while Python traces the next.
     """
-    return POOL.submit(function(on, problem).lower(*args).compile)
+    return POOL.submit(function(on, problem).lower(*jax.tree.unflatten(tree, leaves)).compile)
 
 
 def _abstract(tree: PyTree) -> PyTree:
