@@ -196,6 +196,7 @@ MISTAKES = {
     ),
     "decay that grows": (["--decay", 1.5], "error: decay must lie in (0, 1], got 1.5"),
     "no such data": (["--data", "mnist"], "error: --data must be digits, cifar10 or the path of files, got mnist"),
+    "folder of CIFAR-10": (["--data", "cifar"], "error: --data must be cifar10 for a folder that holds it"),
     "no such file": (["--data", "a.npz"], "error: a.npz: no such file, expected an .npz with X and y"),
     "no CIFAR-10": (["--preset", "cs231n", "--data-dir", "."], "error: . holds no CIFAR-10, expected data_batch_1"),
     "protocol of other data": (["--protocol", "cs231n"], "error: protocol cs231n prepares cifar10 only, got digits"),
@@ -208,12 +209,14 @@ MISTAKES = {
 def test_a_mistake_ends_in_one_line_and_exit_code_2(mistake: str, tmp_path: Path) -> None:
     args, sentence = MISTAKES[mistake]
     (tmp_path / "used").touch()
+    (tmp_path / "cifar").mkdir()
+    (tmp_path / "cifar" / "data_batch_1").touch()
     np.savez(tmp_path / "features.npz", X=np.eye(30), y=np.arange(30) % 2)
     done = run(*args, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith(sentence)
     assert done.stderr.count("\n") == 1
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["features.npz", "used"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["cifar", "data_batch_1", "features.npz", "used"]
 
 
 def test_random_points_are_halved_and_the_run_says_so(tmp_path: Path) -> None:

@@ -235,4 +235,6 @@ def read(config: Config) -> Source:
         return data.load_cifar10(config.data_dir)
     if not Path(config.data).suffix and not Path(config.data).is_dir():
         raise ValueError(f"--data must be digits, cifar10 or the path of files, got {config.data}")
+    if list(Path(config.data).glob("data_batch_1*")) or list(Path(config.data).glob("cifar-10-batches-*")):
+        raise ValueError(f"--data must be cifar10 for a folder that holds it: give that as --data-dir {config.data}")
     return data.load(config.data, config.labels, names=config.names)

@@ -1,11 +1,28 @@
-"""The cells of a grid that share a program, and those of them that train side by side."""
+"""The cells of a grid that share a program, those of them that train side by side, and those that train together."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 COMPILATION = 3e11  # multiplications that take about as long as compiling the programs of one more group
+
+
+class Stack(NamedTuple):
+    """Cells of one program, side by side: the number of their group, and their rows of the grid, ``[S, G]``."""
+
+    group: int
+    rows: NDArray[np.integer]
+
+
+class Block(tuple[Stack, ...]):
+    """Stacks that train together, on the same minibatches."""
+
+    @property
+    def rows(self) -> NDArray[np.integer]:
+        """The rows of the grid that they train, once each, as some may fill up a stack."""
+        return np.unique(np.concatenate([stack.rows.ravel() for stack in self]))
 
 
 def groups(sizes: Mapping[int, int], work: float) -> list[tuple[int, ...]]:

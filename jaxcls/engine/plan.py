@@ -15,7 +15,7 @@ from jaxcls.classifier import LINEAR, Classifier
 from jaxcls.data import Folds, Rows, Splits
 from jaxcls.engine import cells
 from jaxcls.engine import halving as halves
-from jaxcls.engine.blocks import COMPILATION, groups, stacks
+from jaxcls.engine.blocks import COMPILATION, Block, Stack, groups, stacks
 from jaxcls.engine.cells import Problem
 from jaxcls.engine.devices import alignment
 from jaxcls.engine.halving import Halving
@@ -49,22 +49,6 @@ class Group(NamedTuple):
     problem: Problem
     memory: Memory
     rows: NDArray[np.integer]
-
-
-class Stack(NamedTuple):
-    """Cells of one program, side by side: the number of their group, and their rows of the grid, ``[S, G]``."""
-
-    group: int
-    rows: NDArray[np.integer]
-
-
-class Block(tuple[Stack, ...]):
-    """Stacks that train together, on the same minibatches."""
-
-    @property
-    def rows(self) -> NDArray[np.integer]:
-        """The rows of the grid that they train, once each, as some may fill up a stack."""
-        return np.unique(np.concatenate([stack.rows.ravel() for stack in self]))
 
 
 class Plan(NamedTuple):

@@ -15,10 +15,11 @@ from jaxtyping import Array, Bool, Int, PyTree, Shaped
 from numpy.typing import NDArray
 
 from jaxcls.engine import cells
+from jaxcls.engine.blocks import Stack
 from jaxcls.engine.cells import Kept, Problem, Replicates
 from jaxcls.engine.devices import BY_CELL, CELLS, EVERYWHERE, fetch, on_each, put
 from jaxcls.engine.feed import Fed, Feed
-from jaxcls.engine.plan import Plan, Stack
+from jaxcls.engine.plan import Plan
 from jaxcls.engine.progress import Parked
 from jaxcls.engine.scoring import scored_together
 from jaxcls.grid import Cells

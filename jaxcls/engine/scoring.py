@@ -3,8 +3,8 @@
 from collections import Counter
 
 from jaxcls.engine import cells
-from jaxcls.engine.blocks import COMPILATION, groups
-from jaxcls.engine.plan import Plan, Stack
+from jaxcls.engine.blocks import COMPILATION, Stack, groups
+from jaxcls.engine.plan import Plan
 from jaxcls.train import EVALUATION_BATCH as SCORED
 
 TO_SCORE = 1 / 10  # of what all programs of a group take to compile: a program to score with

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxcls.engine import evaluation
+from jaxcls.engine.blocks import Stack
 from jaxcls.engine.cells import Kept
 from jaxcls.engine.evaluation import Scored
 from jaxcls.engine.feed import Fed
-from jaxcls.engine.plan import Stack
 from jaxcls.engine.program import Inputs, Program
 from jaxcls.engine.progress import Progress
 from jaxcls.result import Scores
