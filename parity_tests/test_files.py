@@ -18,7 +18,7 @@ import pyarrow.parquet
 import pytest
 import safetensors.numpy
 
-from jaxcls import classifier, data, probe, sweep
+from jaxcls import classifier, data, logistic, probe, sweep
 from jaxcls.data import Rows
 from jaxcls.grid import Grid
 
@@ -297,7 +297,7 @@ def test_the_solver_reads_what_it_does_not_load(tmp_path: Path) -> None:
 
 def test_the_solver_reads_a_file_for_several_values_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the optimum of each, blocks of values of one length or not, in fewer passes than one value after another."""
-    splits, reg = counted(tmp_path), np.logspace(-1, -5, 7).tolist()
+    splits, reg = counted(tmp_path), [*np.logspace(-1, -5, 6).tolist(), 1e-5]
     alone = probe.run(splits, reg, stream=False)
     read = []
     for at_once in (1, 3, 7):
@@ -309,6 +309,13 @@ def test_the_solver_reads_a_file_for_several_values_at_once(tmp_path: Path, monk
         np.testing.assert_allclose(found.table["train_loss"], alone.table["train_loss"], rtol=1e-5)
         np.testing.assert_allclose(found.params, alone.params, atol=2e-3)
     assert read[0] > read[1] > read[2]
+    weights = np.stack([np.arange(400) % 2, np.ones(400)], axis=1)
+    of_files, loaded = (
+        logistic.path(examples, splits.train.y, reg, weights=weights, moments=(splits.mean, splits.scale))
+        for examples in (splits.train, splits.train[:])
+    )
+    np.testing.assert_allclose(of_files.loss, loaded.loss, rtol=1e-5)
+    np.testing.assert_allclose(of_files.W, loaded.W, atol=2e-3)
 
 
 def test_a_constant_is_one_though_its_differences_from_the_rest_round() -> None:

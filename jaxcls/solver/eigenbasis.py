@@ -207,13 +207,23 @@ def _leading(X: NDArray, shares: NDArray) -> tuple[NDArray, Vectors, float]:
     """The leading eigenvectors, by one step of subspace iteration from a random start, and the mean of the rest."""
     start = np.random.default_rng(0).standard_normal((len(X), LEADING), X.dtype)
     for _ in range(2):
-        span, _ = _qr(X.T @ start)
+        span = _orthonormal(X.T @ start)
         along = X @ span
         start = shares[:, None] * along
     eigenvalues, vectors = np.linalg.eigh(along.T @ start)
     total = shares @ np.einsum("nd,nd->n", X, X)
     rest = max(float(total - eigenvalues.sum()), 0) / (min(X.shape) - LEADING)
     return eigenvalues, Vectors(span @ vectors), rest
+
+
+def _orthonormal(A: NDArray) -> NDArray:
+    """An orthonormal basis of A's columns, by their inner products: a quarter of the time of a QR decomposition.
+
+    Directions that these do not tell from rounding are zeros, which costs a preconditioner nothing.
+    """
+    eigenvalues, vectors = np.linalg.eigh(A.astype(np.float64).T @ A.astype(np.float64))
+    held = eigenvalues > len(A) * np.finfo(float).eps * max(eigenvalues[-1], np.finfo(float).tiny)
+    return A @ (vectors * np.where(held, 1 / np.sqrt(np.where(held, eigenvalues, 1)), 0)).astype(A.dtype)
 
 
 def restored(

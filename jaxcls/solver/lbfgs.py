@@ -144,12 +144,12 @@ def path(
     penalties, found = np.clip(reg / basis.size**2, smallest, largest * np.finfo(dtype).eps), []
     larger = LEADING_UP * basis.curvature[:-1].max(initial=0)
     larger = larger[larger > 3 * penalties[0]]
-    number = -(-len(penalties) // side_by_side)
-    length = -(-len(penalties) // number)
-    leading = [np.full(length, penalty) for penalty in larger]
-    last, solved = [start, start], np.full(2, (*larger, *penalties)[0])
-    for k, some in enumerate([*leading, *_even_blocks(penalties, number, length)]):
-        roughly, distinct = k < len(leading), len(np.unique(some))
+    length = -(-len(penalties) // -(-len(penalties) // side_by_side))
+    parts = [*larger[:, None], *np.split(penalties, range(length, len(penalties), length))]
+    last, solved = [start, start], np.full(2, parts[0][0])
+    for k, part in enumerate(parts):
+        some = np.pad(part, (0, length - len(part)), mode="edge")  # all of one length, for one program
+        roughly = k < len(larger)
         with blocks_of(X, rows) if not isinstance(X, jax.Array) and examples.X is None else nullcontext() as read:
             solution, pairs = jax.block_until_ready(
                 solve(
@@ -167,12 +167,12 @@ def path(
                 )
             )
         every = jnp.split(solution.A, length) if length > 1 else [solution.A]
-        last, solved = [*last, *every[:distinct]][-2:], np.append(solved, some[:distinct])[-2:]
+        last, solved = [*last, *every[: len(part)]][-2:], np.append(solved, part)[-2:]
         if roughly:
             continue
         A, at, above, evaluations = jax.device_get(solution)
-        for k, penalty in enumerate(some[:distinct]):
-            own = slice(k * num_weightings, (k + 1) * num_weightings)
+        for first, penalty in zip(range(0, len(A), num_weightings), part, strict=False):
+            own = slice(first, first + num_weightings)
             W, added, largest = eigenbasis.restored(basis, A[own], at.gradient[own], at.spread[own], penalty)
             found.append((W, at.loss[own], above[own] + added, largest, evaluations[own]))
     return Solutions(*(np.stack(arrays, axis=-2) for arrays in zip(*found, strict=True)))
@@ -194,11 +194,6 @@ def estimate(num_examples: int, num_features: int, num_classes: int, dtype: jnp.
 
 def _num_pairs(num_params: int) -> int:
     return PAIRS if num_params <= MANY_PARAMS else FEW_PAIRS
-
-
-def _even_blocks(values: Float[NDArray, "K"], number: int, length: int) -> Float[NDArray, "{number} {length}"]:
-    """Values in blocks of one length; the last value fills up the last of them."""
-    return values[np.minimum(np.arange(number * length), len(values) - 1)].reshape(number, length)
 
 
 def _reach(solved: Float[NDArray, "2"], penalties: Float[NDArray, "V"]) -> Float[NDArray, "V"]:
