@@ -179,7 +179,7 @@ def _bins(outcomes: Outcomes, bins: int = 15) -> Int[NDArray, "N"]:
 
 
 def _excess(outcomes: Outcomes) -> Float[NDArray, "N"]:
-    """What each example adds to accuracy less confidence."""
+    """Rightness less confidence of each example."""
     return np.equal(outcomes.label, outcomes.predicted) - np.asarray(outcomes.confidence, float)
 
 
