@@ -11,7 +11,6 @@ Reference:
   N. Halko, P.-G. Martinsson and J. A. Tropp, *Finding Structure with Randomness*, SIAM Review, 2011, section 5.1.
 """
 
-import functools
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -21,8 +20,6 @@ from jaxtyping import Array, Float, Integer, Real
 from numpy.typing import NDArray
 
 from jaxcls.numerics import padded, standardised
-
-_qr = functools.partial(scipy.linalg.qr, mode="economic", check_finite=False)  # faster than NumPy's
 
 SAMPLE = 4  # rows per feature that the eigenvectors are taken from; with fewer, the examples themselves are rotated
 COPY = 2**30  # bytes of examples, up to which they are centred beforehand
@@ -185,7 +182,7 @@ def _all(X: NDArray, shares: NDArray) -> tuple[NDArray, Vectors]:
     if len(X) >= X.shape[1]:
         eigenvalues, vectors = np.linalg.eigh(X.T @ (shares[:, None] * X))
         return eigenvalues, Vectors(vectors)
-    span, R = _qr(X.T)
+    span, R = scipy.linalg.qr(X.T, mode="economic", check_finite=False)  # faster than NumPy's
     eigenvalues, vectors = np.linalg.eigh(R @ (shares[:, None] * R.T))
     return eigenvalues, Vectors(span @ vectors)
 
@@ -197,10 +194,9 @@ def _of_few(X: NDArray, shares: NDArray) -> tuple[NDArray, Vectors, NDArray]:
     """
     products, roots = X @ X.T, np.sqrt(shares)
     eigenvalues, vectors = np.linalg.eigh(roots[:, None] * products * roots[None])
-    held = eigenvalues > len(X) * np.finfo(float).eps * max(eigenvalues[-1], np.finfo(float).tiny)
-    eigenvalues = np.where(held, eigenvalues, 0)
-    matrix = roots[:, None] * vectors * np.where(held, 1 / np.sqrt(np.where(held, eigenvalues, 1)), 0)
-    return eigenvalues, Vectors(matrix, X), products @ matrix
+    inverse = _inverse_roots(eigenvalues, len(X))
+    matrix = roots[:, None] * vectors * inverse
+    return np.where(inverse > 0, eigenvalues, 0), Vectors(matrix, X), products @ matrix
 
 
 def _leading(X: NDArray, shares: NDArray) -> tuple[NDArray, Vectors, float]:
@@ -221,9 +217,15 @@ def _orthonormal(A: NDArray) -> NDArray:
 
     Directions that these do not tell from rounding are zeros, which costs a preconditioner nothing.
     """
-    eigenvalues, vectors = np.linalg.eigh(A.astype(np.float64).T @ A.astype(np.float64))
-    held = eigenvalues > len(A) * np.finfo(float).eps * max(eigenvalues[-1], np.finfo(float).tiny)
-    return A @ (vectors * np.where(held, 1 / np.sqrt(np.where(held, eigenvalues, 1)), 0)).astype(A.dtype)
+    wide = A.astype(np.float64)
+    eigenvalues, vectors = np.linalg.eigh(wide.T @ wide)
+    return (wide @ (vectors * _inverse_roots(eigenvalues, len(A)))).astype(A.dtype)
+
+
+def _inverse_roots(eigenvalues: NDArray, count: int) -> NDArray:
+    """``1/√λ`` of sums over so many products, in ascending order; 0 where λ may be rounding alone."""
+    held = eigenvalues > count * np.finfo(float).eps * max(eigenvalues[-1], np.finfo(float).tiny)
+    return np.where(held, 1 / np.sqrt(np.where(held, eigenvalues, 1)), 0)
 
 
 def restored(
