@@ -6,7 +6,6 @@ python examples/optuna_search.py
 
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution
-from optuna.trial import TrialState
 
 from jaxcls import data, sweep
 from jaxcls.classifier import two_layer_net
@@ -30,8 +29,8 @@ def main(rounds: int = 4, points: int = 64, steps: int = 300) -> None:
         cells = Points(**{name: [trial.params[name] for trial in trials] for name in SPACE})
         result = sweep.run(splits, cells, steps=steps, classifier=two_layer_net(), optimizer="momentum")
         for trial, row in zip(trials, result.table, strict=True):
-            diverged = row["diverged_at"] >= 0
-            study.tell(trial, None if diverged else row["val_accuracy"], TrialState.FAIL if diverged else None)
+            failed = optuna.trial.TrialState.FAIL if row["diverged_at"] >= 0 else None
+            study.tell(trial, None if failed else row["val_accuracy"], failed)
         best = ", ".join(f"{name} {value:.3g}" for name, value in study.best_params.items())
         print(f"round {number + 1}: {study.best_value:.4f} on val at {best}; {result.timings.total_s:.1f} s")
 

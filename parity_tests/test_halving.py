@@ -26,6 +26,7 @@ from jaxcls.result import SCORES, SweepResult, empty_table, ranks
 from jaxcls.sweep import Halving
 from jaxcls.train import Hyper
 from parity_tests.support.cases import slow
+from parity_tests.support.results import assert_same_bits
 
 POINTS = Points(
     lr=[1e-3, 0.3, 0.1, 1e30, 1.0, 0.03, 0.5, 0.01, 0.2], reg=[1e-3, 1e-4, 0.1, 0.0, 1e-2, 1e-3, 0.3, 0.0, 1e-5]
@@ -270,11 +271,7 @@ def test_a_halved_search_resumed_from_any_chunk_is_the_same_to_the_bit(
     for path in saved:
         snapshot, _ = checkpoint.read(path)
         again = run(digits, points, resume=snapshot, **options)
-        for column in whole.table.dtype.names:
-            np.testing.assert_array_equal(again.table[column], whole.table[column])
-        for name in ("losses", "right"):
-            np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
-        jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
+        assert_same_bits(again, whole)
 
 
 def test_a_snapshot_of_another_halving_is_rejected(digits: Splits) -> None:
@@ -379,10 +376,7 @@ def test_an_extended_sweep_is_the_long_one_to_the_bit(case: str, digits: Splits)
     planned = sweep.plan(digits, points, keep_state=True, trained=40, **longer_options)
     longer = sweep.execute(planned, digits, resume=sweep.continued(first.snapshot, planned))
     whole = run(digits, points, halving=halving, steps=80, **options)
-    for column in whole.table.dtype.names or ():
-        np.testing.assert_array_equal(longer.table[column], whole.table[column])
-    np.testing.assert_array_equal(longer.losses, whole.losses)
-    jax.tree.map(np.testing.assert_array_equal, longer.params, whole.params)
+    assert_same_bits(longer, whole)
     assert longer.timings.total_s > first.timings.total_s
 
 

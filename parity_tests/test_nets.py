@@ -107,7 +107,7 @@ NAMES_PARAMS: dict[str, Optimizer] = {
 @pytest.mark.parametrize("columns", [1, *slow(32)])  # those of a CPU and of a GPU
 @pytest.mark.parametrize(
     "optimizer",
-    named(NAMES_PARAMS, "multi_transform"),
+    named(NAMES_PARAMS, "a mask", "multi_transform"),
 )
 def test_an_optimizer_may_name_params(
     optimizer: Optimizer, columns: int, digits: Splits, monkeypatch: pytest.MonkeyPatch

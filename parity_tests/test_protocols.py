@@ -447,7 +447,7 @@ def test_every_protocol_has_flags_of_the_command() -> None:
 
 def test_the_best_weights_of_all_evaluations_are_kept(source: data.Source) -> None:
     """By each cell alone; and a run that was stopped resumes with them to the same bits."""
-    splits, grid = data.standard(source), Grid([3e-3, 0.1, 10.0], [0.0, 1e-2], seed=[0, 1])
+    splits, grid = data.standard(source), Grid([3e-3, 0.1, 3.0, 10.0], [0.0, 1e-2], seed=[0, 1])
     run = functools.partial(sweep.run, splits, grid, steps=60, batch_size=100, chunk_steps=7)
     last, snapshots = run(), []
 

@@ -22,6 +22,7 @@ from jaxcls.optimizers import Optimizer
 from jaxcls.result import SCORES, SweepResult, empty_table, rank_rows
 from jaxcls.train import Hyper
 from parity_tests.support.cases import named, slow
+from parity_tests.support.results import assert_same_bits
 
 GRID = Grid(lr=[0.03, 0.3], reg=[0.0, 1e-2, 0.1], seed=[0, 7])
 TWO_CELLS = Grid([0.1, 1e30], [0.1])  # of several tests, compiled once for chunks of 10 and 5 steps
@@ -362,10 +363,7 @@ def test_a_sweep_that_streams_writes_the_same_bytes(
         )
         for stream in (False, True)
     )
-    np.testing.assert_array_equal(one.losses, other.losses)
-    for name in one.table.dtype.names:
-        np.testing.assert_array_equal(one.table[name], other.table[name])
-    jax.tree.map(np.testing.assert_array_equal, one.params, other.params)
+    assert_same_bits(one, other)
 
 
 def test_stacks_that_stream_together_write_the_same_bytes(digits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,11 +377,7 @@ def test_stacks_that_stream_together_write_the_same_bytes(digits: Splits, monkey
     assert [len(block) for block in plan(stream=True, memory=planned.nbytes).blocks] == [2]
     assert [len(block) for block in plan(stream=True, memory=planned.nbytes - 1).blocks] == [1, 1]
     apart, together = (sweep.execute(each, digits, select="log-loss") for each in (plan(stream=False), planned))
-    np.testing.assert_array_equal(apart.losses, together.losses)
-    np.testing.assert_array_equal(apart.right, together.right)
-    for name in apart.table.dtype.names:
-        np.testing.assert_array_equal(apart.table[name], together.table[name])
-    jax.tree.map(np.testing.assert_array_equal, apart.params, together.params)
+    assert_same_bits(apart, together)
 
 
 def test_stacks_of_other_minibatches_train_apart(digits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
