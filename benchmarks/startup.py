@@ -46,6 +46,7 @@ def default_run(out: Path, cache: Path) -> dict[str, float]:
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # users have the bytecode
     start = time.perf_counter()
     command = [sys.executable, str(SWEEP), "--out", str(out)]
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)

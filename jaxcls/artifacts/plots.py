@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -23,6 +24,7 @@ from jaxcls.grid import REPLICATES, Grid, Points
 from jaxcls.metrics import confusion
 from jaxcls.result import SweepResult, best_first, dropped
 
+DPI = 120
 MOST_TICKS = 24  # on an axis; with more values, only every second, third, ... is labelled
 MOST_UNITS = 100  # hidden units shown as images
 MOST_ANNOTATED = 16  # rows and columns of a heat map whose values are written into its cells
@@ -270,7 +272,8 @@ def save(folder: str | Path, result: SweepResult, splits: Splits) -> list[Path]:
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a label in a script that the font has not
         for name, figure in figures.items():
             with replacing(Path(folder) / name) as partial:
-                figure.savefig(partial, dpi=120)
+                figure.set_dpi(DPI)
+                FigureCanvasAgg(figure).print_png(partial)  # once, where savefig draws twice
     return [Path(folder) / name for name in figures]
 
 

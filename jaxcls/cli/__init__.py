@@ -1,10 +1,12 @@
 """The command ``jaxcls``: ``sweep``, ``probe``, ``predict`` and ``report``; the only part of jaxcls that prints."""
 
+import contextlib
 import functools
+import gc
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 USAGE = """jaxcls sweep     train a whole grid of classifiers, and show what it found
 jaxcls probe     the best linear classifier for your features
@@ -43,19 +45,21 @@ def main(args: Sequence[str] | None = None, program: str | None = None) -> int:
         return 0
     name, *rest = args
     try:
-        match name:
-            case "sweep":
-                from jaxcls.cli.sweep import main as command
-            case "probe":
-                from jaxcls.cli.probe import main as command
-            case "predict":
-                from jaxcls.cli.predict import main as command
-            case "report":
-                from jaxcls.cli.report import main as command
-            case _:
-                print(f"error: jaxcls has no command {name}: expected sweep, probe, predict or report", file=sys.stderr)
-                return 2
-        from jaxcls.cli import console
+        with _uncollected():
+            match name:
+                case "sweep":
+                    from jaxcls.cli.sweep import main as command
+                case "probe":
+                    from jaxcls.cli.probe import main as command
+                case "predict":
+                    from jaxcls.cli.predict import main as command
+                case "report":
+                    from jaxcls.cli.report import main as command
+                case _:
+                    expected = "sweep, probe, predict or report"
+                    print(f"error: jaxcls has no command {name}: expected {expected}", file=sys.stderr)
+                    return 2
+            from jaxcls.cli import console
     except ModuleNotFoundError as error:
         print(f'error: jaxcls {name} needs {error.name}: pip install "jaxcls[sweep]"', file=sys.stderr)
         return 2
@@ -63,3 +67,17 @@ def main(args: Sequence[str] | None = None, program: str | None = None) -> int:
         print("error: stopped at once", file=sys.stderr)
         return 128 + signal.SIGINT
     return console.run(functools.partial(command, rest, program or f"jaxcls {name}"))
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Import without garbage collection, and leave what was imported out of it from then on: it stays to the end."""
+    if "jax" in sys.modules:  # not in a process of the command's own
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

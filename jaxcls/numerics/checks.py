@@ -116,7 +116,7 @@ def outside_of_jit(name: str) -> None:
     Example:
       >>> outside_of_jit("sweep.run")
     """
-    if isinstance(jnp.zeros(()), jax.core.Tracer):
+    if isinstance(jax.device_put(0.0), jax.core.Tracer):  # a traced one under jit, and nothing to compile
         raise ValueError(f"{name} must be called outside of jax.jit, jax.vmap and jax.grad: it compiles what it runs")
 
 
