@@ -11,10 +11,10 @@ If every example had the same p, the Hessian would be nearly diagonal in the bas
 evaluation renews, scales it to the curvature along the last step, and corrects it by the last pairs of steps and
 gradient differences.
 
-Along a path of reg, largest first, each solution starts at the linear extrapolation of the last two in log reg, and
-keeps the pairs of the last: only the penalty's part of a gradient difference depends on reg, and is known. A path that
-begins with a small reg is led up to by larger ones, solved roughly. Values that are solved side by side start from the
-same solution, which takes more evaluations of each, and fewer of them all.
+Along a path of reg, largest first, each solution starts where the last two or three in log reg point to, and keeps the
+pairs of the last: only the penalty's part of a gradient difference depends on reg, and is known. A path that begins
+with a small reg is led up to by larger ones, solved roughly. Values that are solved side by side start from the same
+solution, which takes more evaluations of each, and fewer of them all.
 
 References:
   J. Nocedal and S. Wright, *Numerical Optimization*, 2006, algorithm 7.4.
@@ -40,8 +40,11 @@ from jaxcls.solver import eigenbasis
 from jaxcls.solver.eigenbasis import Examples, Moments, Source
 from jaxcls.solver.reading import blocks_of, read_block
 
-PAIRS, FEW_PAIRS = 40, 20  # few where they would not stay in cache
+PAIRS, FEW_PAIRS, MANY_PAIRS = 40, 20, 80  # few where they would not stay in cache, many for many digits
 MANY_PARAMS = 2**15
+MANY_DIGITS = 1e-8  # the tolerance from which on it pays to take more pairs, and a parabola
+KNOTS = 3  # solutions that a parabola goes through
+NEAR = np.log(3)  # steps in log reg up to which it lies nearer to the next than a line does
 LEADING_UP = np.logspace(-2, -9, 8)  # values of reg before a path, as shares of the largest eigenvalue
 ROUGHLY = 1e-2  # their tolerance
 CAUTION = 4  # L − min L is rarely below -slope / 2, half of a Newton decrement: the pairs do not see all of the Hessian
@@ -53,11 +56,15 @@ NARROW = 64  # times as many features as scores, from where on one block is best
 
 
 class Pairs(NamedTuple):
-    """Last steps and gradient differences, oldest first, scaled to ``s · y = 1``; zeros where there is none yet."""
+    """Last steps and gradient differences, scaled to ``s · y = 1``; zeros where there is none yet.
+
+    Those of each weighting are a ring: a new pair replaces the oldest where it lies, so that no other moves.
+    """
 
     S: Float[Array, "F M Q"]
     Y: Float[Array, "F M Q"]
-    SY: Float[Array, "F M M"]  # the products ``s_i · y_j``; for i >= j not those in use
+    SY: Float[Array, "F M M"]  # the products ``s_i · y_j``, oldest first; for i >= j not those in use
+    oldest: Int[Array, "F"]  # its place
 
 
 class Evaluation(NamedTuple):
@@ -137,16 +144,18 @@ def path(
     constant = np.full(len(weights), np.log(num_classes)) if penalise_bias else -np.sum(frequencies * logs, axis=1)
     start = np.zeros((num_weightings, num_classes, len(examples.penalised)), dtype)
     start[..., -1] = 0 if penalise_bias else logs - logs.mean(axis=1, keepdims=True)
-    num_pairs = _num_pairs(num_weightings * num_params)
+    many_digits = max(tol, np.finfo(dtype).eps) <= MANY_DIGITS
+    num_pairs = _num_pairs(num_params, num_weightings, many_digits)
     shapes = (num_pairs, num_params), (num_pairs, num_params), (num_pairs, num_pairs)
-    pairs = Pairs(*jax.device_put([np.zeros((num_weightings, *shape), dtype) for shape in shapes]))
+    none = [np.zeros((num_weightings, *shape), dtype) for shape in shapes]
+    pairs = Pairs(*jax.device_put([*none, np.zeros(num_weightings, np.int32)]))
     smallest, largest = np.finfo(dtype).tiny, np.finfo(dtype).max
     penalties, found = np.clip(reg / basis.size**2, smallest, largest * np.finfo(dtype).eps), []
     larger = LEADING_UP * basis.curvature[:-1].max(initial=0)
     larger = larger[larger > 3 * penalties[0]]
     length = -(-len(penalties) // -(-len(penalties) // side_by_side))
     parts = [*larger[:, None], *np.split(penalties, range(length, len(penalties), length))]
-    last, solved = [start, start], np.full(2, parts[0][0])
+    last, solved = [start] * KNOTS, parts[0][:1]
     for k, part in enumerate(parts):
         some = np.pad(part, (0, length - len(part)), mode="edge")  # all of one length, for one program
         roughly = k < len(larger)
@@ -158,7 +167,7 @@ def path(
                     pairs,
                     some.astype(dtype),
                     np.asarray(solved[-1], dtype),
-                    _reach(solved, some).astype(dtype),
+                    _shares(solved, some, many_digits).astype(dtype),
                     constant.astype(dtype),
                     np.asarray(max(tol, ROUGHLY) if roughly else tol, dtype),
                     max_evaluations=max_evaluations,
@@ -167,7 +176,8 @@ def path(
                 )
             )
         every = jnp.split(solution.A, length) if length > 1 else [solution.A]
-        last, solved = [*last, *every[: len(part)]][-2:], np.append(solved, part)[-2:]
+        last = [*last, *every[: len(part)]][-KNOTS:]
+        solved = np.append(solved if k else [], part)[-KNOTS:]
         if roughly:
             continue
         A, at, above, evaluations = jax.device_get(solution)
@@ -187,21 +197,40 @@ def estimate(num_examples: int, num_features: int, num_classes: int, dtype: jnp.
         vectors = dtype.itemsize * (few + 4 * eigenbasis.LEADING)
     data = num_features * (num_examples * dtype.itemsize + vectors)
     rows = rows_in_a_block(num_examples, num_features, num_classes, one_block=True)
-    num_pairs = _num_pairs(num_classes * num_features)
+    num_pairs = _num_pairs(num_classes * num_features, 1, many_digits=True)
     cell = num_classes * ((4 * num_pairs + 20) * (num_features + 1) + 6 * rows) * dtype.itemsize
     return Memory(data, cell)
 
 
-def _num_pairs(num_params: int) -> int:
-    return PAIRS if num_params <= MANY_PARAMS else FEW_PAIRS
+def _num_pairs(num_params: int, num_weightings: int, many_digits: bool) -> int:
+    few = num_params * num_weightings > MANY_PARAMS
+    return min(num_params, FEW_PAIRS if few else MANY_PAIRS if many_digits else PAIRS)
 
 
-def _reach(solved: Float[NDArray, "2"], penalties: Float[NDArray, "V"]) -> Float[NDArray, "V"]:
-    """The steps in log reg from the last value that was solved, in units of the step that led to it."""
-    before, last = np.log(solved)
-    if before == last:
-        return np.zeros(len(penalties))
-    return np.clip((np.log(penalties) - last) / (last - before), 0, 2)
+def _shares(solved: Float[NDArray, "K"], penalties: Float[NDArray, "V"], many_digits: bool) -> Float[NDArray, "V 3"]:
+    """The shares of the last solutions in the coefficients where each of these values starts.
+
+    These lie on the line through the last two in log reg; or if near, on the parabola through three, which
+    multiplies the errors of the solutions by twice as much.
+
+    Example:
+      >>> print(_shares(np.array([0.8, 0.4, 0.2]), np.array([0.1]), many_digits=False).round(2))
+      [[ 0. -1.  2.]]
+      >>> print(_shares(np.array([0.8, 0.4, 0.2]), np.array([0.1]), many_digits=True).round(2))
+      [[ 1. -3.  3.]]
+    """
+    knots = np.log(solved[-KNOTS:])
+    steps = -np.diff([*knots, np.log(penalties[-1])])
+    if not (many_digits and (steps > 0).all() and steps.max() < NEAR):
+        knots = knots[-2:]
+    if knots[0] == knots[-1]:
+        knots = knots[-1:]
+    at = np.maximum(np.log(penalties), knots[-1] - 2 * np.ptp(knots))[:, None]
+    shares = np.zeros((len(penalties), KNOTS))
+    for k, knot in enumerate(knots, KNOTS - len(knots)):
+        others = knots[knots != knot]
+        shares[:, k] = np.prod((at - others) / (knot - others), axis=1)
+    return shares
 
 
 def rows_in_a_block(num_examples: int, num_features: int, columns: int, *, one_block: bool) -> int:
@@ -217,11 +246,11 @@ def rows_in_a_block(num_examples: int, num_features: int, columns: int, *, one_b
 @full_precision
 def solve(
     examples: Examples,
-    last: tuple[Float[Array, "F C P"], Float[Array, "F C P"]],
+    last: tuple[Float[Array, "F C P"], ...],
     pairs: Pairs,
     reg: Float[Array, "V"],
     last_reg: Float[Array, ""],
-    reach: Float[Array, "V"],
+    shares: Float[Array, "V 3"],
     constant: Float[Array, "F"],
     tol: Float[Array, ""],
     *,
@@ -233,11 +262,11 @@ def solve(
 
     Args:
       examples: see `jaxcls.solver.eigenbasis`.
-      last: coefficients of the last two values of reg, the nearest last.
+      last: coefficients of the last three values of reg, the nearest last.
       pairs: of the last value; those returned are of the last of these.
       reg: the values.
       last_reg: the last value.
-      reach: how far to extrapolate to each, in units of the last difference of coefficients.
+      shares: of each of these in the coefficients where a value starts, see `_shares`.
       constant: L of the best constant prediction.
       tol: stop where the estimate of L − min L is at most this share of L, and of what L has gained over ``constant``.
       max_evaluations: of L and its gradient.
@@ -246,8 +275,8 @@ def solve(
     """
     num_values, num_weightings = len(reg), len(constant)
     tiled = functools.partial(jnp.concatenate, axis=0)
-    reg, reach = (jnp.repeat(each, num_weightings)[:, None, None] for each in (reg, reach))
-    A = tiled([last[1]] * num_values) + reach * tiled([last[1] - last[0]] * num_values)
+    reg = jnp.repeat(reg, num_weightings)[:, None, None]
+    A = jnp.einsum("vk,kfcp->vfcp", shares, jnp.stack(last)).reshape(-1, *last[0].shape[1:])
     pairs = jax.tree.map(lambda array: tiled([array] * num_values), pairs)
     constant = tiled([constant] * num_values)
     shape, dtype = A.shape, A.dtype
@@ -361,33 +390,58 @@ def _direction(g: Array, pairs: Pairs, inverse: Callable[[Array], Array]) -> Flo
 
         R a = S g,    d = inverse(g - Yᵀ a),    Rᵀ b = a - Y d,    H g = d + Sᵀ b
     """
-    S, Y, SY = pairs
+    S, Y, SY, oldest = pairs
     R = jnp.triu(SY, 1) + jnp.eye(SY.shape[1], dtype=SY.dtype)[None]
-    curvature = _dot(Y[:, -1], inverse(Y[:, -1]))[:, None]  # 1 if the inverse is right
-    a = solve_triangular(R, jnp.einsum("fmq,fq->fm", S, g)[..., None])[..., 0]
-    d = inverse(g - jnp.einsum("fmq,fm->fq", Y, a)) / jnp.where(curvature > 0, curvature, 1)
-    b = solve_triangular(R, (a - jnp.einsum("fmq,fq->fm", Y, d))[..., None], trans=1)[..., 0]
-    return -d - jnp.einsum("fmq,fm->fq", S, b)
+    last = _at(Y, oldest - 1)
+    curvature = _dot(last, inverse(last))[:, None]  # 1 if the inverse is right
+    a = solve_triangular(R, _turned(jnp.einsum("fmq,fq->fm", S, g), oldest)[..., None])[..., 0]
+    d = g - jnp.einsum("fmq,fm->fq", Y, _turned(a, -oldest))
+    d = inverse(d) / jnp.where(curvature > 0, curvature, 1)
+    b = solve_triangular(R, (a - _turned(jnp.einsum("fmq,fq->fm", Y, d), oldest))[..., None], trans=1)[..., 0]
+    return -d - jnp.einsum("fmq,fm->fq", S, _turned(b, -oldest))
 
 
 def _append(pairs: Pairs, s: Array, y: Array, where: Array) -> Pairs:
     """The pairs with one more for those ``where`` it is to be kept, and has positive curvature."""
-    product = _dot(s, y)
+    S, Y, SY, oldest = pairs
+    product, each = _dot(s, y), jnp.arange(len(s))
     where &= product > jnp.finfo(s.dtype).eps * jnp.sqrt(_dot(s, s) * _dot(y, y))
-    scale = jax.lax.rsqrt(jnp.where(where, product, 1))[:, None, None]
-    S, Y = (jnp.append(old[:, 1:], scale * new[:, None], 1) for old, new in ((pairs.S, s), (pairs.Y, y)))
-    with_last = jnp.einsum("fmq,fq->fm", S, Y[:, -1])
-    SY = jnp.pad(pairs.SY[:, 1:, 1:], ((0, 0), (0, 1), (0, 1))).at[:, :, -1].set(with_last)
-    return jax.tree.map(lambda new, old: jnp.where(where[:, None, None], new, old), Pairs(S, Y, SY), pairs)
+    scale = jax.lax.rsqrt(jnp.where(where, product, 1))
+    S, Y = (
+        old.at[each, oldest].set(jnp.where(where[:, None], scale[:, None] * new, _at(old, oldest)))
+        for old, new in ((S, s), (Y, y))
+    )
+    after = (oldest + where) % S.shape[1]
+    with_last = _turned(jnp.einsum("fmq,fq->fm", S, _at(Y, after - 1)), after)
+    more = jnp.pad(SY[:, 1:, 1:], ((0, 0), (0, 1), (0, 1))).at[:, :, -1].set(with_last)
+    return Pairs(S, Y, jnp.where(where[:, None, None], more, SY), after)
+
+
+def _at(ring: Array, place: Array) -> Float[Array, "F Q"]:
+    """The vector of each weighting at its place."""
+    return ring[jnp.arange(len(ring)), place % ring.shape[1]]
+
+
+def _turned(ring: Array, first: Array) -> Float[Array, "F M *Q"]:
+    """The ring of each weighting, begun at a place.
+
+    Example:
+      >>> print(_turned(jnp.arange(8.0).reshape(2, 4), jnp.array([1, -1])))
+      [[1. 2. 3. 0.]
+       [7. 4. 5. 6.]]
+    """
+    places = (first[:, None] + jnp.arange(ring.shape[1])[None]) % ring.shape[1]
+    return ring[jnp.arange(len(ring))[:, None], places]
 
 
 def _for_another_penalty(pairs: Pairs, more: Array) -> Pairs:
     """The pairs where the penalty's second derivative is larger by ``more``, ``[F, Q]``, without those it undoes."""
-    Y = pairs.Y + more[:, None] * pairs.S
-    product = jnp.einsum("fmq,fmq->fm", pairs.S, Y)[..., None]
+    S = _turned(pairs.S, pairs.oldest)
+    Y = _turned(pairs.Y, pairs.oldest) + more[:, None] * S
+    product = jnp.einsum("fmq,fmq->fm", S, Y)[..., None]
     scale = jnp.where(product > 1e-3, jax.lax.rsqrt(jnp.where(product > 1e-3, product, 1)), 0)
-    S, Y = scale * pairs.S, scale * Y
-    return Pairs(S, Y, jnp.einsum("fmq,fnq->fmn", S, Y))
+    S, Y = scale * S, scale * Y
+    return Pairs(S, Y, jnp.einsum("fmq,fnq->fmn", S, Y), jnp.zeros_like(pairs.oldest))
 
 
 def _dot(a: Array, b: Array) -> Float[Array, "F"]:
