@@ -43,8 +43,11 @@ def einsum(
             f"{a},{b}...->{result}...", A, B, out_sharding=None if like is None else explicit_sharding(like)
         )
     # The barriers transpose each array once. Fused into the surrounding operations, this takes three times as long.
-    cells_first = jax.lax.optimization_barrier(jnp.moveaxis(A, -1, 0))
-    product = jax.lax.optimization_barrier(jnp.einsum(f"G{a},{b}G->G{result}", cells_first, B))
+    once = jax.lax.optimization_barrier
+    cells_first = once(jnp.moveaxis(A, -1, 0))
+    if a[0] == b[0] and B.shape[1] < A.shape[1]:  # AᵀB as the transpose of BᵀA: the narrow one is read by its columns
+        return once(jnp.einsum(f"G{b},G{a}->G{result[::-1]}", once(jnp.moveaxis(B, -1, 0)), cells_first)).T
+    product = once(jnp.einsum(f"G{a},{b}G->G{result}", cells_first, B))
     return jnp.moveaxis(product, 0, -1)
 
 
