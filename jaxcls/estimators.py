@@ -93,6 +93,8 @@ class _Logistic(_Classifier):
 
     def _weights(self, y: NDArray, sample_weight: NDArray[np.floating]) -> NDArray[np.floating]:
         """The weight of each example: the sample weight times the class weight."""
+        if self.class_weight is None:
+            return sample_weight
         balance = {"sample_weight": sample_weight} if BALANCES_WEIGHTS else {}
         classes, labels = np.unique(y, return_inverse=True)
         with np.errstate(divide="ignore"):  # a class of weight 0

@@ -1,6 +1,6 @@
 """Kill a sweep again and again, resume it each time, and compare with an uninterrupted run.
 
-python -m parity_tests.campaigns.kills               # 30 kills of each of two sweeps
+python -m parity_tests.campaigns.kills               # 30 kills of each of three sweeps
 python -m parity_tests.campaigns.kills --kills 3
 
 Half of the kills come at random moments; the others wait until a checkpoint is being written. A run that comes to
@@ -25,6 +25,8 @@ PROGRAM = Path(__file__).parents[2] / "examples" / "sweep.py"
 SWEEP = shlex.split(
     "--model two-layer --hidden 2 16 128 --lr 0.1 1 100 --reg 0 1e-3 --steps 10000 --optimizer momentum --decay 0.99"
 )
+# The same in one pass over data that are read as they are needed.
+STREAMED = [*SWEEP, "--stream"]
 # The same on points, halved, with averages of the weights.
 HALVED = shlex.split(
     "--model two-layer --samples 48 --hidden 2:64 --lr 1e-2:3 --reg 1e-5:1e-1 --momentum 0.5:0.95 --steps 30000"
@@ -36,7 +38,7 @@ COMPARED = ("results.csv", "history.csv", "best.safetensors")  # those that ther
 
 def main(kills: int, seed: int) -> int:
     """The exit code: 1 if anything differs."""
-    return max(survives(flags, kills, random.Random(seed)) for flags in (SWEEP, HALVED))
+    return max(survives(flags, kills, random.Random(seed)) for flags in (SWEEP, STREAMED, HALVED))
 
 
 def survives(flags: list[str], kills: int, rng: random.Random) -> int:
