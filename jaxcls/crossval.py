@@ -166,7 +166,8 @@ def peak(search: Search, grid: Grid, splits: Splits) -> SweepResult:
     if len(grid.varied) != 1:
         several = ", ".join(grid.varied) or "none"
         raise ValueError(f"grid must have one axis with several values for a peak, got {several}")
-    ((axis, values),) = grid.varied.items()
+    ((axis, unsorted),) = grid.varied.items()
+    values = sorted(unsorted, reverse=unsorted[0] > unsorted[-1])
 
     def some(indices: Sequence[int]) -> Grid:
         columns: dict[str, Any] = {axis: [values[k] for k in indices]}

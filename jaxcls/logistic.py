@@ -2,9 +2,9 @@
 
     L    = Σ_i w_i CE_i + reg Σ W²          example weights w that sum to 1; W: [D, C], the bias its last row
 
-L is convex. `path` minimises it by L-BFGS, one value after another from the largest, each from where the last two point
-to, and all weightings of the examples, such as the folds of a cross-validation, side by side. With ``certify=True``
-Newton's method continues in float64, until the duality gap proves how near the optimum is.
+L is convex. `path` minimises it by L-BFGS, one value after another from the largest, each from where the last ones
+point to, and all weightings of the examples, such as the folds of a cross-validation, side by side. With
+``certify=True`` Newton's method continues in float64, until the duality gap proves how near the optimum is.
 
 The bias is not penalised, as in scikit-learn. With ``penalise_bias=True`` the result is the optimum of
 `jaxcls.softmax.loss`.
@@ -36,7 +36,7 @@ class Optimum(NamedTuple):
     Attributes:
       W: the weights, the bias in the last row.
       loss: L at W.
-      gap: how far ``loss`` is above ``min L``: an estimate, half the slope along the last quasi-Newton direction; with
+      gap: how far ``loss`` is above ``min L``: an estimate, twice the slope along the last quasi-Newton direction; with
         ``certify=True``, an upper bound, computed in float64. Both include the rounding of W.
       gradient: the largest magnitude in dL/dW.
       iterations: evaluations of L and its gradient, and Newton steps.
@@ -65,7 +65,7 @@ def path(
     certify: bool = False,
     memory: int | None = None,
 ) -> Optimum:
-    """Minimise L for every regularisation value, largest first, each warm-started from the last two.
+    """Minimise L for every regularisation value, largest first, each warm-started from the last ones.
 
     Args:
       X: features, without a column of ones, of any real dtype; computed with in JAX's default float. A
@@ -87,8 +87,8 @@ def path(
         `jaxcls.memory.available`.
 
     Raises:
-      ValueError: a shape does not match, a label or a value is out of range, a weight is negative or not finite, or
-        a single value does not fit in memory.
+      ValueError: a shape does not match, a label or a value is out of range, a weight is negative or not finite, a
+        feature is not finite, or a single value does not fit in memory.
       TypeError: an argument is not an array of numbers.
 
     Example:
@@ -100,8 +100,9 @@ def path(
       ((65, 10, 7), np.True_)
     """
     checks.outside_of_jit("logistic.path")
-    values = _regularisation(reg)
+    values = arguments.regularisation(reg, zero=False)
     features, labels, num_classes = arguments.examples(X, y, num_classes)
+    arguments.check_moments(moments, features.shape[1])
     shares = arguments.shares(weights, len(labels))
     dtype = np.dtype(jnp.result_type(float))
     if tol is None:
@@ -131,7 +132,8 @@ def path(
     W, *scores = (whole[..., at[0], at[1]] for whole in found)
     shape = (len(values), *shares.shape[1:])
     loss, gap, gradient, iterations = (each.reshape(shape) for each in scores)
-    return Optimum(W.reshape(*W.shape[:2], *shape), loss, gap, gradient, iterations, gap <= tol * loss)
+    converged = np.isfinite(loss) & (gap <= tol * loss)
+    return Optimum(W.reshape(*W.shape[:2], *shape), loss, gap, gradient, iterations, converged)
 
 
 def estimate(num_examples: int, num_features: int, num_classes: int, *, dtype: jnp.dtype) -> Memory:
@@ -202,13 +204,3 @@ def _of_some_classes(
 def _joined(parts: Sequence[lbfgs.Solutions]) -> lbfgs.Solutions:
     """The solutions of several weightings as one."""
     return lbfgs.Solutions(*(np.concatenate(arrays, axis=-1) for arrays in zip(*parts, strict=True)))
-
-
-def _regularisation(reg: ArrayLike | Sequence[float]) -> Float[NDArray, "K"]:
-    values = np.asarray(checks.real(reg, "reg"), np.float64)
-    if values.ndim != 1 or not values.size:
-        raise ValueError(f"reg must hold at least one value, got shape {list(values.shape)}")
-    if not ((values > 0) & np.isfinite(values)).all():
-        wrong = values[~((values > 0) & np.isfinite(values))][0]
-        raise ValueError(f"reg must hold finite values above 0, where there is an optimum, got {wrong:g}")
-    return values

@@ -18,7 +18,17 @@ from jaxcls.data import Folds, Prepared, Split, Splits
 from jaxcls.grid import Cells, Grid
 from jaxcls.memory import available
 from jaxcls.numerics import checks, compile_seconds, standardised
-from jaxcls.result import SCORES, SweepResult, Timings, check_select, empty_table, rank_rows, scores, total
+from jaxcls.result import (
+    SCORES,
+    SweepResult,
+    Timings,
+    best_row,
+    check_select,
+    empty_table,
+    rank_rows,
+    scores,
+    total,
+)
 from jaxcls.train import EVALUATION_BATCH as SCORED
 from jaxcls.train import Score
 
@@ -177,7 +187,8 @@ def _solve(path: Callable[[], logistic.Optimum], splits: Splits, grid: Cells, se
     for name, values in scores(on_train._replace(loss=penalised), on_val)._asdict().items():
         table[name] = values
     rank_rows(table, select)
-    W = optimum.W[..., np.argmax(table["rank"] == 1)]
+    best = best_row(table)
+    W = None if best is None else optimum.W[..., best]
     test = train.on_test(LINEAR, W, splits)
     now = time.perf_counter()
     timings = Timings(

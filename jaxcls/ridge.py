@@ -102,12 +102,12 @@ def path(
       True
     """
     checks.outside_of_jit("ridge.path")
-    values = _regularisation(reg)
+    values = arguments.regularisation(reg, zero=True)
     features, labels, num_classes = arguments.examples(X, y, num_classes)
     shares = arguments.shares(weights, len(labels))
     if shares.ndim != 1:
         raise ValueError(f"weights must have shape [{len(labels)}], got {list(shares.shape)}")
-    _check_moments(moments, features.shape[1])
+    arguments.check_moments(moments, features.shape[1])
     host = np.asarray(features) if isinstance(features, jax.Array) else features
     given = _Examples(host, labels, shares, num_classes, moments, penalise_bias)
 
@@ -233,24 +233,6 @@ def _inverse(eigenvalues: Float[NDArray, "R"], reg: Float[NDArray, "K"]) -> Floa
     limits = np.finfo(float)
     rounding = max(max(len(eigenvalues), 16) * limits.eps * float(eigenvalues.max()), limits.tiny)
     return np.divide(1, total, out=np.zeros_like(total), where=total > rounding)
-
-
-def _regularisation(reg: ArrayLike | Sequence[float]) -> Float[NDArray, "K"]:
-    values = np.asarray(checks.real(reg, "reg"), np.float64)
-    if values.ndim != 1 or not values.size:
-        raise ValueError(f"reg must hold at least one value, got shape {list(values.shape)}")
-    if not (valid := (values >= 0) & np.isfinite(values)).all():
-        raise ValueError(f"reg must hold finite values not below 0, got {values[~valid][0]:g}")
-    return values
-
-
-def _check_moments(moments: Moments | None, num_features: int) -> None:
-    if moments is None:
-        return
-    if (shapes := [np.shape(each) for each in moments]) != [(num_features,)] * 2:
-        raise ValueError(f"moments must be a mean and a scale of shape [{num_features}], got {[*map(list, shapes)]}")
-    if not (np.asarray(moments[1]) > 0).all():
-        raise ValueError(f"moments must have a scale above 0, got {np.min(moments[1]):g}")
 
 
 def _check(W: ArrayLike, X: ArrayLike, y: ArrayLike, reg: ArrayLike) -> tuple[Array, Array, Array, Array]:

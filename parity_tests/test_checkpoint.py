@@ -100,6 +100,8 @@ def test_a_snapshot_of_another_sweep_is_refused(saved: Path, digits: Splits) -> 
         sweep.run(digits, Grid([0.1], [0.0]), steps=8, chunk_steps=2, resume=snapshot)
     with pytest.raises(ValueError, match="resume must be a snapshot of this very sweep, got one of another"):
         sweep.run(digits, Grid([0.1], [0.0]), steps=4, chunk_steps=2, batch_size=100, resume=snapshot)
+    with pytest.raises(ValueError, match="resume must be a snapshot of this very sweep, got one of another"):
+        sweep.run(digits, Grid([0.1], [0.0]), steps=4, chunk_steps=2, select="log-loss", resume=snapshot)
     others = replace(digits, train=Split(digits.train.X, digits.train.y[::-1]))
     with pytest.raises(ValueError, match="resume must be a snapshot of this very sweep, got one of another"):
         sweep.run(others, Grid([0.1], [0.0]), steps=4, chunk_steps=2, resume=snapshot)

@@ -281,6 +281,10 @@ def test_a_finished_run_is_extended_and_refined(tmp_path: Path) -> None:
             "steps must be more than the 60 that the cells were trained for, got 60",
         ),
         (["--extend", "first", "--data", "mine.npz", "--steps", 90], "a finished run can be continued on its own data"),
+        (
+            ["--refine", "first", "--optimizer", "adam"],
+            "a finished run can be continued with its own flags alone: optimizer was 'sgd', is 'adam'",
+        ),
         (["--extend", "mine", "--steps", 60], "mine cannot be extended: its --schedule cosine ended the training"),
         (["--refine", "none"], "none holds no state.safetensors of a finished run, which is kept up to 128 MB"),
         (["--refine", "first", "--extend", "first"], "--extend and --refine are two ways to continue a run"),

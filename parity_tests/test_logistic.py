@@ -359,6 +359,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no value": ({"reg": []}, r"reg must hold at least one value, got shape \[0\]"),
     "one number": ({"reg": 0.1}, r"reg must hold at least one value, got shape \[\]"),
     "reg 0": ({"reg": [0.1, 0.0]}, "reg must hold finite values above 0, where there is an optimum, got 0"),
+    "X NaN": ({"X": np.full((30, 4), np.nan)}, r"X must be finite, got nan at row 0, column 0"),
+    "scale 0": (
+        {"X": np.ones((N, 4)), "moments": (np.zeros(4), np.zeros(4))},
+        "moments must have a scale above 0, got 0",
+    ),
     "reg NaN": ({"reg": [np.nan]}, "reg must hold finite values above 0, where there is an optimum, got nan"),
     "no matrix": ({"X": np.ones(N)}, r"X must have shape \[N, d\] with N, d >= 1, got \[400\]"),
     "labels": ({"num_classes": 3}, r"labels must lie in \[0, 3\), got 0 to 3"),

@@ -66,7 +66,7 @@ def report(
     if config.solver == "lbfgs":
         report_solved(config, table)
     if result.best is None:
-        print("\nevery cell diverged: try lower learning rates")
+        print("\nevery cell diverged: " + ("try lower learning rates" if result.grid.lr else "scale the features"))
         return
     row = table[result.best]
     by = f"the mean of {config.folds} folds" if config.folds else "val"

@@ -19,6 +19,10 @@ from jaxcls.data import Splits
 
 Saved = tuple[sweep.Snapshot, dict[str, Any]]
 STATE = "state.safetensors"  # of a finished run
+OF_CELLS = (  # flags by which the state of a cell is what it is
+    *("protocol", "model", "batch_size", "sampling", "optimizer", "decay", "schedule", "warmup", "ema", "flip"),
+    *("select", "keep", "patience", "init", "init_scale", "precision"),
+)
 T = TypeVar("T")
 
 
@@ -62,11 +66,14 @@ def continued(before: Saved, plan: sweep.Plan, depends_on: Mapping[str, object])
     """The snapshot from which a finished run is continued.
 
     Raises:
-      ValueError: its data were others.
+      ValueError: its data were others, or flags that its cells depend on.
     """
     snapshot, run = before
     if run["depends_on"]["data"] != depends_on["data"]:
         raise ValueError("a finished run can be continued on its own data alone, got others")
+    own, given = ({name: flags.get(name) for name in OF_CELLS} for flags in (run["depends_on"], depends_on))
+    if others := checkpoint.differences(own, given):
+        raise ValueError(f"a finished run can be continued with its own flags alone: {'; '.join(others)}")
     return sweep.continued(snapshot, plan)
 
 

@@ -85,7 +85,7 @@ def run(config: Config, saved: running.Saved | None, before: running.Saved | Non
 
     halving = sweep.Halving(rungs=rungs) if config.halving else None
     plan = planned(grid, halving, before[0].losses.shape[1] if before and config.extend else None)
-    plan = plan._replace(keep_state=plan.state_nbytes <= STATE)
+    plan = plan._replace(keep_state=before is not None or plan.state_nbytes <= STATE)
     kept = {"preset": "digits"} | {name: getattr(config, name) for name in ("out", "quiet", "json", "resume")}
     command = record.command(program, config, vars(PRESETS[config.preset]) | kept)
     flags, blocks = running.asked(config), [list(stack.rows.shape) for block in plan.blocks for stack in block]

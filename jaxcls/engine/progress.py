@@ -48,7 +48,7 @@ class Snapshot(NamedTuple):
       parked: the cells of those that are done, and then of the stage before.
       timings: seconds so far.
       halving: the plan's, as text.
-      fingerprint: SHA-256 of the data and of the plan but for its halving; empty before the first snapshot.
+      fingerprint: SHA-256 of the data, the metric and the plan but for its halving; empty before the first snapshot.
     """
 
     table: NDArray
@@ -101,7 +101,7 @@ class Progress:
         self.plan, self.data, self.callback, self.save = plan, data, callback, save
         check_select(select, data.num_classes)
         self.select, self.stages = select, plan.schedule.stages
-        self.fingerprint = functools.cache(functools.partial(_fingerprint, data, plan))
+        self.fingerprint = functools.cache(functools.partial(_fingerprint, data, plan, select))
         self.begin = initial_snapshot(plan)
         if resume is not None:
             self.begin = _resumed(resume, self.begin._replace(fingerprint=self.fingerprint()), plan)
@@ -325,8 +325,8 @@ def initial_snapshot(plan: Plan) -> Snapshot:
     )
 
 
-def _fingerprint(data: Splits | Folds, plan: Plan) -> str:
-    of_plan = plan.batch_size, plan.sampling, plan.keep, plan.keep_state, plan.patience, plan.ema
+def _fingerprint(data: Splits | Folds, plan: Plan, select: str) -> str:
+    of_plan = select, plan.batch_size, plan.sampling, plan.keep, plan.keep_state, plan.patience, plan.ema
     return hashlib.sha256(" ".join(map(str, (data.fingerprint(), *of_plan))).encode()).hexdigest()
 
 
@@ -346,7 +346,8 @@ def _resumed(resume: Snapshot, begin: Snapshot, plan: Plan) -> Snapshot:
         same = resume.block in range(blocks) and resume.step in {0, *(chunk.stop for chunk in chunks)}
     if not same:
         raise ValueError(
-            "resume must be a snapshot of this very sweep, got one of another grid, length, history, batch size or data"
+            "resume must be a snapshot of this very sweep, got one of another grid, length, history, batch size, metric or "
+            "data"
         )
     return copy
 

@@ -148,7 +148,7 @@ def path(
     num_pairs = _num_pairs(num_params, num_weightings, many_digits)
     shapes = (num_pairs, num_params), (num_pairs, num_params), (num_pairs, num_pairs)
     none = [np.zeros((num_weightings, *shape), dtype) for shape in shapes]
-    pairs = Pairs(*none, np.zeros(num_weightings, np.int32))
+    pairs = Pairs(*jax.device_put([*none, np.zeros(num_weightings, np.int32)]))
     smallest, largest = np.finfo(dtype).tiny, np.finfo(dtype).max
     penalties, found = np.clip(reg / basis.size**2, smallest, largest * np.finfo(dtype).eps), []
     larger = LEADING_UP * basis.curvature[:-1].max(initial=0)

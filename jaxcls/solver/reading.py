@@ -31,6 +31,8 @@ class Blocks:
     def __call__(self, start: int) -> NDArray:
         """The block from this row on."""
         try:
+            if self.error:
+                raise self.error
             at, block = self.ahead if self.ahead[0] == start else (start, self.reader.submit(self._read, start))
             following = min(at + self.rows, self.X.shape[0] - self.rows) if at + self.rows < self.X.shape[0] else 0
             self.ahead = following, self.reader.submit(self._read, following)
