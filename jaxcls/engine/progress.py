@@ -346,8 +346,8 @@ def _resumed(resume: Snapshot, begin: Snapshot, plan: Plan) -> Snapshot:
         same = resume.block in range(blocks) and resume.step in {0, *(chunk.stop for chunk in chunks)}
     if not same:
         raise ValueError(
-            "resume must be a snapshot of this very sweep, got one of another grid, length, history, batch size, metric "
-            "or data"
+            "resume must be a snapshot of this very sweep, got one of another grid, length, history, batch size, "
+            "metric or data"
         )
     return copy
 
