@@ -64,7 +64,7 @@ MUTATIONS = [
         "solver/newton", "factor", "_dot(_curvature(problem, reg) / 2 * A, A)", "_dot(_curvature(problem, reg) * A, A)"
     ),
     Mutation("solver/lbfgs", "factor", "penalty * A, A) / 2", "penalty * A, A)"),
-    Mutation("solver/lbfgs", "order", "jnp.repeat(each, num_weightings)", "jnp.tile(each, num_weightings)"),
+    Mutation("solver/lbfgs", "order", "jnp.repeat(reg, num_weightings)", "jnp.tile(reg, num_weightings)"),
     Mutation("solver/lbfgs", "weights", "jnp.concatenate([w_b] *", "jnp.concatenate([w_b[:1]] * len(w_b) *"),
     Mutation("solver/lbfgs", "sign", "where &= product > jnp", "where &= product < jnp"),
     Mutation("solver/eigenbasis", "factor", "W = W / size", "W = W * size"),
