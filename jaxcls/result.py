@@ -68,15 +68,19 @@ def total(timings: Iterable[Timings]) -> Timings:
 
 
 class History(NamedTuple):
-    """Accuracies of a net during training, recorded as the courses do: after step 0, and once an epoch from there.
+    """Accuracies during training, recorded as the courses do: after step 0, and once an epoch from there.
+
+    Where the best params are kept, and no history is asked for, they are recorded each tenth of the steps.
 
     Attributes:
       step: the steps, ``[E]``.
+      epoch: the same in epochs.
       train_accuracy: on the step's own minibatch, ``[cells, E]``; NaN from where a cell diverged.
       val_accuracy: on all of val, ``[cells, E]``; NaN from where a cell diverged.
     """
 
     step: NDArray[np.integer]
+    epoch: NDArray[np.floating]
     train_accuracy: NDArray[np.floating]
     val_accuracy: NDArray[np.floating]
 
@@ -101,7 +105,7 @@ class SweepResult:
         - ``rank``: 1 for the best by ``select``, ties broken by lower validation loss, then by grid order; after those
           that were trained to the end, those that were dropped, the last first; 0 for a diverged cell.
       losses: the minibatch loss before each step, penalty included, ``[cells, steps]``.
-      history: accuracies during training; None unless asked for.
+      history: accuracies during training; None unless asked for, or the best params are kept.
       params: the best cell's, on the host; None if every cell diverged.
       test: outcomes of the best cell on the test set; None if every cell diverged or there is no test set.
       timings: seconds of each stage.
@@ -367,8 +371,8 @@ def dropped(table: NDArray) -> NDArray[np.bool_]:
     return (table["stopped_at"] >= 0) & np.isnan(table["train_loss"])
 
 
-def check_select(select: str, num_classes: int) -> None:
-    """Raise unless it is a key of ``SELECT`` that can tell cells apart.
+def check_select(select: str, num_classes: int, name: str = "select") -> None:
+    """Raise unless it is a key of ``SELECT`` that can tell cells apart; the message calls it by its ``name``.
 
     Example:
       >>> check_select("recall", 10)
@@ -377,9 +381,9 @@ def check_select(select: str, num_classes: int) -> None:
       ValueError: select must be one of accuracy, mean-per-class, top-5, macro-f1, log-loss, got recall
     """
     if select not in SELECT:
-        raise ValueError(f"select must be one of {', '.join(SELECT)}, got {select}")
+        raise ValueError(f"{name} must be one of {', '.join(SELECT)}, got {select}")
     if select == "top-5" and num_classes <= 5:
-        raise ValueError(f"select must be another than top-5 for five classes or fewer, got {num_classes}")
+        raise ValueError(f"{name} must be another than top-5 for five classes or fewer, got {num_classes}")
 
 
 def scores(on_train: Score, on_val: Score) -> Scores:

@@ -24,7 +24,7 @@ from jaxcls.artifacts.folder import claim
 from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Split, Splits
 from jaxcls.engine import cells
-from jaxcls.engine.plan import nbytes
+from jaxcls.engine.planning import nbytes
 from jaxcls.grid import Grid
 from jaxcls.result import SweepResult
 from parity_tests.support import command
@@ -58,7 +58,7 @@ def test_a_sweep_resumed_from_any_chunk_writes_the_same_bytes(
 ) -> None:
     grid, options = SWEEPS[name]
     if "programs of their own" in name:
-        monkeypatch.setattr("jaxcls.engine.plan.groups", lambda sizes, work: [(size,) for size in sizes])
+        monkeypatch.setattr("jaxcls.engine.planning.groups", lambda sizes, work: [(size,) for size in sizes])
     options = options | {"steps": 37, "chunk_steps": 15}
     if "blocks" in name:
         problem = cells.problem(digits, classifier=linear(), optimizer=optax.adam)

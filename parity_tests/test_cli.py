@@ -278,7 +278,7 @@ def test_a_finished_run_is_extended_and_refined(tmp_path: Path) -> None:
     for args, message in (
         (
             ["--extend", "first", "--steps", 60],
-            "steps must be more than the 60 that the cells were trained for, got 60",
+            "steps must be more than the 60 that cells were trained for, got 60",
         ),
         (["--extend", "first", "--data", "mine.npz", "--steps", 90], "a finished run can be continued on its own data"),
         (

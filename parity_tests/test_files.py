@@ -267,7 +267,7 @@ def counted(tmp_path: Path) -> data.Splits:
 
 def test_one_pass_feeds_all_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty cells read as many bytes as one; and nets of three sizes, each a program, as many as those of one."""
-    monkeypatch.setattr("jaxcls.engine.plan.groups", lambda sizes, work: [(size,) for size in sizes])
+    monkeypatch.setattr("jaxcls.engine.planning.groups", lambda sizes, work: [(size,) for size in sizes])
     splits = counted(tmp_path)
     options: dict[str, Any] = {"steps": 40, "batch_size": 10, "sampling": "epochs", "stream": True}
 

@@ -184,7 +184,7 @@ def test_a_metric_of_its_own_judges_at_the_rungs(digits: Splits) -> None:
 @pytest.mark.parametrize("seeds", [[0], *slow([0, 1])])
 def test_blocks_are_judged_together(halved: SweepResult, digits: Splits, seeds: list[int]) -> None:
     cell = engine.cells.estimate(engine.cells.problem(digits), batch_size=200)
-    memory = engine.plan.nbytes(digits) + 4 * cell
+    memory = engine.planning.nbytes(digits) + 4 * cell
     points = replace(POINTS, seed=seeds)
     together = halved if len(seeds) == 1 else run(digits, points, halving=HALVING)
     found = run(digits, points, halving=HALVING, memory=memory, stream=False)
@@ -259,7 +259,7 @@ def test_a_halved_search_resumed_from_any_chunk_is_the_same_to_the_bit(
         options |= {"classifier": two_layer_net(init_scale=0.1), "optimizer": "momentum"}
     if "blocks" in case:
         cell = engine.cells.estimate(engine.cells.problem(digits), batch_size=200)
-        options |= {"memory": engine.plan.nbytes(digits) + 5 * cell, "stream": False}
+        options |= {"memory": engine.planning.nbytes(digits) + 5 * cell, "stream": False}
     saved: list[Path] = []
 
     def save(take: Callable[[], sweep.Snapshot]) -> None:
@@ -335,6 +335,12 @@ def test_a_mistake_with_halving_is_one_line(options: dict[str, Any], message: st
         run(digits, **options)
 
 
+def test_five_classes_cannot_be_halved_by_the_five_highest_logits() -> None:
+    message = "halving.metric must be another than top-5 for five classes or fewer, got 5"
+    with pytest.raises(ValueError, match=rf"^{message}$"):
+        engine.halving.check(Halving(metric="top-5"), 9, num_classes=5, steps=100)
+
+
 def decay(steps: float) -> float:
     return min(0.9, (1 + steps) / (10 + steps))
 
@@ -370,7 +376,7 @@ def test_an_extended_sweep_is_the_long_one_to_the_bit(case: str, digits: Splits)
         options = {"classifier": two_layer_net(init_scale=0.1), "optimizer": "momentum", "ema": 0.9}
     if "blocks" in case:
         cell = engine.cells.estimate(engine.cells.problem(digits), batch_size=200)
-        options |= {"memory": engine.plan.nbytes(digits) + 5 * cell, "stream": False}
+        options |= {"memory": engine.planning.nbytes(digits) + 5 * cell, "stream": False}
     first = run(digits, points, halving=halving, keep_state=True, **options)
     longer_options = STEPS | {"steps": 80, "halving": halving} | options
     planned = sweep.plan(digits, points, keep_state=True, trained=40, **longer_options)
@@ -444,7 +450,7 @@ def test_a_mistake_in_continuing_is_one_line(digits: Splits) -> None:
     planned = sweep.plan(digits, points, trained=40, **STEPS | {"steps": 60})
     with pytest.raises(ValueError, match=r"^the finished sweep must have kept the state of its cells"):
         sweep.continued(first.snapshot._replace(parked=[]), planned)
-    with pytest.raises(ValueError, match=r"^steps must be more than the 40 that the cells were trained for, got 40$"):
+    with pytest.raises(ValueError, match=r"^steps must be more than the 40 that cells were trained for, got 40$"):
         sweep.plan(digits, points, trained=40, **STEPS)
     with pytest.raises(
         ValueError, match=r"^cells that are trained further must have neither a patience nor more rungs$"
@@ -464,7 +470,7 @@ def test_where_all_that_stayed_diverge_there_is_no_best(digits: Splits) -> None:
 def test_diverged_cells_leave_a_long_sweep_and_change_no_other(digits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
     grid = Grid([0.1, 1e30, 0.3, 1e29], [1e-3, 1e-2])
     plain = run(digits, grid)
-    monkeypatch.setattr(engine.plan, "LONG", 0.0)
+    monkeypatch.setattr(engine.planning, "LONG", 0.0)
     planned = sweep.plan(digits, grid, **STEPS)
     assert planned.schedule.rungs == (10,)
     widths = [stack.rows.size for (stack,) in planned.blocks_of(np.isin(grid.columns()["lr"], (0.1, 0.3)))]
@@ -478,7 +484,7 @@ def test_diverged_cells_leave_a_long_sweep_and_change_no_other(digits: Splits, m
 
 
 def test_states_that_the_host_cannot_hold_are_one_line(digits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.plan, "host", lambda: 20_000)
+    monkeypatch.setattr(engine.planning, "host", lambda: 20_000)
     message = "the states of all cells must fit in the host's memory of 20000 bytes, got 23400 bytes"
     with pytest.raises(ValueError, match=f"^{message}$"):
         sweep.plan(digits, POINTS, halving=HALVING, **STEPS)

@@ -15,7 +15,7 @@ import torchref
 from jaxcls import optimizers, sampling, sweep, train, two_layer
 from jaxcls.classifier import Classifier, linear, two_layer_net
 from jaxcls.data import Splits
-from jaxcls.engine import blocks, cells, plan
+from jaxcls.engine import blocks, cells, planning
 from jaxcls.grid import Grid
 from jaxcls.optimizers import Optimizer
 from jaxcls.result import SCORES
@@ -112,9 +112,9 @@ NAMES_PARAMS: dict[str, Optimizer] = {
 def test_an_optimizer_may_name_params(
     optimizer: Optimizer, columns: int, digits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "alignment", lambda devices: columns)
+    monkeypatch.setattr(planning, "alignment", lambda devices: columns)
     found = run(digits, Grid([0.1], [0.0], hidden=[3, 7]), steps=10, optimizer=optimizer)
-    monkeypatch.setattr(plan, "alignment", lambda devices: 1)
+    monkeypatch.setattr(planning, "alignment", lambda devices: 1)
     alone = run(digits, Grid([0.1], [0.0], hidden=[7]), steps=10, optimizer=optimizer)
     np.testing.assert_allclose(found.losses[1], alone.losses[0], rtol=1e-4)
 
@@ -132,7 +132,7 @@ def test_an_optimizer_that_changes_zero_padding_has_none(digits: Splits, monkeyp
     grids = [Grid(lr=[0.1], reg=[1e-3], hidden=hidden) for hidden in ([4], [4, 16])]
     one, both = (run(digits, grid, steps=20, optimizer=optax.adafactor).losses for grid in grids)
     np.testing.assert_array_equal(one[0], both[0])
-    monkeypatch.setattr(plan, "alignment", lambda devices: 32)
+    monkeypatch.setattr(planning, "alignment", lambda devices: 32)
     for optimizer, columns in ((optax.adafactor, 1), (optax.adam, 32)):
         (group,) = sweep.plan(digits, Grid(lr=[0.1], reg=[0.0]), steps=1, optimizer=optimizer).groups
         assert group.problem.alignment == columns
@@ -280,7 +280,7 @@ def test_a_hidden_size_too_large_for_memory_is_refused_with_the_largest_that_fit
     largest = int(str(refused.value).split()[5])
     for hidden in (largest, largest + 1):
         problem = cells.problem(digits, (hidden,), classifier=NET)
-        assert (plan.nbytes(digits) + cells.estimate(problem, batch_size=BATCH) <= 10**8) == (hidden == largest)
+        assert (planning.nbytes(digits) + cells.estimate(problem, batch_size=BATCH) <= 10**8) == (hidden == largest)
 
 
 def test_a_grid_that_does_not_suit_the_model_is_refused(digits: Splits) -> None:

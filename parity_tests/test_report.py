@@ -65,7 +65,7 @@ def made_up(splits: Splits, grid: Grid, diverged: Collection[int] = ()) -> Sweep
         grid,
         table,
         losses=rng.random((len(grid), 30)),
-        history=History(steps, *accuracy) if grid.hidden else None,
+        history=History(steps, steps / 10, *accuracy) if grid.hidden else None,
         params=None if not ranked else net if grid.hidden else np.ones((D + 1, C)),
         test=Outcomes(*np.array([[0, 1], [0, 0], [0, 1]]), *np.full((2, 2), 0.5)) if ranked else None,
         timings=Timings(1.0, 2.0, 3.0, 6.0),

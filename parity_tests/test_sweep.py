@@ -152,7 +152,7 @@ def test_test_accuracy_of_the_best_cell(result: SweepResult, digits: Splits) -> 
 
 @pytest.mark.parametrize("cells", [5, *slow(1, 4, 7, 12)])
 def test_table_is_the_same_in_blocks_of_any_size(cells: int, result: SweepResult, digits: Splits) -> None:
-    memory = engine.plan.nbytes(digits) + cells * engine.cells.estimate(engine.cells.problem(digits), batch_size=50)
+    memory = engine.planning.nbytes(digits) + cells * engine.cells.estimate(engine.cells.problem(digits), batch_size=50)
     found = sweep.run(digits, GRID, steps=150, batch_size=50, memory=memory, stream=False)
     np.testing.assert_array_equal(found.table[["lr", "reg", "seed"]], result.table[["lr", "reg", "seed"]])
     np.testing.assert_allclose(found.losses, result.losses, rtol=1e-4)
@@ -172,7 +172,7 @@ def test_zero_padding_as_on_a_gpu_changes_nothing(
     history = not nets_on_folds
     run = functools.partial(sweep.run, splits, grid, steps=61, classifier=model, optimizer=optax.adam, history=history)
     plain = run()
-    monkeypatch.setattr(engine.plan, "alignment", lambda devices: 48)
+    monkeypatch.setattr(engine.planning, "alignment", lambda devices: 48)
     zeros = run()
     (group,) = sweep.plan(splits, grid, steps=61, classifier=model).groups
     assert engine.cells.features(group.problem, jnp.ones((1, 64))).shape == (1, 96)
@@ -222,7 +222,9 @@ def test_callback_counts_no_cell_twice(digits: Splits) -> None:
     rows: list[dict] = []
     cell = engine.cells.estimate(engine.cells.problem(digits), batch_size=200)
     grid = Grid(np.logspace(-1, 0, 9).tolist(), [0.0])
-    sweep.run(digits, grid, steps=10, memory=engine.plan.nbytes(digits) + 5 * cell, stream=False, callback=rows.append)
+    sweep.run(
+        digits, grid, steps=10, memory=engine.planning.nbytes(digits) + 5 * cell, stream=False, callback=rows.append
+    )
     assert [(row["step"], row["cells"]) for row in rows] == [(0, 5), (10, 5), (20, 4)]
 
 
@@ -368,7 +370,7 @@ def test_a_sweep_that_streams_writes_the_same_bytes(
 
 def test_stacks_that_stream_together_write_the_same_bytes(digits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nets of two sizes in programs of their own, on the same minibatches, if they fit."""
-    monkeypatch.setattr("jaxcls.engine.plan.groups", lambda sizes, work: [(size,) for size in sizes])
+    monkeypatch.setattr("jaxcls.engine.planning.groups", lambda sizes, work: [(size,) for size in sizes])
     points = Points(lr=[0.05, 1e30, 0.1], reg=[0.0, 0.1, 0.2], hidden=[3, 3, 40], seed=[0, 7])
     options: dict[str, Any] = {"steps": 20, "batch_size": 30, "chunk_steps": 10, "keep": "best"}
     plan = functools.partial(sweep.plan, digits, points, classifier=two_layer_net(init_scale=0.1), **options)
@@ -382,7 +384,7 @@ def test_stacks_that_stream_together_write_the_same_bytes(digits: Splits, monkey
 
 def test_stacks_of_other_minibatches_train_apart(digits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one seed and of two: what is read for one is not what the other trains on."""
-    monkeypatch.setattr("jaxcls.engine.plan.groups", lambda sizes, work: [(size,) for size in sizes])
+    monkeypatch.setattr("jaxcls.engine.planning.groups", lambda sizes, work: [(size,) for size in sizes])
     points = Points(lr=[0.05, 0.1, 0.1], reg=[0.0] * 3, hidden=[3, 40, 40], seed=[0, 7])
     options: dict[str, Any] = {"steps": 10, "chunk_steps": 1, "stream": True, "classifier": two_layer_net()}
     narrow, wide = (group.memory for group in sweep.plan(digits, points, **options).groups)
@@ -411,7 +413,7 @@ def test_without_a_test_set_there_is_no_test_accuracy(digits: Splits, result: Sw
 
 
 def test_a_short_training_scores_a_part_of_train(digits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.plan, "LEAST_SCORED", 200)
+    monkeypatch.setattr(engine.planning, "LEAST_SCORED", 200)
     planned = sweep.plan(digits, TWO_CELLS, steps=10, batch_size=200)
     rows = planned.scored_rows(0)
     assert planned.num_scored == len(rows) == 10 * 200 // 9

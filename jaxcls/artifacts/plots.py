@@ -167,7 +167,6 @@ def history_curves(axes: Sequence[Axes], result: SweepResult, axis: str) -> None
     history = result.history
     if history is None:
         raise ValueError("result must have a history: run the sweep with history=True")
-    epochs = history.step / history.step[1] if len(history.step) > 1 else history.step
     rows = np.flatnonzero(_best_ranked(result.table, [axis]))
     for k, row in enumerate(rows[np.argsort(result.table[axis][rows])]):
         value = result.table[axis][row]
@@ -176,7 +175,7 @@ def history_curves(axes: Sequence[Axes], result: SweepResult, axis: str) -> None
         loss = np.where(diverged, np.nan, result.losses[row, history.step])
         curves = loss, history.train_accuracy[row], history.val_accuracy[row]
         for ax, curve in zip(axes, curves, strict=True):
-            ax.plot(epochs, curve, color=colour, label=f"{value:.3g}{diverged}")
+            ax.plot(history.epoch, curve, color=colour, label=f"{value:.3g}{diverged}")
     start = float(np.nanmax(result.losses[:, 0]))
     if axes[0].get_ylim()[1] > 3 * start:  # a cell that nearly diverged must not flatten the others
         axes[0].set_ylim(0, 1.5 * start)

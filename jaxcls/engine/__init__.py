@@ -1,13 +1,14 @@
 """From a grid to compiled programs: plan, step of all cells, devices, progress."""
 
-from jaxcls.engine import blocks, cells, plan, program, training
+from jaxcls.engine import blocks, cells, plan, planning, program, training
 from jaxcls.engine.blocks import Block, Stack
 from jaxcls.engine.cells import Problem, Replicates
 from jaxcls.engine.continuing import continued
 from jaxcls.engine.devices import BY_CELL, CELLS, EVERYWHERE, alignment, mesh, put
 from jaxcls.engine.feed import Feed
 from jaxcls.engine.halving import Halving
-from jaxcls.engine.plan import Group, Keep, Plan, minibatches, plan_sweep
+from jaxcls.engine.plan import Group, Keep, Plan, minibatches
+from jaxcls.engine.planning import plan_sweep
 from jaxcls.engine.program import Program
 from jaxcls.engine.progress import ARRAYS, Callback, Figures, Parked, Progress, Save, Snapshot
 from jaxcls.engine.schedule import Schedule
@@ -42,6 +43,7 @@ __all__ = [
     "minibatches",
     "plan",
     "plan_sweep",
+    "planning",
     "program",
     "put",
     "training",

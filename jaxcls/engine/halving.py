@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxcls.engine.blocks import COMPILATION
-from jaxcls.result import SELECT, merit, ranks
+from jaxcls.result import check_select, merit, ranks
 
 # Shares of the steps at which one, two or three rungs lie; earlier ones would drop slow cells that win in the end.
 SHARES = (1 / 4,), (1 / 8, 3 / 8), (1 / 10, 1 / 4, 1 / 2)
@@ -46,11 +46,11 @@ class Halving(NamedTuple):
     metric: str | None = None
 
 
-def check(halving: Halving, num_settings: int, steps: int) -> None:
+def check(halving: Halving, num_settings: int, num_classes: int, steps: int) -> None:
     """Raise a ValueError unless this many settings can be halved within these steps.
 
     Example:
-      >>> check(Halving(keep=2), 9, steps=100)
+      >>> check(Halving(keep=2), 9, num_classes=10, steps=100)
       Traceback (most recent call last):
       ...
       ValueError: halving.keep must lie between 0 and 1, got 2
@@ -62,8 +62,8 @@ def check(halving: Halving, num_settings: int, steps: int) -> None:
     ascending = (0, *halving.rungs, steps)
     if any(low >= high for low, high in itertools.pairwise(ascending)):
         raise ValueError(f"halving.rungs must ascend between 0 and {steps} steps, got {list(halving.rungs)}")
-    if halving.metric is not None and halving.metric not in SELECT:
-        raise ValueError(f"halving.metric must be one of {', '.join(SELECT)}, got {halving.metric}")
+    if halving.metric is not None:
+        check_select(halving.metric, num_classes, "halving.metric")
 
 
 def rungs(halving: Halving, num_settings: int, steps: int, *, unit: int = 1) -> tuple[int, ...]:

@@ -101,18 +101,18 @@ class Program:
 
     def gather(self, parked: Sequence[Parked], rows: NDArray[np.integer]) -> list[NDArray]:
         """The leaves of the cells with these rows, ``[S, G]``, from where they are parked."""
+        part, replicate, place = np.empty((3, len(self.plan.grid)), int)  # of each row of the grid
+        for number, each in enumerate(parked):
+            part[each.rows] = number
+            replicate[each.rows], place[each.rows] = np.indices(each.rows.shape)
         found = []
         for k, shape in enumerate(jax.tree.leaves(self.shapes)):
             saved = jax.eval_shape(without_keys, shape)
             leaf = np.empty(saved.shape, saved.dtype)
-            cells_first = np.moveaxis(leaf, shape.ndim - 1, 1)
-            for part in parked:
-                source = np.moveaxis(part.leaves[k], shape.ndim - 1, 1)
-                for to, wanted in enumerate(rows):
-                    for replicate, there in enumerate(part.rows):
-                        index, place = np.nonzero(wanted[:, None] == there)
-                        if index.size:  # else it may be of another group, and another shape
-                            cells_first[to, index] = source[replicate, place]
+            for number in np.unique(part[rows]).tolist():
+                source, where = np.moveaxis(parked[number].leaves[k], shape.ndim - 1, 1), part[rows] == number
+                of = rows[where]
+                np.moveaxis(leaf, shape.ndim - 1, 1)[where] = source[replicate[of], place[of]]
             found.append(leaf)
         return found
 

@@ -16,6 +16,7 @@ from jaxcls.engine.halving import survivors
 from jaxcls.engine.plan import Plan
 from jaxcls.metrics import Outcomes
 from jaxcls.numerics import Params
+from jaxcls.optimizers import steps_per_epoch
 from jaxcls.result import SCORES, History, Scores, SweepResult, Timings, check_select, empty_table, merit, rank_rows
 
 Figures = dict[str, int | float]
@@ -202,8 +203,7 @@ class Progress:
 
     def enter_accuracies(self, rows: NDArray[np.integer], step: int, on_batch: NDArray, on_val: Scores) -> None:
         """Enter the accuracies after a recorded step, ``[S, G]``; cells without patience for more leave."""
-        assert self.plan.schedule.epoch
-        alive, column = self.alive[rows], step // self.plan.schedule.epoch
+        alive, column = self.alive[rows], np.searchsorted(self.plan.schedule.recorded, step)
         for recorded, values in ((self.train_accuracy, on_batch), (self.val_accuracy, on_val.val_accuracy)):
             recorded[rows[alive], column] = values[alive]
         score = merit(on_val._asdict(), self.select)
@@ -277,7 +277,8 @@ class Progress:
         for accuracy in (self.train_accuracy, self.val_accuracy):
             # The params are spoilt by the step before the one whose loss is not finite.
             accuracy[(diverged_at >= 0) & (schedule.recorded >= diverged_at - 1)] = np.nan
-        history = History(schedule.recorded, self.train_accuracy, self.val_accuracy) if schedule.epoch else None
+        epochs = schedule.recorded / steps_per_epoch(len(self.data.train.y), self.plan.batch_size)
+        history = History(schedule.recorded, epochs, self.train_accuracy, self.val_accuracy) if schedule.every else None
         self.alive = self.alive & (self.table["diverged_at"] < 0)
         self.waiting = []
         return SweepResult(

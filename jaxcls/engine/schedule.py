@@ -12,11 +12,11 @@ class Schedule(NamedTuple):
     Attributes:
       steps: minibatches that each cell trains on.
       chunk_steps: the most steps between two host synchronisations.
-      epoch: steps per epoch, after whose first step accuracies are recorded; None without a history.
+      every: accuracies are recorded after step 0, and after each step that is a multiple of it; None for never.
       rungs: numbers of steps after which cells may leave, in ascending order.
 
     Example:
-      >>> schedule = Schedule(steps=10, chunk_steps=4, epoch=5, rungs=(2,))
+      >>> schedule = Schedule(steps=10, chunk_steps=4, every=5, rungs=(2,))
       >>> schedule.stages
       [range(0, 2), range(2, 10)]
       >>> schedule.chunks
@@ -27,13 +27,13 @@ class Schedule(NamedTuple):
 
     steps: int
     chunk_steps: int
-    epoch: int | None = None
+    every: int | None = None
     rungs: tuple[int, ...] = ()
 
     @property
     def recorded(self) -> NDArray[np.int64]:
         """The steps after which accuracies are recorded."""
-        return np.arange(0, self.steps, self.epoch) if self.epoch else np.empty(0, np.int64)
+        return np.arange(0, self.steps, self.every) if self.every else np.empty(0, np.int64)
 
     @property
     def stages(self) -> list[range]:
@@ -54,7 +54,7 @@ class Schedule(NamedTuple):
 
     def records(self, step: int) -> bool:
         """Test whether accuracies are recorded after this step."""
-        return self.epoch is not None and step % self.epoch == 0
+        return self.every is not None and step % self.every == 0
 
     def after(self, step: int, stage: int = 0) -> list[range]:
         """The chunks of a stage that remain after ``step`` steps.
