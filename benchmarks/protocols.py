@@ -289,10 +289,11 @@ def speeds() -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
 
 
 def _clip_speed(splits: data.Splits) -> tuple[Callable[[], object], Callable[[], object]]:
-    steps = 10 * len(splits.train) // 512
+    steps = 10 * -(-len(splits.train) // 512)
     adamw = optimizers.scheduled(optimizers.OPTIMIZERS["adamw"], optimizers.schedule("cosine", steps))
     grid = Grid([0.1], [0.0], weight_decay=PROTOCOLS["clip-benchmark"]["weight_decay"])
-    ours = functools.partial(sweep.run, splits, grid, steps=steps, batch_size=512, sampling="epochs", optimizer=adamw)
+    drawn = {"batch_size": 512, "sampling": "epochs", "last_batch": "kept"}
+    ours = functools.partial(sweep.run, splits, grid, steps=steps, optimizer=adamw, **drawn)
     uniform = classifier.linear(init="uniform")
     (X, y), (X_val, y_val) = (tensors(each.X, each.y) for each in (splits.train, splits.val))
 

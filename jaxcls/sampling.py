@@ -4,6 +4,12 @@
     epochs         every example once, in a new random order each time
     blocks         the same, but of blocks that lie together on a disk, mixed within a window of them
 
+The last minibatch of an epoch, where the examples are no multiple of it:
+
+    continued      continues with the next epoch, so that none is smaller and no example is left out
+    kept           is smaller
+    dropped        is left out, with other examples in each epoch
+
 They are drawn on the host, where it takes microseconds a step; in a compiled program, the generator took longer to
 compile than the training.
 """
@@ -16,21 +22,34 @@ from jaxtyping import Int, UInt64
 from numpy.typing import NDArray
 
 Sampling = Literal["replacement", "epochs", "blocks"]
+LastBatch = Literal["continued", "kept", "dropped"]
 ROUNDS = 4  # of the cipher, as many as make a pseudorandom permutation of a pseudorandom function
 BLOCK = 2**6  # rows that lie together
 WINDOW = 2**12  # blocks that are mixed
 
 
 def minibatches(
-    seed: int, steps: range, *, batch_size: int, num_examples: int, sampling: Sampling = "replacement"
+    seed: int,
+    steps: range,
+    *,
+    batch_size: int,
+    num_examples: int,
+    sampling: Sampling = "replacement",
+    epoch_size: int | None = None,
 ) -> Int[NDArray, "T B"]:
     """Rows of the examples in each step's minibatch.
 
-    Without replacement, a minibatch that begins at the end of one epoch continues with the next, so that none is
-    smaller and no example is left out.
+    Args:
+      seed: of the generator.
+      steps: the steps.
+      batch_size: the number of examples in a minibatch.
+      num_examples: the number of those that there are.
+      sampling: how they are drawn.
+      epoch_size: the number of those that an epoch draws, as `epoch_size` has it: its last minibatch may be smaller,
+        and is then to be drawn alone. None if it continues with the next epoch.
 
     Raises:
-      ValueError: there is no such sampling.
+      ValueError: there is no such sampling, or the steps have minibatches of two sizes.
 
     Example:
       >>> whole = minibatches(0, range(10), batch_size=4, num_examples=100)
@@ -39,6 +58,8 @@ def minibatches(
       True
       >>> print(np.sort(minibatches(0, range(3), batch_size=4, num_examples=6, sampling="epochs"), axis=None))
       [0 0 1 1 2 2 3 3 4 4 5 5]
+      >>> minibatches(0, range(1, 2), batch_size=4, num_examples=6, sampling="epochs", epoch_size=6).shape
+      (1, 2)
     """
     check(sampling)
     if sampling == "replacement":
@@ -47,11 +68,40 @@ def minibatches(
         bits = stream.random_raw((len(steps), words))[:, :batch_size]
         # The upper half, as a fraction of the examples: NumPy keeps a generator's bits over versions, not its integers.
         return ((bits >> 32) * num_examples >> 32).astype(np.int64)
-    first, count = steps.start * batch_size, len(steps) * batch_size
-    epoch, place = np.divmod(np.arange(first, first + count), num_examples)
+    ends = np.arange(steps.start, steps.stop + 1) * batch_size  # examples drawn so far
+    if epoch_size is not None:
+        epoch, step = np.divmod(np.arange(steps.start, steps.stop + 1), -(-epoch_size // batch_size))
+        ends = epoch * epoch_size + step * batch_size
+        if len(sizes := np.unique(np.diff(ends))) > 1:
+            raise ValueError(f"steps must have minibatches of one size, got {steps} with {sizes.tolist()}")
+    epoch, place = np.divmod(np.arange(ends[0], ends[-1]), epoch_size or num_examples)
     order = permuted if sampling == "epochs" else _by_blocks
     rows = [order(place[epoch == number], num_examples, (seed, number)) for number in np.unique(epoch).tolist()]
-    return np.concatenate(rows).reshape(len(steps), batch_size)
+    return np.concatenate(rows).reshape(len(steps), -1)
+
+
+def epoch_size(num_examples: int, batch_size: int, last_batch: LastBatch, sampling: Sampling = "epochs") -> int | None:
+    """The number of examples that an epoch draws; None if its last minibatch continues with the next.
+
+    Raises:
+      ValueError: there is no such sampling; or a last minibatch is dropped that is the only one.
+
+    Example:
+      >>> epoch_size(10, 4, "kept"), epoch_size(10, 4, "dropped"), epoch_size(10, 4, "continued")
+      (10, 8, None)
+    """
+    check(sampling)
+    if last_batch not in get_args(LastBatch):
+        raise ValueError(f"last_batch must be one of {', '.join(get_args(LastBatch))}, got {last_batch!r}")
+    if last_batch == "continued":
+        return None
+    if sampling == "replacement":
+        raise ValueError(f"sampling must be epochs or blocks for a last batch that is {last_batch}, got replacement")
+    if last_batch == "kept":
+        return num_examples
+    if batch_size > num_examples:
+        raise ValueError(f"batch_size must be at most the {num_examples} examples of an epoch, got {batch_size}")
+    return num_examples // batch_size * batch_size
 
 
 def check(sampling: str) -> None:

@@ -31,7 +31,7 @@ from jaxcls.grid import Cells
 from jaxcls.numerics import pinned_generator
 from jaxcls.optimizers import Optimizer
 from jaxcls.result import SweepResult
-from jaxcls.sampling import Sampling
+from jaxcls.sampling import LastBatch, Sampling
 
 __all__ = ["Figures", "Halving", "Keep", "Plan", "Snapshot", "continued", "execute", "plan", "run"]
 
@@ -53,6 +53,7 @@ def run(
     resume: Snapshot | None = None,
     select: str = "accuracy",
     sampling: Sampling = "replacement",
+    last_batch: LastBatch = "continued",
     stream: bool | None = None,
     keep: Keep = "last",
     halving: Halving | None = None,
@@ -85,7 +86,7 @@ def run(
       resume: a snapshot of this very sweep, to resume from, to the same result bit for bit.
       select: what ranks the cells on val: ``accuracy``, ``mean-per-class``, ``top-5``, ``macro-f1`` or ``log-loss``, a
         key of ``jaxcls.result.SELECT``.
-      sampling: how minibatches are drawn, see `jaxcls.sampling`.
+      sampling, last_batch: how minibatches are drawn, see `jaxcls.sampling`.
       stream: whether the examples come to the device chunk by chunk, as they are needed, or lie there; the result is
         the same bit for bit. When not given, they come where they would take more than half of the memory.
       keep: the params of each cell that are its result: the ``last``, or the ``best`` on val, by ``select``, of those
@@ -130,6 +131,7 @@ def run(
         chunk_steps=chunk_steps,
         memory=memory,
         sampling=sampling,
+        last_batch=last_batch,
         stream=stream,
         keep=keep,
         halving=halving,

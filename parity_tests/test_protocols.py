@@ -49,24 +49,31 @@ def begun_at(W: np.ndarray) -> Classifier:
     return linear()._replace(init=lambda *sizes, key, dtype: jnp.asarray(W, dtype))
 
 
-def drawn(splits: Splits) -> np.ndarray:
-    draw = {"batch_size": BATCH, "num_examples": len(splits.train), "sampling": "epochs"}
-    return sampling.minibatches(SEED, range(STEPS), **draw)
+def drawn(splits: Splits, epoch_size: int | None = None) -> list[np.ndarray]:
+    draw = {"batch_size": BATCH, "num_examples": len(splits.train), "sampling": "epochs", "epoch_size": epoch_size}
+    return [sampling.minibatches(SEED, range(step, step + 1), **draw)[0] for step in range(STEPS)]
 
 
-def both(splits: Splits, dtype: np.dtype) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray]:
+def both(splits: Splits, dtype: np.dtype) -> tuple[torch.Tensor, torch.Tensor, list[np.ndarray], np.ndarray]:
     """Torch's examples and labels, the minibatches, and the initial weights."""
     W = np.random.default_rng(0).normal(scale=0.01, size=(65, 10)).astype(dtype)
     return torch.tensor(splits.train.X), torch.tensor(splits.train.y.astype(np.int64)), drawn(splits), W
 
 
-def swept(splits: Splits, grid: Grid, W: np.ndarray, optimizer: optimizers.Optimizer) -> SweepResult:
+def swept(
+    splits: Splits,
+    grid: Grid,
+    W: np.ndarray,
+    optimizer: optimizers.Optimizer,
+    last_batch: sampling.LastBatch = "continued",
+) -> SweepResult:
     return sweep.run(
         splits,
         grid,
         steps=STEPS,
         batch_size=BATCH,
         sampling="epochs",
+        last_batch=last_batch,
         classifier=begun_at(W),
         optimizer=optimizer,
     )
@@ -89,15 +96,20 @@ def test_heads_of_dinov2_train_as_in_torch(source: data.Source, dtype: np.dtype)
 
 
 def test_heads_of_clip_benchmark_train_as_in_torch(source: data.Source, dtype: np.dtype) -> None:
-    """AdamW with every decoupled weight decay, the bias included, on features of unit length, in one program."""
+    """AdamW with every decoupled weight decay, the bias included, on features of unit length, in one program.
+
+    The last minibatch of an epoch is smaller, as that of a ``DataLoader``.
+    """
     splits, decays = data.l2(source), [1e-6, 1e-2, 1.0, 10.0]
-    X, y, batches, W = both(splits, dtype)
+    X, y, _, W = both(splits, dtype)
+    batches = drawn(splits, len(splits.train))
+    assert len({len(batch) for batch in batches}) == 2
     np.testing.assert_allclose(
         X, nn.functional.normalize(torch.tensor(source.X[source.train].astype(dtype))), rtol=1e-6
     )
     _, losses = torchref.clip_benchmark_heads(X, y, batches, weight_decays=decays, initial=[head(W)] * 4)
     grid = Grid([0.1], reg=[0.0], weight_decay=decays, seed=[SEED])
-    found = swept(splits, grid, W, cosine(optimizers.OPTIMIZERS["adamw"]))
+    found = swept(splits, grid, W, cosine(optimizers.OPTIMIZERS["adamw"]), last_batch="kept")
     np.testing.assert_allclose(found.losses.T, losses, rtol=TOLERANCE[dtype.name])
 
 

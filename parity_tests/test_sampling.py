@@ -31,6 +31,42 @@ def test_any_part_of_a_run_is_drawn_alone(how: sampling.Sampling) -> None:
         np.testing.assert_array_equal(sampling.minibatches(0, range(start, stop), **draw), whole[start:stop])
 
 
+@pytest.mark.parametrize("how", ["epochs", "blocks"])
+def test_the_last_minibatch_of_an_epoch_is_smaller_or_left_out(how: sampling.Sampling) -> None:
+    """Of the permutation that is drawn when it continues with the next epoch."""
+    draw = {"num_examples": 99, "sampling": how}
+    orders = sampling.minibatches(3, range(2), batch_size=99, **draw)
+    for last, sizes in (("kept", [20, 20, 20, 20, 19]), ("dropped", [20, 20, 20, 20])):
+        size = sampling.epoch_size(99, 20, last, how)
+        steps = [range(step, step + 1) for step in range(2 * len(sizes))]
+        batches = [sampling.minibatches(3, step, batch_size=20, epoch_size=size, **draw)[0] for step in steps]
+        assert [len(batch) for batch in batches] == 2 * sizes
+        for epoch, order in enumerate(orders):
+            found = np.concatenate(batches[epoch * len(sizes) : (epoch + 1) * len(sizes)])
+            np.testing.assert_array_equal(found, order[:size])
+    with pytest.raises(
+        ValueError, match=r"^steps must have minibatches of one size, got range\(0, 5\) with \[19, 20\]$"
+    ):
+        sampling.minibatches(3, range(5), batch_size=20, epoch_size=99, **draw)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((99, 20, "smaller", "epochs"), "last_batch must be one of continued, kept, dropped, got 'smaller'"),
+        ((99, 100, "dropped", "epochs"), "batch_size must be at most the 99 examples of an epoch, got 100"),
+        (
+            (99, 20, "kept", "replacement"),
+            "sampling must be epochs or blocks for a last batch that is kept, got replacement",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("no_type_checker")
+def test_a_last_minibatch_that_cannot_be_drawn_is_one_line(options: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{message}$"):
+        sampling.epoch_size(*options)
+
+
 def test_a_permutation_looks_random() -> None:
     """Every number is as often at every place, and neighbours are as far apart as two numbers are."""
     counts = np.zeros((50, 50))

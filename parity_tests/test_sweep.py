@@ -351,18 +351,20 @@ def test_examples_are_computed_with_in_the_precision_of_the_call() -> None:
     assert found.losses.dtype == found.params.dtype == np.float32
 
 
-@pytest.mark.parametrize("sampling", ["replacement", "epochs", "blocks"])
+@pytest.mark.parametrize(
+    ("sampling", "last_batch"),
+    [("replacement", "continued"), ("epochs", "continued"), ("epochs", "kept"), ("blocks", "continued")],
+)
 @pytest.mark.parametrize("hidden", [(), (5,)])
 def test_a_sweep_that_streams_writes_the_same_bytes(
-    hidden: tuple[int, ...], sampling: sampling.Sampling, digits: Splits
+    hidden: tuple[int, ...], sampling: sampling.Sampling, last_batch: sampling.LastBatch, digits: Splits
 ) -> None:
     """Of replicates, with a history, in chunks whose last one is shorter."""
     grid = Grid(lr=[0.05, 1e30], reg=[0.0, 0.1], seed=[0, 7], hidden=hidden)
     model = two_layer_net(init_scale=0.1) if hidden else linear()
+    drawn: dict[str, Any] = {"batch_size": 30, "sampling": sampling, "last_batch": last_batch}
     one, other = (
-        sweep.run(
-            digits, grid, steps=50, batch_size=30, chunk_steps=20, classifier=model, sampling=sampling, stream=stream
-        )
+        sweep.run(digits, grid, steps=50, chunk_steps=20, classifier=model, stream=stream, **drawn)
         for stream in (False, True)
     )
     assert_same_bits(one, other)

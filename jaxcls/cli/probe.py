@@ -147,6 +147,7 @@ def choose(
             steps=steps,
             batch_size=config.batch_size,
             sampling=config.sampling,
+            last_batch=config.last_batch,
             keep=config.keep,
             stream=config.stream or None,
             classifier=classifier.linear(init=config.init, init_scale=config.init_scale, class_weights=weights),

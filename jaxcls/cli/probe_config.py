@@ -9,7 +9,7 @@ from jaxcls.cli import inputs, protocols, training
 from jaxcls.data import Splits
 from jaxcls.grid import Grid
 from jaxcls.result import Select
-from jaxcls.sampling import Sampling
+from jaxcls.sampling import LastBatch, Sampling, epoch_size
 
 LEARNING_RATES = (0.01, 0.1, 1.0)
 FILES = {"train", "train_labels", "val", "val_labels", "test", "test_labels", "names"}  # flags
@@ -29,6 +29,7 @@ OF_MINIBATCHES = (  # flags that a solver does not have
     "epochs",
     "batch_size",
     "sampling",
+    "last_batch",
     "keep",
 )
 SOLVERS = ("lbfgs", "ridge")
@@ -112,6 +113,8 @@ class Config:
     """Examples in a minibatch."""
     sampling: Sampling = "replacement"
     """Draw from all each time, or every example once an epoch; or from blocks that lie together on a slow disk."""
+    last_batch: LastBatch = "continued"
+    """The last minibatch of an epoch: continued with the next epoch, kept though it is smaller, or dropped."""
     stream: bool = False
     """Read the examples again and again instead of loading them, as is done where they take half the memory."""
     seed: int = 0
@@ -223,7 +226,10 @@ def num_trained(config: Config, splits: Splits) -> float:
 
 def num_steps(config: Config, num_train: int) -> int:
     """The number of minibatches that each cell trains on, of so many examples."""
-    return config.epochs * -(-num_train // config.batch_size) if config.epochs else config.steps
+    if not config.epochs:
+        return config.steps
+    drawn = epoch_size(num_train, config.batch_size, config.last_batch, config.sampling) or num_train
+    return config.epochs * -(-drawn // config.batch_size)
 
 
 def by_c(config: Config) -> bool:

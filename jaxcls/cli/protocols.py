@@ -52,6 +52,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "epochs": 10,
         "batch_size": 512,
         "sampling": "epochs",
+        "last_batch": "kept",
         "refit": True,
     },
     # linear.py of Ericsson, Gouk and Hospedales, How Well Do Self-Supervised Models Transfer?, 2021; C is 1 / wd.

@@ -20,8 +20,10 @@ from jaxcls.data import Splits
 Saved = tuple[sweep.Snapshot, dict[str, Any]]
 STATE = "state.safetensors"  # of a finished run
 OF_CELLS = (  # flags by which the state of a cell is what it is
-    *("protocol", "model", "batch_size", "sampling", "optimizer", "decay", "schedule", "warmup", "ema", "flip"),
-    *("select", "keep", "patience", "init", "init_scale", "precision"),
+    *("protocol", "model", "init", "init_scale", "precision", "flip"),
+    *("batch_size", "sampling", "last_batch"),
+    *("optimizer", "decay", "schedule", "warmup", "ema"),
+    *("select", "keep", "patience"),
 )
 T = TypeVar("T")
 

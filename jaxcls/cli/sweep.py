@@ -69,6 +69,7 @@ def run(config: Config, saved: running.Saved | None, before: running.Saved | Non
             steps=config.steps,
             batch_size=config.batch_size,
             sampling=config.sampling,
+            last_batch=config.last_batch,
             keep=config.keep,
             stream=config.stream or None,
             classifier=model(config),

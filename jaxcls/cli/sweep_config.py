@@ -16,7 +16,7 @@ from jaxcls.grid import Cells, of_table
 from jaxcls.numerics import checks
 from jaxcls.optimizers import Optimizer
 from jaxcls.result import Select, best_row
-from jaxcls.sampling import Sampling
+from jaxcls.sampling import LastBatch, Sampling
 
 WITH_LABELS = ("digits", "cifar10")  # data that are not a file of the user
 
@@ -57,6 +57,8 @@ class Config:
     """Examples in a minibatch."""
     sampling: Sampling = "replacement"
     """Draw from all each time, or every example once an epoch; or from blocks that lie together on a slow disk."""
+    last_batch: LastBatch = "continued"
+    """The last minibatch of an epoch: continued with the next epoch, kept though it is smaller, or dropped."""
     optimizer: training.Name = "sgd"
     """The optimizer, with the learning rate of each cell."""
     weight_decay: tuple[Number, ...] = ()

@@ -49,7 +49,7 @@ class Plan(NamedTuple):
       devices: the cells of a block are split over these.
       memory: bytes that there are on each of them.
       num_scored: how many examples of train are scored after training.
-      sampling: as `jaxcls.sampling` draws minibatches.
+      sampling, epoch_size: as `jaxcls.sampling.minibatches` takes them.
       stream: whether the examples come to the devices chunk by chunk.
       keep: the params of each cell that are its result.
       halving: who stays at each rung, of given steps; None for all.
@@ -66,12 +66,19 @@ class Plan(NamedTuple):
     memory: int
     num_scored: int
     sampling: Sampling = "replacement"
+    epoch_size: int | None = None
     stream: bool = False
     keep: Keep = "last"
     halving: Halving | None = None
     patience: int | None = None
     ema: float | None = None
     keep_state: bool = False
+
+    def size_of(self, chunk: range) -> int:
+        """Examples in each minibatch of a chunk."""
+        if self.epoch_size and self.schedule.ends_epoch(chunk):
+            return self.epoch_size % self.batch_size
+        return self.batch_size
 
     def scored_rows(self, part: int) -> NDArray[np.integer]:
         """The examples of a part that are scored, always the same: all, but for a long train."""
@@ -203,7 +210,14 @@ def minibatches(
         if plan.sampling == "blocks":  # which are to lie together
             own = of_examples(np.arange(count))
             of_examples = own[data.examples.order(own)].__getitem__
-        draw = functools.partial(sampled, seed, batch_size=plan.batch_size, num_examples=count, sampling=plan.sampling)
+        draw = functools.partial(
+            sampled,
+            seed,
+            batch_size=plan.batch_size,
+            num_examples=count,
+            sampling=plan.sampling,
+            epoch_size=plan.epoch_size,
+        )
         return lambda steps: of_examples(draw(steps))
 
     replicates = [of_replicate(first) for first in rows[:, 0].tolist()]

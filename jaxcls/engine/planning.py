@@ -23,7 +23,7 @@ from jaxcls.grid import Cells, Grid, Points
 from jaxcls.memory import Memory, available, host
 from jaxcls.numerics import checks, pinned_generator
 from jaxcls.optimizers import Optimizer
-from jaxcls.sampling import Sampling, check
+from jaxcls.sampling import LastBatch, Sampling, epoch_size
 
 SMALL = 2**26  # bytes of examples that are read whole, though a short training draws but a few of them
 CHUNK = 2**29  # bytes that streamed examples take
@@ -54,6 +54,7 @@ def plan_sweep(
     chunk_steps: int = 100,
     memory: int | None = None,
     sampling: Sampling = "replacement",
+    last_batch: LastBatch = "continued",
     stream: bool | None = None,
     keep: Keep = "last",
     halving: Halving | None = None,
@@ -77,7 +78,9 @@ def plan_sweep(
     for name, value in (("steps", steps), ("batch_size", batch_size), ("chunk_steps", chunk_steps)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    check(sampling)
+    num_train = min(splits.num_train(fold) for fold in grid.fold or (0,))
+    drawn = epoch_size(num_train, batch_size, last_batch, sampling)
+    batch_size = batch_size if drawn is None else min(batch_size, drawn)
     _check_kept(splits, keep, patience, ema, history)
     optimizer, devices = optimizers.as_optimizer(optimizer), devices or jax.local_devices()[:1]
     hyper = tuple(axis for axis in grid.axes if axis in train.Hyper._fields)
@@ -99,7 +102,8 @@ def plan_sweep(
     every = max((trained or steps) // 10, 1) if keep == "best" else None
     if history:
         every = optimizers.steps_per_epoch(len(splits.train.y), batch_size)
-    schedule = Schedule(steps, loaded.chunk_steps, every)
+    epoch = -(-drawn // batch_size) if drawn and drawn % batch_size else None
+    schedule = Schedule(steps, loaded.chunk_steps, every, epoch=epoch)
     if halving:
         halves.check(halving, grid.num_settings, splits.num_classes, steps)
         halving = _with_rungs(halving, schedule, grid)
@@ -122,6 +126,7 @@ def plan_sweep(
         memory=budget,
         num_scored=num_scored,
         sampling=sampling,
+        epoch_size=drawn,
         stream=loaded.stream,
         keep=keep,
         halving=halving,

@@ -49,7 +49,7 @@ class Program:
       feed: of the examples.
       shapes: of a stack's state and of what is kept of it, with their sharding.
       compiled_init, compiled_chunks, compiled_score, compiled_keep: what the methods call; chunks by their number of
-        steps, scores by the number of examples. Later stages initialise nothing.
+        steps and the examples in a minibatch, scores by the number of examples. Later stages initialise nothing.
       scored_cells: how many cells are scored together, as wide as the stack or wider.
     """
 
@@ -59,7 +59,7 @@ class Program:
     feed: Feed
     shapes: tuple[State, Kept | None]
     compiled_init: Compiled | None
-    compiled_chunks: dict[int, Compiled]
+    compiled_chunks: dict[tuple[int, int], Compiled]
     compiled_score: dict[int, Compiled]
     scored_cells: int
     compiled_keep: Compiled | None
@@ -120,7 +120,8 @@ class Program:
         """Train on minibatches, ``[T, S, B]``, in place; the new state, and their losses, ``[S, G, T]``."""
         examples, batches = fed
         args = stack.hyper, stack.replicates.held_out, examples, batches
-        state, losses = self.compiled_chunks[len(batches)](state, *args)
+        steps, _, size = batches.shape
+        state, losses = self.compiled_chunks[steps, size](state, *args)
         return state, np.moveaxis(fetch(self.on, losses), 0, -1)
 
     def score(
@@ -191,9 +192,9 @@ def build(on: Mesh, plan: Plan, stage: int, stack: Stack, feed: Feed) -> Callabl
         leaves, tree = jax.tree.flatten(_abstract(args))  # a tree may hold dictionaries, which cannot be a key
         return _compiling(function, on, of_any_parts, tuple(leaves), tree, matmul_precision())
 
-    def training(steps: int) -> Future[Compiled]:
-        batches = array(steps, num_replicates, plan.batch_size)
-        return compiling(train, state, hyper, held_out, feed.shapes(steps * num_replicates * plan.batch_size), batches)
+    def training(steps: int, size: int) -> Future[Compiled]:
+        examples, batches = feed.shapes(steps * num_replicates * size), array(steps, num_replicates, size)
+        return compiling(train, state, hyper, held_out, examples, batches)
 
     sizes, scored_cells = scored_together(plan, stage, stack)
     scored = shapes(on, problem, num_replicates, scored_cells).params
@@ -214,7 +215,8 @@ def build(on: Mesh, plan: Plan, stage: int, stack: Stack, feed: Feed) -> Callabl
         score_shape = array(num_replicates, num_cells, dtype=problem.dtype, spec=by_cell)
         kept = Kept(state.params, score_shape)
         keeping = compiling(keep, kept, state.params, score_shape)
-    chunks = {steps: training(steps) for steps in {len(chunk) for chunk in plan.schedule.after(0, stage)}}
+    chunks = {(len(chunk), plan.size_of(chunk)) for chunk in plan.schedule.after(0, stage)}
+    trainings = {shape: training(*shape) for shape in chunks}
     scores = {size: scoring(size) for size in sizes}
 
     def wait() -> Program:
@@ -226,7 +228,7 @@ def build(on: Mesh, plan: Plan, stage: int, stack: Stack, feed: Feed) -> Callabl
                 feed=feed,
                 shapes=(state, kept),
                 compiled_init=None if starting is None else starting.result(),
-                compiled_chunks={steps: chunk.result() for steps, chunk in chunks.items()},
+                compiled_chunks={shape: each.result() for shape, each in trainings.items()},
                 compiled_score={size: each.result() for size, each in scores.items()},
                 scored_cells=scored_cells,
                 compiled_keep=None if keeping is None else keeping.result(),

@@ -327,7 +327,16 @@ def initial_snapshot(plan: Plan) -> Snapshot:
 
 
 def _fingerprint(data: Splits | Folds, plan: Plan, select: str) -> str:
-    of_plan = select, plan.batch_size, plan.sampling, plan.keep, plan.keep_state, plan.patience, plan.ema
+    of_plan = (
+        select,
+        plan.batch_size,
+        plan.sampling,
+        plan.epoch_size,
+        plan.keep,
+        plan.keep_state,
+        plan.patience,
+        plan.ema,
+    )
     return hashlib.sha256(" ".join(map(str, (data.fingerprint(), *of_plan))).encode()).hexdigest()
 
 

@@ -14,6 +14,7 @@ class Schedule(NamedTuple):
       chunk_steps: the most steps between two host synchronisations.
       every: accuracies are recorded after step 0, and after each step that is a multiple of it; None for never.
       rungs: numbers of steps after which cells may leave, in ascending order.
+      epoch: steps per epoch, where the last has a smaller minibatch, and so is a chunk of its own; else None.
 
     Example:
       >>> schedule = Schedule(steps=10, chunk_steps=4, every=5, rungs=(2,))
@@ -29,6 +30,7 @@ class Schedule(NamedTuple):
     chunk_steps: int
     every: int | None = None
     rungs: tuple[int, ...] = ()
+    epoch: int | None = None
 
     @property
     def recorded(self) -> NDArray[np.int64]:
@@ -44,13 +46,25 @@ class Schedule(NamedTuple):
     @property
     def chunks(self) -> list[range]:
         """The steps of each chunk; a recorded step is the last of its chunk, and so is that of a stage."""
-        ends = np.union1d(self.recorded + 1, (*self.rungs, self.steps)).astype(int).tolist()
+        epochs = np.arange(self.epoch, self.steps + 1, self.epoch) if self.epoch else np.empty(0, np.int64)
+        found = np.concatenate([self.recorded + 1, self.rungs, [self.steps], epochs, epochs - 1])
+        ends = np.unique(found.astype(int)).tolist()
         starts = [0, *ends[:-1]]
         return [
             range(first, min(first + self.chunk_steps, end))
             for start, end in zip(starts, ends, strict=True)
             for first in range(start, end, self.chunk_steps)
         ]
+
+    def ends_epoch(self, chunk: range) -> bool:
+        """Test whether a chunk is the last step of an epoch, with a smaller minibatch.
+
+        Example:
+          >>> schedule = Schedule(steps=7, chunk_steps=4, epoch=3)
+          >>> [(len(chunk), schedule.ends_epoch(chunk)) for chunk in schedule.chunks]
+          [(2, False), (1, True), (2, False), (1, True), (1, False)]
+        """
+        return self.epoch is not None and chunk.stop % self.epoch == 0
 
     def records(self, step: int) -> bool:
         """Test whether accuracies are recorded after this step."""
