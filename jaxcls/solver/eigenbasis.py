@@ -238,7 +238,8 @@ def restored(
     """Weights, the bias in the last row, what their rounding adds to L, and the largest magnitude in dL/dW."""
     dtype, (vectors, rotated, mean, size, *_) = A.dtype, basis
     A, G, spread = (a.astype(np.float64).T for a in (A, gradient, spread))  # [P, C, F]
-    W, dW = (vectors.times(a[:-1]) if rotated else a[:-1] for a in (A, G))
+    both = np.concatenate([A, G], axis=2)[:-1]
+    W, dW = np.split(vectors.times(both) if rotated else both, 2, axis=2)
     W = W / size
     W = np.append(W, A[-1:] - np.tensordot(mean, W, 1)[None], 0)
     rounded = W.astype(dtype)

@@ -40,8 +40,9 @@ from jaxcls.solver import eigenbasis
 from jaxcls.solver.eigenbasis import Examples, Moments, Source
 from jaxcls.solver.reading import blocks_of, read_block
 
-PAIRS, FEW_PAIRS, MANY_PAIRS = 40, 20, 80  # few where they would not stay in cache, many for many digits
-MANY_PARAMS = 2**15
+PAIRS, FEW_PAIRS, MANY_PAIRS = 40, 20, 80  # many for many digits, few where more would take longer than they save
+CACHED, LIGHT = 2**18, 2**16  # numbers in the pairs of all weightings, and of one, that take little time
+EXAMPLES = 50  # to a pair, from where on it takes little time beside an evaluation
 MANY_DIGITS = 1e-8  # the tolerance from which on it pays to take more pairs, and a parabola
 KNOTS = 3  # solutions that a parabola goes through
 NEAR = np.log(3)  # steps in log reg up to which it lies nearer to the next than a line does
@@ -145,7 +146,7 @@ def path(
     start = np.zeros((num_weightings, num_classes, len(examples.penalised)), dtype)
     start[..., -1] = 0 if penalise_bias else logs - logs.mean(axis=1, keepdims=True)
     many_digits = max(tol, np.finfo(dtype).eps) <= MANY_DIGITS
-    num_pairs = _num_pairs(num_params, num_weightings, many_digits)
+    num_pairs = _num_pairs(num_params, num_weightings, num_examples, many_digits=many_digits)
     shapes = (num_pairs, num_params), (num_pairs, num_params), (num_pairs, num_pairs)
     none = [np.zeros((num_weightings, *shape), dtype) for shape in shapes]
     pairs = Pairs(*jax.device_put([*none, np.zeros(num_weightings, np.int32)]))
@@ -197,14 +198,25 @@ def estimate(num_examples: int, num_features: int, num_classes: int, dtype: jnp.
         vectors = dtype.itemsize * (few + 4 * eigenbasis.LEADING)
     data = num_features * (num_examples * dtype.itemsize + vectors)
     rows = rows_in_a_block(num_examples, num_features, num_classes, one_block=True)
-    num_pairs = _num_pairs(num_classes * num_features, 1, many_digits=True)
+    num_pairs = _num_pairs(num_classes * num_features, 1, num_examples, many_digits=True)
     cell = num_classes * ((4 * num_pairs + 20) * (num_features + 1) + 6 * rows) * dtype.itemsize
     return Memory(data, cell)
 
 
-def _num_pairs(num_params: int, num_weightings: int, many_digits: bool) -> int:
-    few = num_params * num_weightings > MANY_PARAMS
-    return min(num_params, FEW_PAIRS if few else MANY_PAIRS if many_digits else PAIRS)
+def _num_pairs(num_params: int, num_weightings: int, num_examples: int, *, many_digits: bool) -> int:
+    """The number of pairs that are kept.
+
+    Example:
+      >>> _num_pairs(650, 5, 1437, many_digits=False), _num_pairs(650, 5, 1437, many_digits=True)
+      (40, 80)
+      >>> _num_pairs(3220, 1, 160, many_digits=False), _num_pairs(4002, 1, 2000, many_digits=False)
+      (20, 40)
+    """
+    for number in (MANY_PAIRS, PAIRS) if many_digits else (PAIRS,):
+        light = number * num_params <= LIGHT or number * EXAMPLES <= num_examples
+        if light and number * num_params * num_weightings <= CACHED:
+            return min(num_params, number)
+    return min(num_params, FEW_PAIRS)
 
 
 def _shares(solved: Float[NDArray, "K"], penalties: Float[NDArray, "V"], many_digits: bool) -> Float[NDArray, "V 3"]:
