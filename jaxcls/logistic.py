@@ -87,7 +87,7 @@ def path(
         `jaxcls.memory.available`.
 
     Raises:
-      ValueError: a shape does not match, a label or a value is out of range, a weight is negative or not finite, a
+      ValueError: a shape does not match, a label, a value or ``tol`` is out of range, a weight is negative or not finite, a
         feature is not finite, or a single value does not fit in memory.
       TypeError: an argument is not an array of numbers.
 
@@ -105,6 +105,10 @@ def path(
     arguments.check_moments(moments, features.shape[1])
     shares = arguments.shares(weights, len(labels))
     dtype = np.dtype(jnp.result_type(float))
+    if tol is not None and not tol >= 0:
+        raise ValueError(f"tol must not be below 0, got {tol}")
+    if max_iterations < 1:
+        raise ValueError(f"max_iterations must be at least 1, got {max_iterations}")
     if tol is None:
         tol = float(np.finfo(dtype).eps) ** 0.75 if certify else TOL[dtype.itemsize]
     solve = functools.partial(

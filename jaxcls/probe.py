@@ -104,13 +104,17 @@ def search(
     """`run` for the regularisation values and folds of a grid, as `jaxcls.crossval.run` calls it.
 
     With ``solver="ridge"``, for `jaxcls.ridge.path`, whose columns of `jaxcls.logistic.Optimum` are those of an exact
-    solution, and whose losses are cross-entropies of its scores, without the penalty.
+    solution, and whose losses are cross-entropies of its scores, without the penalty. It reads the examples block by
+    block in any case.
 
     Raises:
-      ValueError: the grid has other axes than ``reg``, and ``fold`` for folds; or there is no such solver.
+      ValueError: the grid has other axes than ``reg``, and ``fold`` for folds; or there is no such solver,
+        or ridge is given a tolerance.
     """
     if solver not in ("lbfgs", "ridge"):
         raise ValueError(f"solver must be lbfgs or ridge, got {solver!r}")
+    if solver == "ridge" and (certify or tol is not None):
+        raise ValueError("solver must be lbfgs for a tol or certify, as ridge is exact, got ridge")
     checks.folds(grid.fold, splits.num_folds)
     check_select(select, splits.num_classes)
     if class_weights is not None:

@@ -22,6 +22,7 @@ from jaxcls import sweep
 from jaxcls.artifacts import checkpoint, record
 from jaxcls.artifacts.folder import claim
 from jaxcls.classifier import linear, two_layer_net
+from jaxcls.cli.sweep_output import report_stopped
 from jaxcls.data import Split, Splits
 from jaxcls.engine import cells
 from jaxcls.engine.planning import nbytes
@@ -157,6 +158,24 @@ def once_it_trains(process: subprocess.Popen, folder: Path) -> None:
 
 SMALL = ("--lr", 0.1, 1, "--reg", 0, 1e-3)
 LONG = (*SMALL, "--steps", 20_000)
+
+
+def test_a_stopped_search_shows_what_each_cell_has_come_to(digits: Splits, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before a rung, in the second of three blocks: those of the first are parked, and have no scores."""
+    memory = nbytes(digits) + 2 * cells.estimate(cells.problem(digits), batch_size=200)
+    options: dict[str, Any] = {"chunk_steps": 2, "memory": memory, "stream": False}
+    plan = sweep.plan(digits, Grid([0.1, 0.2, 0.3], [0.0, 0.1]), steps=8, halving=sweep.Halving(rungs=(4,)), **options)
+
+    def save(take: Callable[[], sweep.Snapshot]) -> None:
+        snapshot = take()
+        if (snapshot.stage, snapshot.block, snapshot.step) == (0, 1, 2):
+            raise checkpoint.Stopped(signal.SIGINT, snapshot)
+
+    with pytest.raises(checkpoint.Stopped) as stopped:
+        sweep.execute(plan, digits, save=save)
+    report_stopped(stopped.value, plan, "jaxcls sweep --resume run")
+    shown = capsys.readouterr().out
+    assert [shown.count(end) for end in ("at step 4", "at step 2", "not begun")] == [2, 2, 2]
 
 
 @pytest.fixture(scope="module")

@@ -365,6 +365,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         "moments must have a scale above 0, got 0",
     ),
     "reg NaN": ({"reg": [np.nan]}, "reg must hold finite values above 0, where there is an optimum, got nan"),
+    "tol NaN": ({"tol": np.nan}, "tol must not be below 0, got nan"),
+    "no iteration": ({"max_iterations": 0}, "max_iterations must be at least 1, got 0"),
     "no matrix": ({"X": np.ones(N)}, r"X must have shape \[N, d\] with N, d >= 1, got \[400\]"),
     "labels": ({"num_classes": 3}, r"labels must lie in \[0, 3\), got 0 to 3"),
     "weights of others": ({"weights": [1.0]}, r"weights must hold one for each of the 400 examples, got \[1\]"),

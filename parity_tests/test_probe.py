@@ -240,6 +240,11 @@ def test_cross_validation_of_a_sweep_marks_what_diverged(folds: Folds) -> None:
     assert np.isnan(nothing.test_accuracy)
 
 
+def test_ridge_is_exact_to_any_tolerance(digits: Splits) -> None:
+    with pytest.raises(ValueError, match=r"^solver must be lbfgs for a tol or certify, as ridge is exact, got ridge$"):
+        probe.search(digits, Grid(lr=(), reg=[0.1], seed=()), solver="ridge", certify=True)
+
+
 def test_a_grid_with_learning_rates_is_refused_by_the_solver(digits: Splits) -> None:
     with pytest.raises(ValueError, match=r"^grid must have the axis reg alone for a solver, got lr, reg, seed$"):
         probe.search(digits, Grid(lr=[0.1], reg=[0.1]))

@@ -73,16 +73,18 @@ def report(result: SweepResult, splits: Splits, paths: list[Path], seconds: dict
 
 def report_stopped(stopped: checkpoint.Stopped, plan: sweep.Plan, resume: str) -> None:
     """Print the progress of every cell, and the command that resumes the run."""
-    snapshot = stopped.snapshot
-    table, losses, block, step = snapshot.table, snapshot.losses, snapshot.block, snapshot.step
-    blocks, axes = plan.blocks_of(snapshot.alive), list(plan.grid.axes)
+    snapshot, axes = stopped.snapshot, list(plan.grid.axes)
+    table, losses, steps = snapshot.table, snapshot.losses, plan.schedule.stages[snapshot.stage]
+    trained = np.full(len(table), steps.start)
+    for number, block in enumerate(plan.blocks_of(snapshot.alive)[: snapshot.block + 1]):
+        trained[block.rows] = steps.stop if number < snapshot.block else max(snapshot.step, steps.start)
 
     def how_far(k: int) -> str:
         if table["diverged_at"][k] >= 0:
             return f"diverged at step {table['diverged_at'][k]}"
         if table["stopped_at"][k] >= 0:
             return f"stopped at step {table['stopped_at'][k]}"
-        if not step or k not in blocks[block].rows:
+        if not (step := trained[k]):
             return "not begun"
         finite = np.isfinite(losses[k, :step])
         return (
@@ -91,7 +93,7 @@ def report_stopped(stopped: checkpoint.Stopped, plan: sweep.Plan, resume: str) -
 
     order = np.argsort(table, order=axes)
     if len(table) > MOST_ROWS:
-        order = order[np.argsort(losses[order, step - 1])][:MOST_ROWS]
+        order = order[np.argsort(losses[order, trained[order] - 1])][:MOST_ROWS]
     print_table(table, axes, order, how_far)
     running.print_stopped(stopped, plan, resume)
 
