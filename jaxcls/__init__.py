@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         sampling,
         softmax,
         sweep,
+        table,
         train,
         two_layer,
     )
@@ -45,6 +46,7 @@ __all__ = [
     "sampling",
     "softmax",
     "sweep",
+    "table",
     "train",
     "two_layer",
 ]

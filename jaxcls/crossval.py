@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from jaxcls.data import Folds, Splits
 from jaxcls.grid import Cells, Grid
 from jaxcls.metrics import Outcomes
-from jaxcls.result import SCORES, SweepResult, rank_rows, total
+from jaxcls.result import SweepResult, total
+from jaxcls.table import SCORES, rank_rows
 
 Choose = Literal["best", "one-se"]
 
@@ -248,7 +249,7 @@ def over_folds(table: NDArray) -> NDArray:
     value: a cell that diverged on one fold has diverged.
 
     Example:
-      >>> from jaxcls.result import empty_table
+      >>> from jaxcls.table import empty_table
       >>> table = empty_table(Grid(lr=(), reg=[0.1], seed=(), fold=[0, 1]))
       >>> table["val_loss"] = 1.0, 2.0
       >>> over_folds(table.reshape(1, 2))[["reg", "val_loss"]].tolist()

@@ -32,7 +32,8 @@ from jaxcls.data import Folds, Split, Splits
 from jaxcls.grid import Grid
 from jaxcls.numerics import padded, pinned_generator
 from jaxcls.optimizers import Optimizer
-from jaxcls.result import SweepResult, cv_results, rank_rows, total
+from jaxcls.result import SweepResult, total
+from jaxcls.table import cv_results, rank_rows
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin

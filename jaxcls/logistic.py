@@ -87,8 +87,8 @@ def path(
         `jaxcls.memory.available`.
 
     Raises:
-      ValueError: a shape does not match, a label, a value or ``tol`` is out of range, a weight is negative or not finite, a
-        feature is not finite, or a single value does not fit in memory.
+      ValueError: a shape does not match, a label, a value or ``tol`` is out of range, a weight is negative or not
+        finite, a feature is not finite, or a single value does not fit in memory.
       TypeError: an argument is not an array of numbers.
 
     Example:

@@ -18,17 +18,8 @@ from jaxcls.data import Folds, Prepared, Split, Splits
 from jaxcls.grid import Cells, Grid
 from jaxcls.memory import available
 from jaxcls.numerics import checks, compile_seconds, standardised
-from jaxcls.result import (
-    SCORES,
-    SweepResult,
-    Timings,
-    best_row,
-    check_select,
-    empty_table,
-    rank_rows,
-    scores,
-    total,
-)
+from jaxcls.result import SweepResult, Timings, total
+from jaxcls.table import SCORES, best_row, check_select, empty_table, rank_rows, scores
 from jaxcls.train import EVALUATION_BATCH as SCORED
 from jaxcls.train import Score
 

@@ -85,7 +85,7 @@ def run(
         `jaxcls.artifacts.checkpoint.Saver` writes it to disk. An exception that it raises ends the sweep.
       resume: a snapshot of this very sweep, to resume from, to the same result bit for bit.
       select: what ranks the cells on val: ``accuracy``, ``mean-per-class``, ``top-5``, ``macro-f1`` or ``log-loss``, a
-        key of ``jaxcls.result.SELECT``.
+        key of ``jaxcls.table.SELECT``.
       sampling, last_batch: how minibatches are drawn, see `jaxcls.sampling`.
       stream: whether the examples come to the device chunk by chunk, as they are needed, or lie there; the result is
         the same bit for bit. When not given, they come where they would take more than half of the memory.

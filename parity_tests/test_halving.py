@@ -22,8 +22,9 @@ from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Splits, standard_folds
 from jaxcls.engine.halving import rungs, survivors, widths
 from jaxcls.grid import Grid, Points
-from jaxcls.result import SCORES, SweepResult, empty_table, ranks
+from jaxcls.result import SweepResult
 from jaxcls.sweep import Halving
+from jaxcls.table import SCORES, empty_table, ranks
 from jaxcls.train import Hyper
 from parity_tests.support.cases import slow
 from parity_tests.support.results import assert_same_bits

@@ -18,7 +18,7 @@ from jaxcls.data import Splits
 from jaxcls.engine import blocks, cells, planning
 from jaxcls.grid import Grid
 from jaxcls.optimizers import Optimizer
-from jaxcls.result import SCORES
+from jaxcls.table import SCORES
 from jaxcls.train import Hyper
 from parity_tests.support.cases import named, slow
 

@@ -27,7 +27,7 @@ from jaxcls.classifier import linear, two_layer_net
 from jaxcls.cli import running
 from jaxcls.data import Folds, Source, Splits
 from jaxcls.grid import Grid
-from jaxcls.result import SCORES, empty_table
+from jaxcls.table import SCORES, empty_table
 from parity_tests.support import command
 from parity_tests.support.cases import slow
 

@@ -22,7 +22,8 @@ from jaxcls.classifier import LINEAR
 from jaxcls.data import Splits
 from jaxcls.grid import Grid
 from jaxcls.metrics import Outcomes
-from jaxcls.result import SCORES, History, SweepResult, Timings, empty_table
+from jaxcls.result import History, SweepResult, Timings
+from jaxcls.table import SCORES, empty_table
 
 HOSTILE = (
     "<script>window.broken = 1</script>",

@@ -26,7 +26,8 @@ from jaxcls.artifacts.folder import claim, replacing
 from jaxcls.classifier import Classifier, two_layer_net
 from jaxcls.data import Splits, load_digits
 from jaxcls.grid import Grid
-from jaxcls.result import SCORES, SweepResult
+from jaxcls.result import SweepResult
+from jaxcls.table import SCORES
 
 
 @pytest.fixture(scope="module")

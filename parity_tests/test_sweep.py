@@ -19,7 +19,8 @@ from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Split, Splits, load_digits, standard_folds
 from jaxcls.grid import Grid, Points
 from jaxcls.optimizers import Optimizer
-from jaxcls.result import SCORES, SweepResult, empty_table, rank_rows
+from jaxcls.result import SweepResult
+from jaxcls.table import SCORES, empty_table, rank_rows
 from jaxcls.train import Hyper
 from parity_tests.support.cases import named, slow
 from parity_tests.support.results import assert_same_bits

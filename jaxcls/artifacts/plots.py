@@ -22,7 +22,8 @@ from jaxcls.artifacts.scales import AXIS_LABELS, colours_of, low_end, scale
 from jaxcls.data import Splits
 from jaxcls.grid import REPLICATES, Grid, Points
 from jaxcls.metrics import confusion
-from jaxcls.result import SweepResult, best_first, dropped
+from jaxcls.result import SweepResult
+from jaxcls.table import best_first, dropped
 
 DPI = 120
 MOST_TICKS = 24  # on an axis; with more values, only every second, third, ... is labelled

@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 
 from jaxcls.artifacts.scales import AXIS_LABELS, colours_of, low_end, scale
 from jaxcls.grid import REPLICATES
-from jaxcls.result import SweepResult, best_first, dropped
+from jaxcls.result import SweepResult
+from jaxcls.table import best_first, dropped
 
 
 def scatter(ax: Axes, result: SweepResult, axes: tuple[str, str]) -> Axes:

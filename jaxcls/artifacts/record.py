@@ -24,7 +24,8 @@ from jaxcls.data import Splits
 from jaxcls.grid import AXES
 from jaxcls.metrics import Metric, Outcomes, confusion
 from jaxcls.numerics import Params, matmul_precision, one_line
-from jaxcls.result import SCORES, History, SweepResult
+from jaxcls.result import History, SweepResult
+from jaxcls.table import SCORES
 
 
 class Run(NamedTuple):

@@ -18,7 +18,7 @@ from jaxcls.artifacts.folder import replacing
 from jaxcls.artifacts.record import Run
 from jaxcls.grid import Cells, edge, of_table
 from jaxcls.numerics import one_line
-from jaxcls.result import SCORES, best_first, edges, tied
+from jaxcls.table import SCORES, best_first, edges, tied
 
 PICTURES = {
     "heatmap.png": "Accuracy over the grid: the best cell outlined, a dot in those within one standard error",

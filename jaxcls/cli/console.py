@@ -21,7 +21,8 @@ from jaxcls.artifacts import record
 from jaxcls.data import Splits
 from jaxcls.grid import edge
 from jaxcls.metrics import Metric
-from jaxcls.result import SweepResult, edges, tied
+from jaxcls.result import SweepResult
+from jaxcls.table import edges, tied
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

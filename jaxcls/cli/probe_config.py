@@ -8,8 +8,8 @@ from jaxcls import classifier, crossval, data, probe, sweep
 from jaxcls.cli import inputs, protocols, training
 from jaxcls.data import Splits
 from jaxcls.grid import Grid
-from jaxcls.result import Select
 from jaxcls.sampling import LastBatch, Sampling, epoch_size
+from jaxcls.table import Select
 
 LEARNING_RATES = (0.01, 0.1, 1.0)
 FILES = {"train", "train_labels", "val", "val_labels", "test", "test_labels", "names"}  # flags

@@ -11,7 +11,8 @@ from jaxcls.cli.probe_config import FILES, Config, as_c, by_c
 from jaxcls.data import Splits
 from jaxcls.grid import Grid
 from jaxcls.metrics import Metric
-from jaxcls.result import SELECT, SweepResult, best_first, tied
+from jaxcls.result import SweepResult
+from jaxcls.table import SELECT, best_first, tied
 
 MOST_ROWS = 12  # of the table, on the screen
 

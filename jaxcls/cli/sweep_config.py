@@ -15,8 +15,8 @@ from jaxcls.data import NAMES, Source, Splits
 from jaxcls.grid import Cells, of_table
 from jaxcls.numerics import checks
 from jaxcls.optimizers import Optimizer
-from jaxcls.result import Select, best_row
 from jaxcls.sampling import LastBatch, Sampling
+from jaxcls.table import Select, best_row
 
 WITH_LABELS = ("digits", "cifar10")  # data that are not a file of the user
 

@@ -11,7 +11,8 @@ from jaxcls.artifacts import checkpoint
 from jaxcls.cli import console, running
 from jaxcls.cli.sweep_config import Config
 from jaxcls.data import Splits
-from jaxcls.result import SweepResult, best_first, best_row
+from jaxcls.result import SweepResult
+from jaxcls.table import best_first, best_row
 
 MOST_ROWS = 100  # of the table, on the screen
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from jaxcls.engine.plan import Plan
 from jaxcls.engine.progress import ARRAYS, Snapshot, initial_snapshot
-from jaxcls.result import SCORES
+from jaxcls.table import SCORES
 
 OVER_STEPS = ("losses", "train_accuracy", "val_accuracy")  # their last axis
 

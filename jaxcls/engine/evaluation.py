@@ -12,7 +12,7 @@ from jaxcls.engine import cells
 from jaxcls.engine.devices import fetch
 from jaxcls.engine.program import Inputs, Program
 from jaxcls.numerics import Params
-from jaxcls.result import Scores, scores
+from jaxcls.table import Scores, scores
 from jaxcls.train import EVALUATION_BATCH as SCORED
 from jaxcls.train import Score, State, filled_up
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxcls.engine.blocks import COMPILATION
-from jaxcls.result import check_select, merit, ranks
+from jaxcls.table import check_select, merit, ranks
 
 # Shares of the steps at which one, two or three rungs lie; earlier ones would drop slow cells that win in the end.
 SHARES = (1 / 4,), (1 / 8, 3 / 8), (1 / 10, 1 / 4, 1 / 2)
@@ -26,7 +26,7 @@ class Halving(NamedTuple):
       keep: the share that stays, rounded up.
       rungs: numbers of steps, ascending; when not given, a tenth, a quarter and a half of all steps, in whole chunks;
         of few cells, two or one.
-      metric: judges the cells, a key of ``jaxcls.result.SELECT``; the metric of the final ranks if not given.
+      metric: judges the cells, a key of ``jaxcls.table.SELECT``; the metric of the final ranks if not given.
 
     Reference:
       K. Jamieson and A. Talwalkar, *Non-stochastic Best Arm Identification and Hyperparameter Optimization*,
@@ -87,7 +87,7 @@ def survivors(
 
     Example:
       >>> from jaxcls.grid import Grid
-      >>> from jaxcls.result import empty_table
+      >>> from jaxcls.table import empty_table
       >>> table = empty_table(Grid(lr=[0.1, 0.2, 0.3], reg=[0.0], seed=[0, 1]))
       >>> table["val_accuracy"], table["val_loss"] = [0.5, 0.9, 0.8, 0.8, 0.9, 0.1], 1.0
       >>> print(survivors(table, np.ones(6, bool), 2, Halving(), "accuracy"))

@@ -24,7 +24,7 @@ from jaxcls.engine.progress import Parked
 from jaxcls.engine.scoring import scored_together
 from jaxcls.grid import Cells
 from jaxcls.numerics import Params, matmul_precision
-from jaxcls.result import Scores, merit
+from jaxcls.table import Scores, merit
 from jaxcls.train import Hyper, Score, State
 
 POOL = ThreadPoolExecutor(thread_name_prefix="compile")

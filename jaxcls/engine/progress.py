@@ -17,7 +17,8 @@ from jaxcls.engine.plan import Plan
 from jaxcls.metrics import Outcomes
 from jaxcls.numerics import Params
 from jaxcls.optimizers import steps_per_epoch
-from jaxcls.result import SCORES, History, Scores, SweepResult, Timings, check_select, empty_table, merit, rank_rows
+from jaxcls.result import History, SweepResult, Timings
+from jaxcls.table import SCORES, Scores, check_select, empty_table, merit, rank_rows
 
 Figures = dict[str, int | float]
 Gather = Callable[[Sequence["Parked"], NDArray[np.integer]], list[NDArray]]  # leaves of cells with these rows

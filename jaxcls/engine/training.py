@@ -13,7 +13,7 @@ from jaxcls.engine.evaluation import Scored
 from jaxcls.engine.feed import Fed
 from jaxcls.engine.program import Inputs, Program
 from jaxcls.engine.progress import Progress
-from jaxcls.result import Scores
+from jaxcls.table import Scores
 from jaxcls.train import State
 
 
