@@ -223,7 +223,10 @@ def test_a_csv_holds_features_and_labels(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"its rows must have the 3 columns of its header, one has 2$"):
         data.load(tmp_path / "table.csv")
     (tmp_path / "table.csv").write_text("a,label,b\n1,0,two\n")
-    with pytest.raises(ValueError, match=r"could not convert string to float: 'two'$"):
+    with pytest.raises(ValueError, match=r"its features must be numbers, got 'two' in row 0, column b$"):
+        data.load(tmp_path / "table.csv")
+    (tmp_path / "table.csv").write_text("")
+    with pytest.raises(ValueError, match=r"it must have a header and a row for each example$"):
         data.load(tmp_path / "table.csv")
 
 

@@ -247,8 +247,9 @@ def save(folder: str | Path, result: SweepResult, splits: Splits) -> list[Path]:
     """Write the plots of a run; return their paths.
 
     ``path.png``, and for minibatches ``loss.png``; ``heatmap.png`` where several axes have several values; of points
-    with several such axes ``points.png`` instead of both; ``history.png`` if the result has a history; and, unless
-    every cell diverged, ``confusion.png`` with a test set and ``weights.png`` for the models of this package.
+    with several such axes ``points.png`` instead of both; ``history.png`` if the result has a history;
+    ``confusion.png`` with a test set, and ``weights.png`` for the models of this package. Where every cell diverged,
+    those that would be empty are left out.
     """
     figures = {}
     long = _long_axes(result)
@@ -257,8 +258,9 @@ def save(folder: str | Path, result: SweepResult, splits: Splits) -> list[Path]:
     elif long:
         if len(long) > 1:
             figures["heatmap.png"] = _heat_maps(result)
-        figures["path.png"] = _paths(result)
-    if result.grid.lr:
+        if result.table["rank"].any():
+            figures["path.png"] = _paths(result)
+    if result.grid.lr and np.isfinite(result.losses[:, 1:]).any():
         figures["loss.png"] = _curves(loss_curves, result)
     if result.test is not None:
         figures["confusion.png"] = _confusion(result)

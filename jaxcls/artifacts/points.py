@@ -27,6 +27,8 @@ def scatter(ax: Axes, result: SweepResult, axes: tuple[str, str]) -> Axes:
     low, clipped = low_end(np.ma.masked_invalid(scores))
     size = np.where(dropped(table), 14, 45)
     points = ax.scatter(across[shown], down[shown], c=scores[shown], s=size[shown], cmap="viridis", vmin=low)
+    if dropped(table).any():
+        ax.scatter([], [], s=14, color="0.4", label="dropped")
     gone = ~np.isfinite(scores)
     if gone.any():
         ax.plot(across[gone], down[gone], "x", color="0.6", markersize=5, label="diverged")

@@ -135,6 +135,16 @@ def note(text: str) -> None:
     print(f"note: {text}", file=sys.stderr)
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things.
+
+    Example:
+      >>> counted(1, "cell"), counted(1000, "cell")
+      ('1 cell', '1,000 cells')
+    """
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def print_data(splits: Splits, roles: Sequence[str], more: str = "") -> None:
     """Print the versions, the device and the data of these roles; ``more`` ends the last line."""
     sizes = ", ".join(f"{len(split.y):,} {role}" for role, split in splits.items() if role in roles)

@@ -23,10 +23,10 @@ def announce(config: Config, splits: Splits, grid: Grid, out: Path) -> None:
     count = np.bincount(splits.train.y, minlength=splits.num_classes)
     roles = ("train", "test") if config.folds else ("train", "val", "test")
     console.print_data(splits, roles, f" of {count.min():,} to {count.max():,} in train")
-    print(f"grid      {axes} = {len(grid):,} cells, {config.solver}", end="")
+    print(f"grid      {axes} = {console.counted(len(grid), 'cell')}, {config.solver}", end="")
     print(f", {config.folds} folds" if config.folds else "")
     if config.shots:
-        print(f"shots     {config.shots} of each class, {config.tries} tries")
+        print(f"shots     {config.shots} of each class, {'1 try' if config.tries == 1 else f'{config.tries} tries'}")
     if config.protocol != "standard":
         print(f"protocol  {config.protocol}{changed(config)}")
     print(f"folder    {out}/")

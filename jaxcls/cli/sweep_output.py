@@ -28,7 +28,7 @@ def announce(config: Config, splits: Splits, plan: sweep.Plan, out: Path) -> Non
         print(f"extends   {config.extend}, to {config.steps:,} steps")
     if config.refine:
         print(f"refines   {config.refine}, around its best cell")
-    print(f"grid      {plan.grid} = {len(plan.grid):,} cells")
+    print(f"grid      {plan.grid} = {console.counted(len(plan.grid), 'cell')}")
     print(f"          {config.steps:,} steps of {config.batch_size} examples, {config.optimizer}{decay}")
     if plan.halving:
         print(f"halving   the best third stays after {', '.join(f'{rung:,}' for rung in plan.halving.rungs)} steps")

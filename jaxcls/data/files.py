@@ -246,7 +246,9 @@ def _txt(path: Path, _: Choose) -> tuple[Sequence[str], Arrays]:
 
 def _csv(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
     with path.open(newline="", encoding="utf-8") as file:
-        header, *rows = csv.reader(file, strict=True)
+        header, *rows = [*csv.reader(file, strict=True)] or [[]]
+    if not rows:
+        raise ValueError("it must have a header and a row for each example")
     if len(header) > 1 and "label" not in header:
         raise ValueError(f"it must have a column label, it has {', '.join(header)}")
     if len(uneven := {len(row) for row in rows} - {len(header)}):
@@ -258,8 +260,31 @@ def _csv(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
         if name == "y":
             arrays[name] = _labels([row[column] for row in rows])
         else:
-            arrays[name] = np.array([row[:column] + row[column + 1 :] for row in rows], np.float64)
+            features = [row[:column] + row[column + 1 :] for row in (header, *rows)]
+            arrays[name] = _numbers(features[1:], features[0])
     return held, arrays
+
+
+def _numbers(rows: Sequence[Sequence[str]], header: Sequence[str]) -> NDArray[np.float64]:
+    """Features of text; the error names the first that is no number."""
+    try:
+        return np.array(rows, np.float64)
+    except ValueError:
+        number, name, text = next(
+            (number, name, text)
+            for number, row in enumerate(rows)
+            for name, text in zip(header, row, strict=True)
+            if not _is_number(text)
+        )
+        raise ValueError(f"its features must be numbers, got {text!r} in row {number}, column {name}") from None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _labels(lines: Sequence[str]) -> NDArray:

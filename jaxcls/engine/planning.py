@@ -99,10 +99,13 @@ def plan_sweep(
 
     _check_largest(grid, need, budget)
     of_sizes = [Group(problem(hidden), need(hidden), rows) for hidden, rows in _rows(grid, sizes)]
-    every = max((trained or steps) // 10, 1) if keep == "best" else None
+    epoch, every = -(-drawn // batch_size) if drawn and drawn % batch_size else None, None
     if history:
-        every = optimizers.steps_per_epoch(len(splits.train.y), batch_size)
-    epoch = -(-drawn // batch_size) if drawn and drawn % batch_size else None
+        every = epoch or optimizers.steps_per_epoch(len(splits.train.y), batch_size)
+    elif keep == "best":
+        every = max((trained or steps) // 10, 1)
+        if epoch:  # else each chunk would have another length, and a program of its own
+            every = max(round(every / epoch), 1) * epoch
     schedule = Schedule(steps, loaded.chunk_steps, every, epoch=epoch)
     if halving:
         halves.check(halving, grid.num_settings, splits.num_classes, steps)

@@ -278,8 +278,9 @@ class Progress:
         for accuracy in (self.train_accuracy, self.val_accuracy):
             # The params are spoilt by the step before the one whose loss is not finite.
             accuracy[(diverged_at >= 0) & (schedule.recorded >= diverged_at - 1)] = np.nan
-        epochs = schedule.recorded / steps_per_epoch(len(self.data.train.y), self.plan.batch_size)
-        history = History(schedule.recorded, epochs, self.train_accuracy, self.val_accuracy) if schedule.every else None
+        epoch = schedule.epoch or steps_per_epoch(len(self.data.train.y), self.plan.batch_size)
+        recorded = schedule.recorded, schedule.recorded / epoch, self.train_accuracy, self.val_accuracy
+        history = History(*recorded) if schedule.every else None
         self.alive = self.alive & (self.table["diverged_at"] < 0)
         self.waiting = []
         return SweepResult(
