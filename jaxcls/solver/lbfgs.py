@@ -48,6 +48,7 @@ KNOTS = 3  # solutions that a parabola goes through
 NEAR = np.log(3)  # steps in log reg up to which it lies nearer to the next than a line does
 LEADING_UP = np.logspace(-2, -9, 8)  # values of reg before a path, as shares of the largest eigenvalue
 ROUGHLY = 1e-2  # their tolerance
+TINY = 2**17  # examples times parameters, up to which an evaluation takes less than to begin with another value
 CAUTION = 4  # L − min L is rarely below -slope / 2, half of a Newton decrement: the pairs do not see all of the Hessian
 SMALLEST_STEP = 1e-8  # of the line search, below which a value has stalled
 ROWS = {"cpu": 2**11}  # in a block, so that its scores stay in cache
@@ -153,7 +154,7 @@ def path(
     smallest, largest = np.finfo(dtype).tiny, np.finfo(dtype).max
     penalties, found = np.clip(reg / basis.size**2, smallest, largest * np.finfo(dtype).eps), []
     larger = LEADING_UP * basis.curvature[:-1].max(initial=0)
-    larger = larger[larger > 3 * penalties[0]]
+    larger = larger[(larger > 3 * penalties[0]) & (num_examples * num_params > TINY)]
     length = -(-len(penalties) // -(-len(penalties) // side_by_side))
     parts = [*larger[:, None], *np.split(penalties, range(length, len(penalties), length))]
     last, solved = [start] * KNOTS, parts[0][:1]
