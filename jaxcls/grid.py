@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-OF_OPTIMIZER = ("weight_decay", "momentum", "b1", "b2")  # axes that are keyword arguments of an optimizer
+OF_OPTIMIZER = ("weight_decay", "momentum", "b1", "b2", "decay")  # axes that are keyword arguments of an optimizer
 # The axes, in the order of cells, and the type of their values.
 AXES: dict[str, type] = {"lr": float, "reg": float, **dict.fromkeys((*OF_OPTIMIZER, "label_smoothing"), float)}
 AXES |= {"hidden": int, "seed": int, "fold": int}
 BELOW_1 = ("momentum", "b1", "b2", "label_smoothing")
+SHARES = (*BELOW_1, "decay")  # axes whose values are not compared by their logarithms
 REPLICATES = ("seed", "fold")  # axes that repeat a cell with other random numbers or data
 
 Range = tuple[int | float, ...] | list[int | float] | list[int] | list[float]  # from the lower to the higher; a choice
@@ -32,10 +33,11 @@ class Cells:
       weight_decay, momentum, b1, b2: keyword arguments of the optimizer, as `optax.adamw` and `optax.sgd` have them;
         empty for its own.
       label_smoothing: the share of each label that is spread over all classes; empty for none.
+      decay: what the learning rate is multiplied by after each epoch, with `jaxcls.optimizers.decayed`; empty for 1.
 
     Raises:
       ValueError: reg is empty, an axis has a negative, infinite or NaN value, one of those that are shares a value that
-        is not below 1, or seed or fold a duplicate.
+        is not below 1, or decay one above it, or seed or fold a duplicate.
       TypeError: a value is not a number, or a seed, hidden size or fold is not an integer.
     """
 
@@ -49,6 +51,7 @@ class Cells:
     b1: Sequence[float] = ()
     b2: Sequence[float] = ()
     label_smoothing: Sequence[float] = ()
+    decay: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         for axis, dtype in AXES.items():
@@ -58,6 +61,8 @@ class Cells:
         for axis in BELOW_1:
             if (largest := max(getattr(self, axis), default=0)) >= 1:
                 raise ValueError(f"{axis} must hold values below 1, got {largest:g}")
+        if (largest := max(self.decay, default=1)) > 1:
+            raise ValueError(f"decay must hold values of at most 1, got {largest:g}")
         for axis in REPLICATES:
             self._check_distinct(axis)
 
@@ -189,7 +194,7 @@ class Grid(Cells):
           {}
         """
         cell = self.cells()[row]
-        bounded = {*REPLICATES, *BELOW_1}
+        bounded = {*REPLICATES, *SHARES}
         found = {axis: _beyond(cell[axis], sorted(self.axes[axis])) for axis in cell if axis not in bounded}
         return {axis: values for axis, values in found.items() if values}
 
@@ -337,7 +342,7 @@ def _check_range(axis: str, values: Range) -> None:
         return
     if len(values) != 2 or not -math.inf < values[0] < values[1] < math.inf:
         raise ValueError(f"{axis} must be a range from a lower to a higher number, got {values!r}")
-    if values[0] <= 0 and axis not in BELOW_1:
+    if values[0] <= 0 and axis not in SHARES:
         raise ValueError(f"{axis} must be a range of positive numbers, to be drawn by their logarithms, got {values!r}")
 
 
@@ -348,7 +353,7 @@ def _scaled(axis: str, values: Range, shares: NDArray[np.floating]) -> list[int 
     low, high = values
     if AXES[axis] is int:  # each number as likely as the others near it
         low, high = low - 0.5, high + 0.5
-    if axis not in BELOW_1 and values[1] >= 10 * values[0]:
+    if axis not in SHARES and values[1] >= 10 * values[0]:
         drawn = np.exp(np.log(low) + shares * np.log(high / low))
     else:
         drawn = low + shares * (high - low)

@@ -140,7 +140,7 @@ def schedule(name: str, steps: int, *, warmup: int = 0) -> Callable[[Array], Arr
     return lambda count: jnp.asarray(table, jnp.result_type(float))[count]
 
 
-def decayed(optimizer: Optimizer, decay: float, steps_per_epoch: int) -> Optimizer:
+def decayed(optimizer: Optimizer, decay: float | None, steps_per_epoch: int) -> Optimizer:
     """Multiply an optimizer's learning rate by ``decay`` once per epoch, on the courses' schedule.
 
     The courses decay after every step whose index is a multiple of ``steps_per_epoch``, including 0. So only the first
@@ -148,7 +148,7 @@ def decayed(optimizer: Optimizer, decay: float, steps_per_epoch: int) -> Optimiz
 
     Args:
       optimizer: as in `scheduled`.
-      decay: the factor, 0.95 in both courses.
+      decay: the factor, 0.95 in both courses; None where each cell has its own, by the grid's axis ``decay``.
       steps_per_epoch: the result of the function `steps_per_epoch`.
 
     Raises:
@@ -164,13 +164,19 @@ def decayed(optimizer: Optimizer, decay: float, steps_per_epoch: int) -> Optimiz
       >>> steps
       [1.0, 0.5, 0.5, 0.25, 0.25]
     """
-    if not 0 < decay <= 1:
+    if decay is not None and not 0 < decay <= 1:
         raise ValueError(f"decay must lie in (0, 1], got {decay}")
     if steps_per_epoch < 1:
         raise ValueError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
 
-    # In integers: compiled, 90 / 30 may be 3.0000002, and its ceiling 4.
-    return scheduled(optimizer, lambda count: decay ** -(-count // steps_per_epoch))
+    def by(decay: float | Array) -> Optimizer:
+        # In integers: compiled, 90 / 30 may be 3.0000002, and its ceiling 4.
+        return scheduled(optimizer, lambda count: decay ** -(-count // steps_per_epoch))
+
+    def with_decay(lr: Array, *, decay: Array, **others: Array) -> optax.GradientTransformation:
+        return by(decay)(lr, **others)
+
+    return with_decay if decay is None else by(decay)
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:

@@ -20,8 +20,7 @@ from jaxcls.memory import available
 from jaxcls.numerics import checks, compile_seconds, standardised
 from jaxcls.result import SweepResult, Timings, total
 from jaxcls.table import SCORES, best_row, check_select, empty_table, rank_rows, scores
-from jaxcls.train import EVALUATION_BATCH as SCORED
-from jaxcls.train import Score
+from jaxcls.train import EVALUATION_BATCH, Score
 
 # Columns beside those of a sweep.
 MORE = {"gap": "f8", "gradient": "f8", "iterations": "i8", "converged": "?"}
@@ -220,9 +219,9 @@ def _scores(W: NDArray, split: Split) -> tuple[Score, NDArray[np.uint8]]:
     """The `Score` of each cell of a stack, without penalty, and a bit for each example that it predicts rightly."""
     order, moments, found = split.order(np.arange(len(split))), split.moments(), []
     on_device, right = jnp.asarray(W), np.empty((W.shape[-1], len(split)), bool)
-    for first in range(0, len(split), SCORED):
-        some = order[first : first + SCORED]
-        rows, shares = train.filled_up(some, SCORED, len(split))
+    for first in range(0, len(split), EVALUATION_BATCH):
+        some = order[first : first + EVALUATION_BATCH]
+        rows, shares = train.filled_up(some, EVALUATION_BATCH, len(split))
         score, is_right = jax.device_get(_score(on_device, split.stored(rows), split.y[rows], shares, moments))
         found.append(score)
         right[:, some] = is_right[:, : len(some)]

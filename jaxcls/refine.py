@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcls.grid import AXES, BELOW_1, REPLICATES, Cells, Grid, Points, Range
+from jaxcls.grid import AXES, REPLICATES, SHARES, Cells, Grid, Points, Range
 
 FEW = 8  # values of an axis that are rather a list to choose from than a range
 FEWEST = 8  # points around the best
@@ -70,7 +70,7 @@ def _between(axis: str, value: int | float, values: tuple[int | float, ...]) -> 
     place = ordered.index(value)
     found = [value]
     for neighbour in ordered[max(place - 1, 0) : place + 2]:
-        geometric = axis not in BELOW_1 and min(neighbour, value) > 0
+        geometric = axis not in SHARES and min(neighbour, value) > 0
         middle = math.sqrt(neighbour * value) if geometric else (neighbour + value) / 2
         middle = AXES[axis](round(middle) if AXES[axis] is int else float(f"{middle:.3g}"))
         if not any(math.isclose(middle, other, rel_tol=NEAR) for other in found):
@@ -81,7 +81,7 @@ def _between(axis: str, value: int | float, values: tuple[int | float, ...]) -> 
 def _range(axis: str, value: int | float, values: tuple[int | float, ...]) -> Range:
     """A third of the range of some values, around one of them; of few, the values next to it."""
     ordered = sorted(values)
-    low, high, share = ordered[0], ordered[-1], axis in BELOW_1
+    low, high, share = ordered[0], ordered[-1], axis in SHARES
     if len(ordered) <= FEW or (low <= 0 and not share):
         place = ordered.index(value)
         return ordered[max(place - 1, 0) : place + 2]

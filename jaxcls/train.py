@@ -36,6 +36,7 @@ class Hyper(NamedTuple):
     momentum: Real[Array, "..."] | None = None
     b1: Real[Array, "..."] | None = None
     b2: Real[Array, "..."] | None = None
+    decay: Real[Array, "..."] | None = None
     label_smoothing: Real[Array, "..."] | None = None
 
     @property

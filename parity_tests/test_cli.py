@@ -195,6 +195,11 @@ MISTAKES = {
         "error: features.npz: mirrored must be given pictures, as cifar10 and digits are, got features without pixels",
     ),
     "decay that grows": (["--decay", 1.5], "error: decay must lie in (0, 1], got 1.5"),
+    "one of several": (["--decay", 0.9, 1.5], "error: decay must hold values of at most 1, got 1.5"),
+    "decays and a schedule": (
+        ["--decay", 0.9, 1, "--schedule", "cosine"],
+        "error: --decay and --schedule are two ways to change the learning rate: give one of them",
+    ),
     "no such data": (["--data", "mnist"], "error: --data must be digits, cifar10 or the path of files, got mnist"),
     "folder of CIFAR-10": (["--data", "cifar"], "error: --data must be cifar10 for a folder that holds it"),
     "no such file": (["--data", "a.npz"], "error: a.npz: no such file, expected an .npz with X and y"),

@@ -184,9 +184,20 @@ def test_every_axis_of_the_optimizer_and_the_loss_is_what_it_would_be_alone(sour
             np.testing.assert_allclose(losses, alone.losses[0], rtol=1e-4)
 
 
+def test_each_cell_may_have_its_own_decay_of_the_learning_rate(source: data.Source) -> None:
+    run = functools.partial(sweep.run, data.standard(source), steps=60)
+    grid = Grid([1.0], [1e-3], momentum=[0.5, 0.9], decay=[0.5, 1.0])
+    found = run(grid, optimizer=optimizers.decayed(optax.sgd, None, 20))
+    for row, losses in zip(found.table, found.losses, strict=True):
+        optimizer = functools.partial(optax.sgd, momentum=row["momentum"].item())
+        alone = run(Grid([1.0], [1e-3]), optimizer=optimizers.decayed(optimizer, row["decay"].item(), 20))
+        np.testing.assert_allclose(losses, alone.losses[0], rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("grid", "optimizer", "sentence"),
     [
+        (Grid([0.1], [0.0], decay=[0.9]), "sgd", "optimizer must take the grid's decay as a keyword"),
         (Grid([0.1], [0.0], weight_decay=[0.1]), "sgd", "optimizer must take the grid's weight_decay as a keyword"),
         (Grid([0.1], [0.0], momentum=[0.1]), lambda lr: optax.sgd(lr), "optimizer must take the grid's momentum as a"),
     ],

@@ -12,6 +12,7 @@ AXIS_LABELS = {
     "momentum": "momentum",
     "b1": "decay rate of the first moment",
     "b2": "decay rate of the second moment",
+    "decay": "decay of the learning rate, an epoch",
     "label_smoothing": "label smoothing",
     "hidden": "hidden units",
     "seed": "seed",

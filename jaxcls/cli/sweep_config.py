@@ -67,8 +67,8 @@ class Config:
     """Values of the momentum of momentum and nesterov; 0.9 if not given."""
     label_smoothing: tuple[Number, ...] = ()
     """Shares of each label that are spread over all classes; 0 if not given."""
-    decay: float = 1.0
-    """Once an epoch, the learning rate is multiplied by this."""
+    decay: tuple[Number, ...] = ()
+    """Values of what the learning rate is multiplied by once an epoch; 1 if not given."""
     schedule: training.ScheduleName = "constant"
     """Of the learning rate: constant; a cosine to 0; or a tenth after 60% of the steps and a hundredth after 80%."""
     warmup: int = 0
@@ -124,7 +124,7 @@ EECS498_NET = Config(
     hidden=(128,),
     steps=3000,
     batch_size=1000,
-    decay=0.95,
+    decay=(0.95,),
     init_scale=1e-4,
 )
 PRESETS = {
@@ -149,7 +149,7 @@ PRESETS = {
         reg=(0.25,),
         steps=1000,
         batch_size=200,
-        decay=0.95,
+        decay=(0.95,),
         init_scale=1e-4,
     ),
     "eecs498": Config(
@@ -176,7 +176,16 @@ def hyperparameters(config: Config) -> Cells:
         raise ValueError("--hidden is for nets: add --model two-layer")
     values = {axis: getattr(config, axis) for axis in ("lr", "reg", "weight_decay", "momentum", "label_smoothing")}
     hidden = {"hidden": config.hidden or (100,)} if config.model == "two-layer" else {}
-    return axes.cells(values | hidden, config.seeds, config.samples)
+    decay = {"decay": config.decay} if decay_of_all(config) is None else {}
+    return axes.cells(values | decay | hidden, config.seeds, config.samples)
+
+
+def decay_of_all(config: Config) -> float | None:
+    """The decay of the learning rate of all cells; None where they differ in it."""
+    if not config.decay:
+        return 1.0
+    first, *others = config.decay
+    return None if others or isinstance(first, str) else float(first)
 
 
 def further(config: Config, snapshot: sweep.Snapshot, run: Mapping[str, Any]) -> Cells:
@@ -207,14 +216,15 @@ def model(config: Config) -> Classifier:
 
 def optimizer(config: Config, splits: Splits) -> Optimizer:
     """The optimizer that the command line names, with its schedule or its decay of the learning rate."""
-    if config.decay != 1 and (config.schedule != "constant" or config.warmup):
+    decay = decay_of_all(config)
+    if decay != 1 and (config.schedule != "constant" or config.warmup):
         raise ValueError("--decay and --schedule are two ways to change the learning rate: give one of them")
     schedule = {"schedule": config.schedule, "warmup": config.warmup, "steps": config.steps}
     chosen = training.optimizer(config.optimizer, **schedule)
-    if config.decay == 1:
+    if decay == 1:
         return chosen
     epoch = optimizers.steps_per_epoch(len(splits.train.y), config.batch_size)
-    return optimizers.decayed(chosen, config.decay, epoch)
+    return optimizers.decayed(chosen, decay, epoch)
 
 
 def load(config: Config) -> Splits:

@@ -1,6 +1,7 @@
 """Output of ``jaxcls sweep``: the plan, the table of cells, the best cell and the files."""
 
 import math
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 from jaxcls import sweep
 from jaxcls.artifacts import checkpoint
 from jaxcls.cli import console, running
-from jaxcls.cli.sweep_config import Config
+from jaxcls.cli.sweep_config import Config, decay_of_all
 from jaxcls.data import Splits
 from jaxcls.result import SweepResult
 from jaxcls.table import best_first, best_row
@@ -20,7 +21,8 @@ MOST_ROWS = 100  # of the table, on the screen
 def announce(config: Config, splits: Splits, plan: sweep.Plan, out: Path) -> None:
     """Print the data, the grid and the memory of the sweep that is about to start."""
     blocks = len(plan.blocks)
-    decay = f", decay {config.decay:g} an epoch" if config.decay != 1 else ""
+    of_all = decay_of_all(config)
+    decay = f", decay {of_all:g} an epoch" if of_all not in (None, 1) else ""
     decay += f", {config.schedule}" if config.schedule != "constant" else ""
     decay += f", warm-up of {config.warmup:,}" if config.warmup else ""
     console.print_data(splits, ("train", "val", "test"))
@@ -54,7 +56,8 @@ def report(result: SweepResult, splits: Splits, paths: list[Path], seconds: dict
         print("\nevery cell diverged: try lower learning rates")
     else:
         row = table[best]
-        print(f"\nbest      {', '.join(f'{axis} {row[axis]:g}' for axis in axes)}")
+        cell = ", ".join(f"{axis} {row[axis]:g}" for axis in axes)
+        print("\n" + textwrap.fill(cell, 80, initial_indent="best      ", subsequent_indent=console.INDENT))
         print(f"          {row[result.column]:.4f} on val{result.on_val}, {result.test_accuracy:.4f} on test")
         console.print_ties(result, splits)
         console.print_one_se(result, splits)

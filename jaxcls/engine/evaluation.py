@@ -13,8 +13,7 @@ from jaxcls.engine.devices import fetch
 from jaxcls.engine.program import Inputs, Program
 from jaxcls.numerics import Params
 from jaxcls.table import Scores, scores
-from jaxcls.train import EVALUATION_BATCH as SCORED
-from jaxcls.train import Score, State, filled_up
+from jaxcls.train import EVALUATION_BATCH, Score, State, filled_up
 
 OfPart = tuple[Score, Bool[NDArray, "S G M"]]  # scores over a part's examples, and which each cell predicts rightly
 
@@ -72,7 +71,7 @@ def _on_part(stacks: Sequence[Scored], part: int) -> list[OfPart]:
     compiled = stacks[0].compiled
     rows = compiled.plan.scored_rows(part)
     rows = rows[compiled.feed.data.examples.order(rows)]
-    batches = [rows[first : first + SCORED] for first in range(0, len(rows), SCORED)]
+    batches = [rows[first : first + EVALUATION_BATCH] for first in range(0, len(rows), EVALUATION_BATCH)]
     num_replicates = len(stacks[0].held_out)
     return _over(stacks, [np.broadcast_to(each, (num_replicates, len(each))) for each in batches], len(rows), part)
 

@@ -5,7 +5,7 @@ from collections import Counter
 from jaxcls.engine import cells
 from jaxcls.engine.blocks import COMPILATION, Stack, groups
 from jaxcls.engine.plan import Plan
-from jaxcls.train import EVALUATION_BATCH as SCORED
+from jaxcls.train import EVALUATION_BATCH
 
 TO_SCORE = 1 / 10  # of what all programs of a group take to compile: a program to score with
 
@@ -40,5 +40,5 @@ def _batches(plan: Plan, stage: int) -> Counter[int]:
     times = Counter({plan.batch_size: records} if records else {})
     once = plan.scored_parts[-1:] if at_rung else plan.scored_parts
     for count in (*once, *plan.scored_parts[-1:] * records):
-        times.update(min(SCORED, count - first) for first in range(0, count, SCORED))
+        times.update(min(EVALUATION_BATCH, count - first) for first in range(0, count, EVALUATION_BATCH))
     return times
