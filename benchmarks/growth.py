@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from run import HERE, measure_sizes, slug, write
 from workloads import Workload
 
-from jaxcls.artifacts import record
-from jaxcls.artifacts.folder import replacing
+from jaxcls.artifacts import folder, record
 
 BASE = Workload(100, 3073, 10, 200, 10_000, 1500)
 NET = Workload(8, 3072, 10, 500, 10_000, 1500, num_hidden=128)
@@ -47,7 +46,7 @@ def main(config: Config) -> int:
             print(f"{axis:>13} {value:6d} {step_s * 1e3:10.3f} ms a step {point['peak_bytes'] / 1e6:8.0f} MB")
     path = config.out / f"growth-{slug()}.json"
     write(measured, path)
-    with replacing(path.with_suffix(".png")) as partial:
+    with folder.replacing(path.with_suffix(".png")) as partial:
         draw(measured).savefig(partial, dpi=120)
     return 0
 

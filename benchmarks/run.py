@@ -23,8 +23,7 @@ from typing import Any
 import tyro
 from workloads import WORKLOADS, Workload
 
-from jaxcls.artifacts import record
-from jaxcls.artifacts.folder import replacing
+from jaxcls.artifacts import folder, record
 
 HERE = Path(__file__).parent
 DEVICE_A_CORE = "jaxcls, one device per core"  # splits the CPU into several devices; a GPU stays one
@@ -135,7 +134,7 @@ def middle(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def write(measured: dict[str, Any], path: Path) -> None:
     """Write the figures as JSON and print the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
+    with folder.replacing(path) as partial:
         partial.write_text(json.dumps(measured, indent=1) + "\n")
     print(f"\nwrote {path}")
 

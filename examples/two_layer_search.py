@@ -12,8 +12,7 @@ from pathlib import Path
 import tyro
 
 from jaxcls import data, sweep
-from jaxcls.artifacts import plots, record, report
-from jaxcls.artifacts.folder import claim
+from jaxcls.artifacts import folder, plots, record, report
 from jaxcls.classifier import two_layer_net
 from jaxcls.cli import console
 from jaxcls.grid import Points
@@ -41,7 +40,7 @@ def main(
     splits = data.mirrored(data.eecs498(data.load_cifar10(data_dir)))
     ranges = {"lr": (0.03, 0.3), "reg": (1e-4, 2e-3), "momentum": (0.8, 0.95), "hidden": list(hidden)}
     halving = Halving(keep=1 / 4, rungs=(steps * 8 // 100, steps * 3 // 10))
-    with claim(out or Path("runs") / time.strftime("search-%Y%m%d-%H%M%S")) as folder:
+    with folder.claim(out or Path("runs") / time.strftime("search-%Y%m%d-%H%M%S")) as place:
         # The test set is scored once, by the best of the nets that were trained to the end.
         result = sweep.run(
             splits,
@@ -55,9 +54,9 @@ def main(
             callback=twentieths(),
         )
         asked_for = {"ranges": ranges, "steps": steps, "batch_size": BATCH, "ema": EMA, "rungs": halving.rungs}
-        record.write(folder, result, splits, {"kind": "sweep", "config": asked_for})
-        plots.save(folder, result, splits)
-        report.write(folder)
+        record.write(place, result, splits, {"kind": "sweep", "config": asked_for})
+        plots.save(place, result, splits)
+        report.write(place)
     print(f"\n{'lr':>10} {'reg':>10} {'momentum':>9} {'hidden':>7} {'steps':>7} {'val acc':>9} {'rank':>5}")
     for row in result.table:
         cell = f"{row['lr']:10.3g} {row['reg']:10.3g} {row['momentum']:9.3f} {row['hidden']:7d}"
@@ -70,7 +69,7 @@ def main(
     print(f"time      {result.timings.total_s:.0f} s, of it {result.timings.compile_s:.0f} s compiling")
     accuracy = result.table["val_accuracy"][result.best]
     print(f"best      {accuracy:.4f} on val, {result.test_accuracy:.4f} on test, which was scored once")
-    print(f"wrote     {folder}/")
+    print(f"wrote     {place}/")
     return 0
 
 

@@ -191,9 +191,8 @@ def _solve(path: Callable[[], logistic.Optimum], splits: Splits, grid: Cells, se
         evaluate_s=now - solved - sum(in_scoring),
         total_s=now - started,
     )
-    losses = np.zeros((len(grid), 0), optimum.W.dtype)
-    about = splits.mean, splits.scale, splits.class_names, len(splits.train.y), select, splits.unit_length
-    return SweepResult(grid, table, losses, None, W, test, timings, LINEAR, *about, right=right)
+    found = _result(splits, grid, table, select=select, timings=timings, right=right)
+    return replace(found, params=W, test=test, unit_length=splits.unit_length)
 
 
 def _folds(solve: Callable[[Splits], SweepResult], folds: Folds, grid: Cells) -> SweepResult:
@@ -204,15 +203,34 @@ def _folds(solve: Callable[[Splits], SweepResult], folds: Folds, grid: Cells) ->
         for name in (*SCORES, *MORE):
             column[name] = each.table[name]
     rank_rows(table, found[0].select)
-    timings = total(each.timings for each in found)
-    losses = np.zeros((len(grid), 0), found[0].losses.dtype)
-    about = folds.mean, folds.scale, folds.class_names, len(folds.train.y), found[0].select
     bits = [each.right for each in found if each.right is not None]
     right = np.zeros((len(table) // len(found), len(found), max(packed.shape[1] for packed in bits)), np.uint8)
     for fold, packed in enumerate(bits):
         right[:, fold, : packed.shape[1]] = packed
-    right = right.reshape(len(table), -1)
-    return SweepResult(grid, table, losses, None, None, None, timings, LINEAR, *about, right=right)
+    timings, right = total(each.timings for each in found), right.reshape(len(table), -1)
+    return _result(folds, grid, table, select=found[0].select, timings=timings, right=right)
+
+
+def _result(
+    data: Splits | Folds, grid: Cells, table: NDArray, *, select: str, timings: Timings, right: NDArray[np.uint8]
+) -> SweepResult:
+    """The result without params, and without losses during training."""
+    return SweepResult(
+        grid=grid,
+        table=table,
+        losses=np.zeros((len(grid), 0), jnp.result_type(float)),
+        history=None,
+        params=None,
+        test=None,
+        timings=timings,
+        classifier=LINEAR,
+        mean=data.mean,
+        scale=data.scale,
+        class_names=data.class_names,
+        num_scored=len(data.train.y),
+        select=select,
+        right=right,
+    )
 
 
 def _scores(W: NDArray, split: Split) -> tuple[Score, NDArray[np.uint8]]:

@@ -322,7 +322,7 @@ def test_one_class_and_sparse_features_are_refused(iris: tuple, estimator: BaseE
 
 
 def test_without_scikit_learn_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.base", None)
+    monkeypatch.setitem(sys.modules, "sklearn.utils.validation", None)
     monkeypatch.delitem(sys.modules, "jaxcls.estimators")
     with pytest.raises(ImportError, match=r'^jaxcls.estimators needs .*: pip install "jaxcls\[sklearn\]"$'):
         importlib.import_module("jaxcls.estimators")

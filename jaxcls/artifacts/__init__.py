@@ -7,4 +7,4 @@ from jaxcls.numerics import require
 
 require("jaxcls.artifacts", "filelock", "matplotlib", "safetensors", extra="sweep")
 
-__all__ = ["checkpoint", "plots", "record", "report"]
+__all__ = ["checkpoint", "folder", "plots", "record", "report"]

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from jaxcls import data
-from jaxcls.artifacts import record
-from jaxcls.artifacts.folder import replacing
+from jaxcls.artifacts import folder, record
 from jaxcls.numerics import checks
 
 BLOCK = 10_000  # examples whose logits are in memory at once
@@ -64,7 +63,7 @@ def main(args: list[str], program: str) -> int:
     if config.out is None:
         write_csv(sys.stdout, blocks(), header)
         return 0
-    with replacing(config.out) as partial:
+    with folder.replacing(config.out) as partial:
         if config.out.suffix == ".npy":
             write_npy(partial, blocks(), len(X))
         else:

@@ -24,9 +24,8 @@ import tyro
 from numpy.typing import NDArray
 
 from jaxcls import classifier, crossval, data, metrics, probe, sweep, train
-from jaxcls.artifacts import checkpoint, plots, record
+from jaxcls.artifacts import checkpoint, folder, plots, record
 from jaxcls.artifacts import report as page
-from jaxcls.artifacts.folder import claim
 from jaxcls.cli import console, inputs, protocols, running, training
 from jaxcls.cli.probe_config import (
     FILES,
@@ -95,7 +94,7 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
             running.print_stopped(stopped, plan, resume)
             raise
 
-    with claim(out, resume=saved is not None):
+    with folder.claim(out, resume=saved is not None):
         announce(config, splits, grid, out)
         try:
             result, prepared, outcomes = choose(config, source, splits, grid, execute)

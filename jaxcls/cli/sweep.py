@@ -19,9 +19,8 @@ import jax
 import tyro
 
 from jaxcls import crossval, data, sweep
-from jaxcls.artifacts import checkpoint, plots, record
+from jaxcls.artifacts import checkpoint, folder, plots, record
 from jaxcls.artifacts import report as page
-from jaxcls.artifacts.folder import claim
 from jaxcls.cli import console, running
 from jaxcls.cli.sweep_config import PRESETS, Config, further, hyperparameters, load, model, optimizer
 from jaxcls.cli.sweep_output import announce, report, report_stopped
@@ -101,7 +100,7 @@ def run(config: Config, saved: running.Saved | None, before: running.Saved | Non
     if jax.process_index() > 0:  # only process 0 prints and writes files
         result = sweep.execute(plan, splits, save=saver, resume=snapshot, select=config.select)
         return int(result.best is None), out
-    with claim(out, resume=saved is not None):
+    with folder.claim(out, resume=saved is not None):
         announce(config, splits, plan, out)
         try:
             rows = config.batch_size * len(config.seeds)

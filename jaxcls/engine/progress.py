@@ -278,9 +278,14 @@ class Progress:
         for accuracy in (self.train_accuracy, self.val_accuracy):
             # The params are spoilt by the step before the one whose loss is not finite.
             accuracy[(diverged_at >= 0) & (schedule.recorded >= diverged_at - 1)] = np.nan
-        epoch = schedule.epoch or steps_per_epoch(len(self.data.train.y), self.plan.batch_size)
-        recorded = schedule.recorded, schedule.recorded / epoch, self.train_accuracy, self.val_accuracy
-        history = History(*recorded) if schedule.every else None
+        epoch, history = schedule.epoch or steps_per_epoch(len(self.data.train.y), self.plan.batch_size), None
+        if schedule.every:
+            history = History(
+                step=schedule.recorded,
+                epoch=schedule.recorded / epoch,
+                train_accuracy=self.train_accuracy,
+                val_accuracy=self.val_accuracy,
+            )
         self.alive = self.alive & (self.table["diverged_at"] < 0)
         self.waiting = []
         return SweepResult(
