@@ -13,7 +13,7 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 
 from jaxcls.classifier import Classifier
-from jaxcls.data import prepare, unit_length
+from jaxcls.data import check_finite, prepare, unit_length
 from jaxcls.grid import Cells
 from jaxcls.metrics import Metric, Outcomes, accuracy, measure
 from jaxcls.numerics import Params
@@ -139,13 +139,15 @@ class SweepResult:
         """Probability of each class by the best cell, ``[N, C]``, for raw features ``[N, d]``.
 
         Raises:
-          ValueError: there is no best cell's params, as of folds or where all cells diverged; or X has other features.
+          ValueError: there is no best cell's params, as of folds or where all cells diverged; or X has other features,
+            or a value that is not finite.
         """
         if self.params is None:
             raise ValueError("the result must hold the params of a best cell, got none")
         X = np.asarray(X)
         if X.ndim != 2 or X.shape[1] != len(self.mean):
             raise ValueError(f"X must have shape [N, {len(self.mean)}], got {list(X.shape)}")
+        check_finite(X)
 
         def logits(rows: NDArray) -> Array:
             scaled = unit_length(rows) if self.unit_length else rows

@@ -291,6 +291,8 @@ def test_a_finished_run_is_extended_and_refined(tmp_path: Path) -> None:
             "a finished run can be continued with its own flags alone: optimizer was 'sgd', is 'adam'",
         ),
         (["--extend", "mine", "--steps", 60], "mine cannot be extended: its --schedule cosine ended the training"),
+        (["--extend", "first", "--lr", 5, "--steps", 90], "--lr names cells, and those are of first: leave it out"),
+        (["--refine", "first", "--steps", 5], "--steps must be the 60 of first, whose cells stay, got 5"),
         (["--refine", "none"], "none holds no state.safetensors of a finished run, which is kept up to 128 MB"),
         (["--refine", "first", "--extend", "first"], "--extend and --refine are two ways to continue a run"),
     ):

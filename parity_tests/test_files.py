@@ -219,6 +219,16 @@ def test_a_csv_holds_features_and_labels(tmp_path: Path) -> None:
     source = data.load(tmp_path / "table.csv")
     np.testing.assert_allclose(source.X, X[:, :2], rtol=1e-6)
     np.testing.assert_array_equal(source.y, Y)
+    for text, message in {
+        "a;b;label\n1;2;0": "its columns must be separated by commas, its header is a;b;label",
+        ",a,label\n0,1,2": "its columns must have names, column 0 has none",
+        "a,label\n1,x\n1,\n": "its labels must not be empty, that of row 1 is",
+    }.items():
+        (tmp_path / "table.csv").write_text(text)
+        with pytest.raises(ValueError, match=rf"{message}$"):
+            data.load(tmp_path / "table.csv")
+    (tmp_path / "table.csv").write_text("a, b\n1, 2\n3, 4\n", "utf-8-sig")
+    np.testing.assert_array_equal(data.load_features(tmp_path / "table.csv")[:], [[1, 2], [3, 4]])
     (tmp_path / "table.csv").write_text("a,label,b\n1,0,2\n1,0\n")
     with pytest.raises(ValueError, match=r"its rows must have the 3 columns of its header, one has 2$"):
         data.load(tmp_path / "table.csv")

@@ -40,6 +40,8 @@ def main(args: list[str], program: str) -> int:
     config = tyro.cli(Config, args=args, prog=program)
     if config.out and config.out.suffix not in (".csv", ".npy"):
         raise ValueError(f"--out must end in .csv or .npy, got {config.out}")
+    if config.out and config.out.resolve() in [path.resolve() for path in data.matching(config.features)]:
+        raise ValueError(f"--out must be another file than the features, got {config.out}")
     run = record.read(config.run)
     best = run.best
     if best is None:

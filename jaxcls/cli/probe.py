@@ -50,7 +50,7 @@ from jaxcls.result import SweepResult
 def main(args: list[str], program: str) -> int:
     """Read the command line and run the probe; the exit code."""
     args, description = console.without_commas(args), console.paragraphs(__doc__)
-    saved = running.saved(args)
+    saved = running.saved(args, "probe")
     if saved:
         default: Any = running.recorded(Config, saved[1]["config"])
     else:

@@ -61,7 +61,7 @@ def report(
         scores = f"{row['train_accuracy']:10.4f} {row['val_accuracy']:9.4f} {row[SELECT[third][0]]:10.4f}"
         print(f"{cell} {scores} {row['rank']:5d}")
     if len(table) > MOST_ROWS:
-        print(f"... the best {MOST_ROWS} of {len(table)} cells; all are in {paths[0]}")
+        print(f"... the best {MOST_ROWS} of {len(table)} cells; all are in {paths[0].parent}/results.csv")
     if not config.shots:
         console.print_scored(result, splits)
     if config.solver == "lbfgs":

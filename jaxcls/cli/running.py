@@ -28,11 +28,11 @@ OF_CELLS = (  # flags by which the state of a cell is what it is
 T = TypeVar("T")
 
 
-def saved(args: list[str]) -> Saved | None:
+def saved(args: list[str], kind: str) -> Saved | None:
     """The contents of the checkpoint in the folder of ``--resume``; None without that flag.
 
     Raises:
-      ValueError: its run is finished, or the checkpoint is damaged.
+      ValueError: its run is finished, or of another kind, or the checkpoint is damaged.
       FileNotFoundError: there is no checkpoint.
     """
     parser = argparse.ArgumentParser(add_help=False)
@@ -42,7 +42,10 @@ def saved(args: list[str]) -> Saved | None:
         return None
     if (folder / "run.json").exists() and not (folder / checkpoint.NAME).exists():
         raise ValueError(f"{folder} holds a run that is finished: there is nothing to resume")
-    return checkpoint.read(folder / checkpoint.NAME)
+    found = checkpoint.read(folder / checkpoint.NAME)
+    if (of := found[1].get("kind", kind)) != kind:
+        raise ValueError(f"{folder} holds a {of}, to be resumed by jaxcls {of}")
+    return found
 
 
 def finished(folder: Path | None) -> Saved | None:

@@ -23,7 +23,7 @@ from jaxcls.artifacts import checkpoint, folder, plots, record
 from jaxcls.artifacts import report as page
 from jaxcls.cli import console, running
 from jaxcls.cli.sweep_config import PRESETS, Config, further, hyperparameters, load, model, optimizer
-from jaxcls.cli.sweep_output import announce, report, report_stopped
+from jaxcls.cli.sweep_output import ALL_DIVERGED, announce, report, report_stopped
 from jaxcls.grid import Cells
 
 PRECISIONS = {"highest": "highest", "tf32": "tensorfloat32", "bf16x3": "BF16_BF16_F32_X3"}
@@ -122,6 +122,8 @@ def run(config: Config, saved: running.Saved | None, before: running.Saved | Non
     seconds = {"data": loaded_s, "write": time.perf_counter() - written}
     seconds["all"] = sum(seconds.values()) + result.timings.total_s  # what came before it was resumed is in that
     report(result, splits, paths, seconds)
+    if result.best is None and config.quiet:
+        console.note(ALL_DIVERGED)
     return int(result.best is None), out
 
 
@@ -132,7 +134,7 @@ def parse(args: list[str], program: str) -> tuple[Config, running.Saved | None, 
     first.add_argument("--preset", nargs="?", default="digits")
     for flag in ("--extend", "--refine"):
         first.add_argument(flag, nargs="?", type=Path)
-    known, saved = first.parse_known_args(args)[0], running.saved(args)
+    known, saved = first.parse_known_args(args)[0], running.saved(args, "sweep")
     before = running.finished(known.extend or known.refine)
     if saved:
         default = running.recorded(Config, saved[1]["config"])

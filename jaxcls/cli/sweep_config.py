@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxcls import classifier, crossval, data, optimizers, refine, sweep
 from jaxcls.classifier import Classifier
-from jaxcls.cli import axes, console, training
+from jaxcls.cli import axes, console, running, training
 from jaxcls.cli.axes import Number, Whole
 from jaxcls.data import NAMES, Source, Splits
 from jaxcls.grid import Cells, of_table
@@ -18,6 +18,7 @@ from jaxcls.optimizers import Optimizer
 from jaxcls.sampling import LastBatch, Sampling
 from jaxcls.table import Select, best_row
 
+OF_CELLS = ("lr", "reg", "weight_decay", "momentum", "label_smoothing", "decay", "hidden", "seeds", "samples")  # flags
 WITH_LABELS = ("digits", "cifar10")  # data that are not a file of the user
 
 
@@ -193,6 +194,12 @@ def further(config: Config, snapshot: sweep.Snapshot, run: Mapping[str, Any]) ->
     cells = of_table(snapshot.table, points=run["cells_are"] == "points")
     if config.extend and config.refine:
         raise ValueError("--extend and --refine are two ways to continue a run: give one of them")
+    recorded, folder = running.recorded(Config, run["config"]), config.extend or config.refine
+    for name in OF_CELLS:
+        if getattr(config, name) != getattr(recorded, name):
+            raise ValueError(f"--{name.replace('_', '-')} names cells, and those are of {folder}: leave it out")
+    if config.refine and config.steps != recorded.steps:
+        raise ValueError(f"--steps must be the {recorded.steps} of {folder}, whose cells stay, got {config.steps}")
     if config.extend:
         if config.patience or config.schedule != "constant":
             flag = "--patience" if config.patience else f"--schedule {config.schedule}"

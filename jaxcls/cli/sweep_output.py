@@ -16,6 +16,7 @@ from jaxcls.result import SweepResult
 from jaxcls.table import best_first, best_row
 
 MOST_ROWS = 100  # of the table, on the screen
+ALL_DIVERGED = "every cell diverged: try lower learning rates"
 
 
 def announce(config: Config, splits: Splits, plan: sweep.Plan, out: Path) -> None:
@@ -49,11 +50,11 @@ def report(result: SweepResult, splits: Splits, paths: list[Path], seconds: dict
         shown = best_first(table["rank"])[:MOST_ROWS]
     print_table(table, axes, shown, lambda k: f"diverged at step {table['diverged_at'][k]}")
     if len(table) > MOST_ROWS:
-        print(f"... the best {MOST_ROWS} of {len(table):,} cells; all are in {paths[0]}")
+        print(f"... the best {MOST_ROWS} of {len(table):,} cells; all are in {paths[0].parent}/results.csv")
 
     console.print_scored(result, splits)
     if best is None:
-        print("\nevery cell diverged: try lower learning rates")
+        print(f"\n{ALL_DIVERGED}")
     else:
         row = table[best]
         cell = ", ".join(f"{axis} {row[axis]:g}" for axis in axes)

@@ -4,7 +4,7 @@ from jaxcls.data.arrays import NAMES, from_arrays, load, load_features
 from jaxcls.data.cifar10 import CLASS_NAMES as CIFAR10_CLASSES
 from jaxcls.data.cifar10 import load_cifar10
 from jaxcls.data.digits import load_digits
-from jaxcls.data.files import name_of
+from jaxcls.data.files import matching, name_of
 from jaxcls.data.mirror import mirrored
 from jaxcls.data.moments import check_finite
 from jaxcls.data.protocols import (
@@ -48,6 +48,7 @@ __all__ = [
     "load_cifar10",
     "load_digits",
     "load_features",
+    "matching",
     "mirrored",
     "name_of",
     "prepare",

@@ -241,22 +241,27 @@ def _of_column(column: Any, name: str) -> NDArray:
 
 
 def _txt(path: Path, _: Choose) -> tuple[Sequence[str], Arrays]:
-    return ["y"], {"y": _labels(path.read_text("utf-8").splitlines())}
+    return ["y"], {"y": _labels(path.read_text("utf-8-sig").splitlines())}
 
 
 def _csv(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
-    with path.open(newline="", encoding="utf-8") as file:
-        header, *rows = [*csv.reader(file, strict=True)] or [[]]
+    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin it with a byte order mark
+        header, *rows = [*csv.reader(file, strict=True, skipinitialspace=True)] or [[]]
     if not rows:
         raise ValueError("it must have a header and a row for each example")
-    if len(header) > 1 and "label" not in header:
+    if len(header) == 1 and ";" in header[0]:
+        raise ValueError(f"its columns must be separated by commas, its header is {header[0]}")
+    if not all(header):
+        raise ValueError(f"its columns must have names, column {header.index('')} has none")
+    held, labelled = ["X", "y"] if len(header) > 1 else ["y"], "label" in header
+    wanted = choose(held)
+    if len(header) > 1 and "y" in wanted and not labelled:
         raise ValueError(f"it must have a column label, it has {', '.join(header)}")
     if len(uneven := {len(row) for row in rows} - {len(header)}):
         raise ValueError(f"its rows must have the {len(header)} columns of its header, one has {min(uneven)}")
-    column = header.index("label") if len(header) > 1 else 0
-    held = ["X", "y"] if len(header) > 1 else ["y"]
+    column = header.index("label") if labelled else len(header) if len(header) > 1 else 0
     arrays: Arrays = {}
-    for name in choose(held):
+    for name in wanted:
         if name == "y":
             arrays[name] = _labels([row[column] for row in rows])
         else:
@@ -288,7 +293,13 @@ def _is_number(text: str) -> bool:
 
 
 def _labels(lines: Sequence[str]) -> NDArray:
-    """Labels as integers if they all are."""
+    """Labels as integers if they all are.
+
+    Raises:
+      ValueError: one is empty.
+    """
+    if "" in lines:
+        raise ValueError(f"its labels must not be empty, that of row {lines.index('')} is")
     return np.array(lines, np.int64 if all(re.fullmatch(r"-?\d{1,18}", line) for line in lines) else str)
 
 
