@@ -18,7 +18,7 @@ from jaxcls.optimizers import Optimizer
 from jaxcls.sampling import LastBatch, Sampling
 from jaxcls.table import Select, best_row
 
-OF_CELLS = ("lr", "reg", "weight_decay", "momentum", "label_smoothing", "decay", "hidden", "seeds", "samples")  # flags
+AXES = ("lr", "reg", "weight_decay", "momentum", "label_smoothing")  # flags of the same names
 WITH_LABELS = ("digits", "cifar10")  # data that are not a file of the user
 
 
@@ -175,7 +175,7 @@ def hyperparameters(config: Config) -> Cells:
     """The cells that the command line names."""
     if config.model == "linear" and config.hidden:
         raise ValueError("--hidden is for nets: add --model two-layer")
-    values = {axis: getattr(config, axis) for axis in ("lr", "reg", "weight_decay", "momentum", "label_smoothing")}
+    values = {axis: getattr(config, axis) for axis in AXES}
     hidden = {"hidden": config.hidden or (100,)} if config.model == "two-layer" else {}
     decay = {"decay": config.decay} if decay_of_all(config) is None else {}
     return axes.cells(values | decay | hidden, config.seeds, config.samples)
@@ -195,7 +195,7 @@ def further(config: Config, snapshot: sweep.Snapshot, run: Mapping[str, Any]) ->
     if config.extend and config.refine:
         raise ValueError("--extend and --refine are two ways to continue a run: give one of them")
     recorded, folder = running.recorded(Config, run["config"]), config.extend or config.refine
-    for name in OF_CELLS:
+    for name in (*AXES, "decay", "hidden", "seeds", "samples"):
         if getattr(config, name) != getattr(recorded, name):
             raise ValueError(f"--{name.replace('_', '-')} names cells, and those are of {folder}: leave it out")
     if config.refine and config.steps != recorded.steps:

@@ -78,7 +78,7 @@ def plan_sweep(
     for name, value in (("steps", steps), ("batch_size", batch_size), ("chunk_steps", chunk_steps)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    num_train = min(splits.num_train(fold) for fold in grid.fold or (0,))
+    num_train = min(splits.num_train(fold) for fold in grid.fold or (0,))  # in step, though folds differ in length
     drawn = epoch_size(num_train, batch_size, last_batch, sampling)
     batch_size = batch_size if drawn is None else min(batch_size, drawn)
     _check_kept(splits, keep, patience, ema, history)
