@@ -60,11 +60,15 @@ def targets(y: np.ndarray, num_classes: int = C) -> np.ndarray:
 
 
 def sklearn(X: np.ndarray, T: np.ndarray, reg: float, weights: np.ndarray | None = None, **options: Any) -> np.ndarray:
-    """scikit-learn's optimum by SVD in float64, the bias last."""
-    total = len(X) if weights is None else weights.sum()
-    model = Ridge(alpha=total * reg, solver="svd", **options)
-    model.fit(X.astype(np.float64), T, sample_weight=weights)
-    bias = [model.intercept_] if options.get("fit_intercept", True) else np.zeros((0, T.shape[1]))
+    """scikit-learn's optimum by SVD in float64, the bias last.
+
+    With a bias, features are differences from an example: else its mean of a constant feature may be off by a rounding,
+    which a small alpha magnifies.
+    """
+    total, with_bias = len(X) if weights is None else weights.sum(), options.get("fit_intercept", True)
+    model, X = Ridge(alpha=total * reg, solver="svd", **options), X.astype(np.float64)
+    model.fit(X - X[0] if with_bias else X, T, sample_weight=weights)
+    bias = [model.intercept_ - model.coef_ @ X[0]] if with_bias else np.zeros((0, T.shape[1]))
     return np.vstack([model.coef_.T, bias])
 
 
