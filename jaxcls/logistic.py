@@ -105,8 +105,8 @@ def path(
     arguments.check_moments(moments, features.shape[1])
     shares = arguments.shares(weights, len(labels))
     dtype = np.dtype(jnp.result_type(float))
-    if tol is not None and not tol >= 0:
-        raise ValueError(f"tol must not be below 0, got {tol}")
+    if tol is not None and not 0 <= tol < np.inf:
+        raise ValueError(f"tol must be finite and not below 0, got {tol}")
     if max_iterations < 1:
         raise ValueError(f"max_iterations must be at least 1, got {max_iterations}")
     if tol is None:

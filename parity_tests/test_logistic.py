@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 from jaxcls import logistic, softmax
-from jaxcls.solver import eigenbasis, newton
+from jaxcls.solver import eigenbasis, lbfgs, newton
 from parity_tests.support.cases import slow
 
 N, D, C = 400, 6, 4
@@ -365,7 +365,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         "moments must have a scale above 0, got 0",
     ),
     "reg NaN": ({"reg": [np.nan]}, "reg must hold finite values above 0, where there is an optimum, got nan"),
-    "tol NaN": ({"tol": np.nan}, "tol must not be below 0, got nan"),
+    "tol NaN": ({"tol": np.nan}, "tol must be finite and not below 0, got nan"),
     "no iteration": ({"max_iterations": 0}, "max_iterations must be at least 1, got 0"),
     "no matrix": ({"X": np.ones(N)}, r"X must have shape \[N, d\] with N, d >= 1, got \[400\]"),
     "labels": ({"num_classes": 3}, r"labels must lie in \[0, 3\), got 0 to 3"),
@@ -423,3 +423,22 @@ def test_the_default_tolerance_decides_nothing(name: str, dtype: np.dtype) -> No
     apart = np.abs(chosen[0][2] - chosen[1][2]) * held_out.sum(axis=1)[:, None]
     assert np.count_nonzero(apart > 0.5) <= 30
     assert apart.max() < 2.5
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_start_that_is_far_off_is_left_for_the_last_solution(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line through the last two solutions can lead far away, as with features of many scales."""
+    X, y = HARD["features of eight scales"]
+    reg, shares = np.array([1e-1, 1e-3, 1e-6]), lbfgs._shares
+    expected = logistic.path(X, y, reg)
+
+    def far_off(solved: np.ndarray, penalties: np.ndarray, many_digits: bool) -> np.ndarray:
+        if len(set(solved)) < 2:
+            return shares(solved, penalties, many_digits)
+        return np.tile([0, -1e6, 1e6 + 1], (len(penalties), 1))
+
+    monkeypatch.setattr(lbfgs, "_shares", far_off)
+    found = logistic.path(X, y, reg)
+    assert found.converged.all()
+    np.testing.assert_allclose(found.loss, expected.loss, rtol=2e-7)
+    assert found.iterations[-1] > expected.iterations[-1]

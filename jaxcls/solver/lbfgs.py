@@ -23,7 +23,7 @@ References:
 import functools
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -150,33 +150,37 @@ def path(
     num_pairs = _num_pairs(num_params, num_weightings, num_examples, many_digits=many_digits)
     shapes = (num_pairs, num_params), (num_pairs, num_params), (num_pairs, num_pairs)
     none = [np.zeros((num_weightings, *shape), dtype) for shape in shapes]
-    pairs = Pairs(*jax.device_put([*none, np.zeros(num_weightings, np.int32)]))
+    pairs = no_pairs = Pairs(*jax.device_put([*none, np.zeros(num_weightings, np.int32)]))
     smallest, largest = np.finfo(dtype).tiny, np.finfo(dtype).max
     penalties, found = np.clip(reg / basis.size**2, smallest, largest * np.finfo(dtype).eps), []
     larger = LEADING_UP * basis.curvature[:-1].max(initial=0)
     larger = larger[(larger > 3 * penalties[0]) & (num_examples * num_params > TINY)]
     length = -(-len(penalties) // -(-len(penalties) // side_by_side))
     parts = [*larger[:, None], *np.split(penalties, range(length, len(penalties), length))]
-    last, solved = [start] * KNOTS, parts[0][:1]
+    last: list[Array | NDArray] = [start] * KNOTS
+    solved, before = parts[0][:1], np.full(num_weightings, np.inf)
     for k, part in enumerate(parts):
         some = np.pad(part, (0, length - len(part)), mode="edge")  # all of one length, for one program
         roughly = k < len(larger)
-        with blocks_of(X, rows) if not isinstance(X, jax.Array) and examples.X is None else nullcontext() as read:
-            solution, pairs = jax.block_until_ready(
-                solve(
-                    examples,
-                    (*last,),
-                    pairs,
-                    some.astype(dtype),
-                    np.asarray(solved[-1], dtype),
-                    _shares(solved, some, many_digits).astype(dtype),
-                    constant.astype(dtype),
-                    np.asarray(max(tol, ROUGHLY) if roughly else tol, dtype),
-                    max_evaluations=max_evaluations,
-                    rows=rows,
-                    read=read,
-                )
-            )
+
+        begun_at = functools.partial(
+            _read_and_solve,
+            X,
+            examples,
+            (*last,),
+            reg=some.astype(dtype),
+            last_reg=np.asarray(solved[-1], dtype),
+            constant=constant.astype(dtype),
+            tol=np.asarray(max(tol, ROUGHLY) if roughly else tol, dtype),
+            max_evaluations=max_evaluations,
+            rows=rows,
+        )
+        solution, pairs = begun_at(shares=_shares(solved, some, many_digits).astype(dtype), pairs=pairs)
+        if (_losses(solution, length) > before * (1 + max(tol, ROUGHLY))).any():  # of a smaller reg they are smaller
+            spent = solution.evaluations
+            solution, pairs = begun_at(shares=np.tile(np.eye(KNOTS, dtype=dtype)[-1], (length, 1)), pairs=no_pairs)
+            solution = solution._replace(evaluations=solution.evaluations + spent)
+        before = _losses(solution, length)[-1]
         every = jnp.split(solution.A, length) if length > 1 else [solution.A]
         last = [*last, *every[: len(part)]][-KNOTS:]
         solved = np.append(solved if k else [], part)[-KNOTS:]
@@ -188,6 +192,19 @@ def path(
             W, added, largest = eigenbasis.restored(basis, A[own], at.gradient[own], at.spread[own], penalty)
             found.append((W, at.loss[own], above[own] + added, largest, evaluations[own]))
     return Solutions(*(np.stack(arrays, axis=-2) for arrays in zip(*found, strict=True)))
+
+
+def _read_and_solve(
+    X: Array | Source, examples: Examples, last: tuple[Array | NDArray, ...], *, rows: int, **options: Any
+) -> tuple[Solution, Pairs]:
+    """`solve`, of examples on the device, or with the blocks of X that it reads."""
+    with blocks_of(X, rows) if not isinstance(X, jax.Array) and examples.X is None else nullcontext() as read:
+        return jax.block_until_ready(solve(examples, last, rows=rows, read=read, **options))
+
+
+def _losses(solution: Solution, length: int) -> Float[NDArray, "V F"]:
+    """L of each value and weighting."""
+    return np.asarray(solution.at.loss).reshape(length, -1)
 
 
 def estimate(num_examples: int, num_features: int, num_classes: int, dtype: jnp.dtype) -> Memory:
@@ -259,7 +276,7 @@ def rows_in_a_block(num_examples: int, num_features: int, columns: int, *, one_b
 @full_precision
 def solve(
     examples: Examples,
-    last: tuple[Float[Array, "F C P"], ...],
+    last: tuple[Float[Array | NDArray, "F C P"], ...],
     pairs: Pairs,
     reg: Float[Array, "V"],
     last_reg: Float[Array, ""],
