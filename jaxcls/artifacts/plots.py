@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,12 +14,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from jaxcls import two_layer
 from jaxcls.artifacts import points
 from jaxcls.artifacts.folder import replacing
-from jaxcls.artifacts.scales import AXIS_LABELS, colours_of, low_end, scale
+from jaxcls.artifacts.scales import ABOVE, AXIS_LABELS, colours_of, low_end, scale
 from jaxcls.data import Splits
 from jaxcls.grid import REPLICATES, Grid, Points
 from jaxcls.metrics import confusion
@@ -29,6 +31,8 @@ DPI = 120
 MOST_TICKS = 24  # on an axis; with more values, only every second, third, ... is labelled
 MOST_UNITS = 100  # hidden units shown as images
 MOST_ANNOTATED = 16  # rows and columns of a heat map whose values are written into its cells
+MOST_LABELLED = 8  # values of an axis that are all labelled
+MOST_CHARACTERS = 44  # in a line of a title
 MOST_NAMES = 60  # of the rows of a weight matrix; with more, only every second, third, ... is named
 
 Panel = tuple[NDArray[np.floating], NDArray[np.bool_] | None, str, str]  # values, marked, label and number
@@ -71,8 +75,7 @@ def heat_map(
     rows, columns = (range(0, length, -(-length // MOST_TICKS)) for length in values.shape)
     ax.set_yticks(rows, [f"{down[orders[0][k]]:.3g}" for k in rows])
     ax.set_xticks(columns, [f"{across[orders[1][k]]:.3g}" for k in columns], rotation=45, ha="right")
-    grey = "\ngrey: diverged" if np.ma.is_masked(values) else ""
-    ax.set(xlabel=AXIS_LABELS[axes[1]], ylabel=AXIS_LABELS[axes[0]], title=label + grey)
+    key = ["grey: diverged"] if np.ma.is_masked(values) else []
     if max(values.shape) <= MOST_ANNOTATED:
         _annotate(ax, values, Normalize(*image.get_clim()), number)
     if best is not None:
@@ -84,6 +87,9 @@ def heat_map(
         dots = dots if names.index(axes[0]) < names.index(axes[1]) else dots.T
         rows_of, columns_of = np.nonzero(dots[np.ix_(*orders)])
         ax.plot(columns_of + 0.42, rows_of + 0.36, ".", color="red", markersize=3, scalex=False, scaley=False)
+        key += ["red dot: within 1 SE"] if dots.any() else []
+    title = "\n".join([label, *([", ".join(key)] if key else [])])
+    ax.set(xlabel=AXIS_LABELS[axes[1]], ylabel=AXIS_LABELS[axes[0]], title=title)
     if values.count():
         ax.figure.colorbar(image, ax=ax, fraction=0.046, pad=0.03, extend="min" if clipped else "neither")
     return ax
@@ -102,8 +108,8 @@ def loss_curves(ax: Axes, result: SweepResult, *, points: int = 100) -> Axes:
     for row in np.argsort(np.nan_to_num(accuracy, nan=-1)):  # better cells are drawn on top
         colour = "0.75" if np.isnan(accuracy[row]) else colours.to_rgba(accuracy[row])
         ax.plot(middle, curves[row], color=colour, linewidth=1, alpha=0.8)
-    if np.isnan(accuracy).any():
-        ax.plot([], [], color="0.75", label="diverged")
+    if number := int(np.isnan(accuracy).sum()):
+        ax.plot([], [], color="0.75", label=f"{number} diverged")
     if result.best is not None:
         cell = result.grid.cells()[result.best]
         label = ", ".join(f"{axis} {cell[axis]:.3g}" for axis in cell if axis not in REPLICATES)
@@ -152,8 +158,11 @@ def axis_curves(ax: Axes, result: SweepResult, axis: str) -> Axes:
     ax.set_xscale(name, **more)
     if name == "symlog":
         ax.set_xlim(-more["linthresh"] / 4, 1.5 * values[-1])
+    if len(values) <= MOST_LABELLED:
+        ax.set_xticks(values, [f"{value:.3g}" for value in values], rotation=45, ha="right")
+        ax.minorticks_off()
     ax.set(xlabel=AXIS_LABELS[axis], ylabel=result.criterion.removeprefix("validation "))
-    ax.legend()
+    ax.legend(**ABOVE)
     return ax
 
 
@@ -182,6 +191,8 @@ def history_curves(axes: Sequence[Axes], result: SweepResult, axis: str) -> None
         axes[0].set_ylim(0, 1.5 * start)
     for ax, name in zip(axes, ("minibatch loss", "train accuracy (minibatch)", "validation accuracy"), strict=True):
         ax.set(xlabel="epoch", title=name)
+        if history.epoch[-1] > MOST_LABELLED:
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[-1].legend(title=AXIS_LABELS[axis], fontsize=8)
 
 
@@ -211,6 +222,7 @@ def weight_matrix(ax: Axes, W: NDArray[np.floating], names: tuple[str, ...], *, 
     ax.set_yticks(
         rows, [names[k] for k in rows], parse_math=False, fontsize="medium" if len(names) <= 20 else "x-small"
     )
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="feature", ylabel=label, title="weights of the best cell")
     ax.figure.colorbar(image, ax=ax)
     return ax
@@ -295,7 +307,7 @@ def _heat_maps(result: SweepResult) -> Figure:
         others = [
             AXIS_LABELS[name] for name, values in result.grid.axes.items() if name not in pair and len(values) > 1
         ]
-        over = f"\nat the best {', '.join(others)}" if others else ""
+        over = "\n" + textwrap.fill(f"at the best {', '.join(others)}", MOST_CHARACTERS) if others else ""
         on_val: Panel = result.table[result.column], result.within_one_se, f"{result.criterion}{over}", ".3f"
         for ax, panel in zip(row, (_beside(result, over), on_val), strict=True):
             values, marked, label, number = panel

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from jaxcls.artifacts.scales import AXIS_LABELS, colours_of, low_end, scale
+from jaxcls.artifacts.scales import ABOVE, AXIS_LABELS, colours_of, low_end, scale
 from jaxcls.grid import REPLICATES
 from jaxcls.result import SweepResult
 from jaxcls.table import best_first, dropped
@@ -40,7 +40,7 @@ def scatter(ax: Axes, result: SweepResult, axes: tuple[str, str]) -> Axes:
         set_scale(name, **more)
     ax.set(xlabel=AXIS_LABELS[axes[0]], ylabel=AXIS_LABELS[axes[1]])
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(loc="best", fontsize=8)
+        ax.legend(**ABOVE)
     if shown.size:
         ax.figure.colorbar(points, ax=ax, label=result.criterion, extend="min" if clipped else "neither")
     return ax
@@ -70,7 +70,7 @@ def parallel_coordinates(ax: Axes, result: SweepResult) -> Axes:
     ax.set(xticks=range(len(names)), xticklabels=labels, yticks=[], xlim=(-0.3, len(names) - 0.7), ylim=(-0.14, 1.14))
     ax.tick_params(axis="x", length=0)
     if result.best is not None:
-        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8)
+        ax.legend(**ABOVE)
         ax.figure.colorbar(colours, ax=ax, label=result.criterion, extend="min" if clipped else "neither")
     return ax
 

@@ -18,6 +18,7 @@ AXIS_LABELS = {
     "seed": "seed",
     "fold": "fold",
 }
+ABOVE = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 4, "fontsize": 8}  # a legend that hides nothing
 LEAST_SPAN = 0.05  # of a colour scale: accuracies a little apart must not look like good and bad
 
 
