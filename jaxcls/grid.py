@@ -145,6 +145,7 @@ class Cells:
         return {}
 
 
+@dataclass(frozen=True)
 class Grid(Cells):
     """Every combination of its axes. Cells are ordered by lr, then reg, those of the optimizer, hidden, seed and fold.
 
@@ -199,6 +200,7 @@ class Grid(Cells):
         return {axis: values for axis, values in found.items() if values}
 
 
+@dataclass(frozen=True)
 class Points(Cells):
     """A list of settings: columns of equal length, and every seed and fold for each of them.
 

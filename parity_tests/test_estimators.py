@@ -279,15 +279,20 @@ def test_what_did_not_converge_is_said(iris: tuple) -> None:
 
 MISTAKES: dict[str, tuple[BaseEstimator, str]] = {
     "reg 0": (SoftmaxClassifier(0.0), "reg must hold finite values above 0, where there is an optimum, got 0"),
-    "reg is text": (SoftmaxClassifier("l2"), "reg must be an array of numbers, got <U2"),
+    "reg is text": (SoftmaxClassifier("l2"), "reg must be one number, got 'l2'"),
     "one reg": (SoftmaxClassifierCV(0.1), r"reg must hold at least one value, got shape \[\]"),
     "no reg": (SoftmaxClassifierCV([]), r"reg must hold at least one value, got shape \[0\]"),
     "no step": (SoftmaxClassifier(max_iter=0), "max_iter must be at least 1, got 0"),
     "class weight": (SoftmaxClassifier(class_weight="even"), "The 'class_weight' parameter .* Got 'even' instead."),
     "folds": (SoftmaxClassifierCV(cv=1), ".* at least one train/test split .*"),
     "hidden 0": (TwoLayerClassifier(hidden=0), "hidden must hold finite values not below 1, got 0"),
-    "hidden 1.5": (TwoLayerClassifier(hidden=1.5), r"hidden must hold integers, got \[1.5\]"),
+    "hidden 1.5": (TwoLayerClassifier(hidden=1.5), "hidden must be one integer, got 1.5"),
     "lr -1": (TwoLayerClassifier(lr=-1), "lr must hold finite values not below 0, got -1.0"),
+    "several": (SoftmaxClassifier(reg=[0.1, 1.0]), r"reg must be one number, got \[0.1, 1.0\]"),
+    "tol": (SoftmaxClassifier(tol=np.inf), "tol must be finite and not below 0, got inf"),
+    "max_iter": (SoftmaxClassifier(max_iter="many"), "max_iter must be one integer, got 'many'"),
+    "no hidden": (TwoLayerClassifierCV(hidden=[]), r"hidden must hold at least one value, got \[\]"),
+    "one lr": (TwoLayerClassifierCV(lr=0.1), "lr must hold at least one value, got 0.1"),
     "steps": (TwoLayerClassifier(steps=0), "steps must be at least 1, got 0"),
     "batch": (TwoLayerClassifierCV(batch_size=0), "batch_size must be at least 1, got 0"),
     "optimizer": (

@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import Any, TypeAlias
 
 import jax
@@ -97,6 +98,21 @@ def common(estimator: BaseEstimator, kind: type) -> dict[str, Any]:
 def precision(X: NDArray[np.floating]) -> AbstractContextManager[None]:
     """A context with the dtype of X as JAX's default float."""
     return jax.enable_x64(X.dtype == np.float64)
+
+
+def check_numbers(estimator: BaseEstimator, **kinds: type) -> None:
+    """Raise a TypeError unless these parameters are single numbers of these kinds.
+
+    Example:
+      >>> from numbers import Real
+      >>> from jaxcls.estimators import SoftmaxClassifier
+      >>> check_numbers(SoftmaxClassifier(reg=[0.1]), reg=Real)
+      Traceback (most recent call last):
+      TypeError: reg must be one number, got [0.1]
+    """
+    for name, kind in kinds.items():
+        if not isinstance(value := getattr(estimator, name), kind) or isinstance(value, bool):
+            raise TypeError(f"{name} must be one {'integer' if kind is Integral else 'number'}, got {value!r}")
 
 
 def check_classes(labels: NDArray[np.integer]) -> None:

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Self
 
 import numpy as np
@@ -23,6 +23,7 @@ from jaxcls.estimators.base import (
     Selection,
     VectorLike,
     check_classes,
+    check_numbers,
     common,
     fewest_columns,
     precision,
@@ -53,6 +54,9 @@ class _Logistic(Estimator):
     def _path(self, X: NDArray, labels: NDArray, reg: Sequence[float] | NDArray, weights: NDArray) -> logistic.Optimum:
         for of_fold in weights.reshape(len(labels), -1).T:
             check_classes(labels[of_fold > 0])
+        check_numbers(self, max_iter=Integral)
+        if self.tol is not None:
+            check_numbers(self, tol=Real)
         if self.max_iter < 1:
             raise ValueError(f"max_iter must be at least 1, got {self.max_iter}")
         path = functools.partial(logistic.path, weights=weights, num_classes=len(self.classes_))
@@ -99,6 +103,7 @@ class SoftmaxClassifier(_Logistic):
           ValueError: the examples are of one class, or a parameter or a weight is out of range.
           TypeError: an argument has the wrong type.
         """
+        check_numbers(self, reg=Real)
         X, y, labels = self._examples(X, y)
         sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
         return self._become(self._path(X, labels, [self.reg], self._weights(y, sample_weight)), 0)

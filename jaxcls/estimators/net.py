@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Self
 
 import jax
@@ -15,7 +16,16 @@ from jaxcls import optimizers, sampling, sweep, train, two_layer
 from jaxcls.classifier import Classifier, two_layer_net
 from jaxcls.crossval import Search
 from jaxcls.data import Folds, Split, Splits
-from jaxcls.estimators.base import Estimator, MatrixLike, Selection, VectorLike, common, fewest_columns, precision
+from jaxcls.estimators.base import (
+    Estimator,
+    MatrixLike,
+    Selection,
+    VectorLike,
+    check_numbers,
+    common,
+    fewest_columns,
+    precision,
+)
 from jaxcls.grid import Grid
 from jaxcls.numerics import padded, pinned_generator
 from jaxcls.optimizers import Optimizer
@@ -33,6 +43,7 @@ class _Trained(Estimator):
     random_state: int | np.random.RandomState | None = None
 
     def _model(self) -> tuple[Classifier, Optimizer]:
+        check_numbers(self, steps=Integral, batch_size=Integral, init_scale=Real)
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -81,6 +92,7 @@ class TwoLayerClassifier(_Trained):
           ValueError: the examples are of one class, a parameter is out of range, or training diverged.
           TypeError: an argument has the wrong type.
         """
+        check_numbers(self, hidden=Integral, lr=Real, reg=Real)
         X, _, labels = self._examples(X, y)
         grid = self._grid([self.lr], [self.reg], [self.hidden])
         hyper = train.Hyper(*np.array([*grid.lr, *grid.reg], X.dtype))
@@ -130,6 +142,9 @@ class TwoLayerClassifierCV(Selection, _Trained):
 
     def fit(self, X: MatrixLike, y: VectorLike, groups: VectorLike = None) -> Self:
         """Train on ``X: [N, d]`` and ``y: [N]``, see `TwoLayerClassifier.fit`; ``groups: [N]`` are for ``cv``."""
+        for name in ("hidden", "lr", "reg"):
+            if np.ndim(values := getattr(self, name)) != 1 or not len(values):
+                raise ValueError(f"{name} must hold at least one value, got {values!r}")
         given, (X, y, labels) = X, self._examples(X, y)
         grid, (net, optimizer) = self._grid(self.lr, self.reg, self.hidden), self._model()
         cells = [{name: cell[name] for name in ("hidden", "lr", "reg")} for cell in grid.cells()]
