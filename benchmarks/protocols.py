@@ -219,7 +219,8 @@ def few(parts: Parts, protocol: str) -> list[data.Source]:
     """The subsets that the command draws."""
     train, names = np.arange(len(parts.y)), tuple(map(str, np.unique(parts.y)))
     source = data.Source("", parts.X, parts.y, train, train, train, names)
-    return shots(source, PROTOCOLS[protocol]["shots"], PROTOCOLS[protocol]["tries"], seed=0)
+    drawn = shots(data.raw(source), PROTOCOLS[protocol]["shots"], PROTOCOLS[protocol]["tries"], seed=0)
+    return [replace(source, train=rows) for rows in drawn]
 
 
 def mteb(parts: Parts, config: Config) -> Answer:
@@ -279,11 +280,13 @@ def speeds() -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
         lambda: torchref.dinov2_linear_heads(X, y, batches),
     )
     source = made_up(4000, 768, 20)
-    tries = [data.raw(each) for each in shots(source, 8, 10, seed=0)]
+    whole = data.raw(source)
+    tries = data.tries(whole, shots(whole, 8, 10, seed=0))
+    each_try = [tries.split(fold) for fold in range(10)]
     one = Grid((), [1 / (2 * 160)], ())
     found["mteb, C 20, D 768"] = (
         lambda: crossval.tries(probe.search, one, tries)[0].timings.run_s,
-        lambda: [LogisticRegression(max_iter=100).fit(each.train.X, each.train.y) for each in tries],
+        lambda: [LogisticRegression(max_iter=100).fit(each.train.X, each.train.y) for each in each_try],
     )
     return found
 

@@ -1,5 +1,6 @@
 """Cross-validation of any search over a grid: every cell on every fold, then the best cell on all of train."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -8,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxcls.data import Folds, Splits
+from jaxcls.data import Folds, Splits, Tries
 from jaxcls.grid import Cells, Grid
 from jaxcls.metrics import Outcomes
 from jaxcls.result import SweepResult, total
@@ -64,12 +65,7 @@ def run(
       (True, 9)
     """
     found = search(folds, replace(grid, fold=range(folds.num_folds)))
-    table = over_folds(found.table.reshape(len(grid), -1))
-    rank_rows(table, found.select)
-    losses = found.losses.reshape(len(grid), folds.num_folds, found.losses.shape[1]).mean(axis=1)
-    right = None if found.right is None else found.right.reshape(len(grid), -1)
-    kept = {"grid": grid, "table": table, "losses": losses, "right": right}
-    result = replace(found, **kept, history=None, params=None, test=None)
+    result = averaged(found, grid)
     if choose == "one-se" and (row := simplest(result)) != result.best:
         result = replace(result, chosen=row)
     return CrossValidation(refit(search, result, whole, penalty=penalty), found)
@@ -98,11 +94,18 @@ def refit(search: Search, found: SweepResult, whole: Splits, *, penalty: float =
     if found.best is None:
         return found
     cell = found.grid.only(found.best)
-    best = search(whole, replace(cell, reg=[penalty * value for value in cell.reg]))
+    best = _of_one(search)(whole, replace(cell, reg=[penalty * value for value in cell.reg]))
     timings = total([found.timings, best.timings])
     names = ("grid", "table", "losses", "num_scored", "select", "right", "chosen")
     kept = {name: getattr(found, name) for name in names}
     return replace(best, **kept, history=None, timings=timings)
+
+
+def _of_one(search: Search) -> Search:
+    """The search for a single cell, which cannot be halved."""
+    if isinstance(search, functools.partial) and search.keywords.get("halving"):
+        return functools.partial(search, halving=None)
+    return search
 
 
 def one_se(search: Search, found: SweepResult, splits: Splits) -> SweepResult:
@@ -124,7 +127,7 @@ def one_se(search: Search, found: SweepResult, splits: Splits) -> SweepResult:
     row = simplest(found)
     if row is None or row == found.best:
         return found
-    again = search(splits, found.grid.only(row))
+    again = _of_one(search)(splits, found.grid.only(row))
     timings = total([found.timings, again.timings])
     return replace(found, params=again.params, test=again.test, chosen=row, timings=timings)
 
@@ -208,38 +211,64 @@ def _joined(
     return replace(kept, grid=some(indices), **arrays, history=None, timings=timings), indices
 
 
-def tries(search: Search, grid: Cells, splits: Sequence[Splits]) -> tuple[SweepResult, list[Outcomes]]:
-    """Search several times, as on random subsets of train, then train the cell that is best on average in each.
+def tries(search: Search, grid: Cells, few: Tries) -> tuple[SweepResult, list[Outcomes]]:
+    """Search with the tries as one more axis of the grid, then train the cell that is best on average in each.
 
     Args:
       search: trains a grid.
       grid: the cells.
-      splits: of each try, with a test set.
+      few: subsets of train, with a test set, made by `jaxcls.data.tries`.
 
     Returns:
       A table of means over the tries, with params and outcomes on test of the first; and the outcomes of all.
 
     Example:
-      >>> from dataclasses import replace
       >>> from jaxcls import data, probe
-      >>> source = data.load_digits()
-      >>> few = [data.standard(replace(source, train=source.train[k::10])) for k in range(3)]
+      >>> few = data.tries(data.standard(data.load_digits()), np.arange(300).reshape(3, 100))
       >>> result, outcomes = tries(probe.search, Grid(lr=(), reg=[1e-1, 1e-3], seed=()), few)
       >>> len(result.table), len(outcomes)
       (2, 3)
     """
-    found = [search(each, grid) for each in splits]
-    table = over_folds(np.stack([each.table for each in found], axis=1))
-    rank_rows(table, found[0].select)
-    losses = np.mean([each.losses for each in found], axis=0)
-    right = np.concatenate([each.right for each in found if each.right is not None], axis=1)  # all tries' examples
-    first = replace(found[0], table=table, losses=losses, right=right, history=None, params=None, test=None)
-    if first.best is None:
-        return first, []
-    trained = [search(each, grid.only(first.best)) for each in splits] if len(grid) > 1 else []
-    of_best, timings = trained or found, total(each.timings for each in found + trained)
-    result = replace(first, params=of_best[0].params, test=of_best[0].test, timings=timings)
-    return result, [each.test for each in of_best if each.test is not None]
+    folds = range(few.num_folds)
+    if len(grid) == 1:
+        of_best = [search(few.split(fold), grid) for fold in folds]
+        table, losses = (np.stack([getattr(each, name) for each in of_best], axis=1) for name in ("table", "losses"))
+        right = np.concatenate([each.right for each in of_best if each.right is not None], axis=1)
+        whole, timings = _averaged(of_best[0], grid, table, losses, right), [each.timings for each in of_best]
+    else:
+        found = search(few, replace(grid, fold=folds))
+        whole = averaged(found, grid)
+        cell = None if whole.best is None else grid.only(whole.best)
+        of_best = [] if cell is None else [_of_one(search)(few.split(fold), cell) for fold in folds]
+        timings = [found.timings, *(each.timings for each in of_best)]
+    if whole.best is None:
+        return whole, []
+    of_first = {name: getattr(of_best[0], name) for name in ("params", "test", "mean", "scale", "unit_length")}
+    return replace(whole, **of_first, timings=total(timings)), [each.test for each in of_best if each.test is not None]
+
+
+def averaged(found: SweepResult, grid: Cells) -> SweepResult:
+    """A result on folds as one of their means, for the grid without folds: ranked, and without params.
+
+    Example:
+      >>> from jaxcls import data, probe
+      >>> few = data.tries(data.standard(data.load_digits()), np.arange(300).reshape(3, 100))
+      >>> grid = Grid(lr=(), reg=[1e-1, 1e-3], seed=())
+      >>> averaged(probe.search(few, replace(grid, fold=range(3))), grid).table["rank"].tolist()
+      [2, 1]
+    """
+    table = found.table.reshape(len(grid), -1)
+    losses = found.losses.reshape(*table.shape, found.losses.shape[1])
+    right = None if found.right is None else found.right.reshape(len(grid), -1)
+    return _averaged(found, grid, table, losses, right)
+
+
+def _averaged(found: SweepResult, grid: Cells, table: NDArray, losses: NDArray, right: NDArray | None) -> SweepResult:
+    """One of several results, with the means of all: of a table and losses whose second axis they are."""
+    means = over_folds(table)
+    rank_rows(means, found.select)
+    of_all = {"grid": grid, "table": means, "losses": losses.mean(axis=1), "right": right}
+    return replace(found, **of_all, history=None, params=None, test=None)
 
 
 def over_folds(table: NDArray) -> NDArray:

@@ -227,7 +227,7 @@ def _result(
         mean=data.mean,
         scale=data.scale,
         class_names=data.class_names,
-        num_scored=len(data.train.y),
+        num_scored=data.num_train(0) if data.one_val else len(data.train),
         select=select,
         right=right,
     )

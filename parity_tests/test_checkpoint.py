@@ -221,7 +221,7 @@ def test_a_run_that_a_signal_ended_is_resumed_to_the_same_bytes(
 
 
 OTHERWISE = {
-    "data": (["--data", "other.npz"], "data was '"),
+    "data": (["--data", "other.npz"], "data changed"),
     "lr": (["--lr", 0.5], "lr was [0.1, 1.0], is [0.5]"),
     "two things": (["--seeds", 1, "--steps", 10], "seeds was [0], is [1]; steps was 20000, is 10"),
     "model": (["--model", "two-layer"], "model was 'linear', is 'two-layer'"),

@@ -151,8 +151,8 @@ MISTAKES = {
     "little memory": (["--memory", "10 kB"], "error: memory must hold the data and at least one cell, "),
     "no lr": (["--lr"], "error: lr must hold at least one value, got ()"),
     "commas": (["--lr", "0.1,1e-2"], "error: numbers must be separated by spaces, 0.1 1e-2, got 0.1,1e-2"),
-    "zero steps": (["--steps", 0], "error: steps must be at least 1, got 0"),
-    "empty batches": (["--batch-size", 0], "error: batch_size must be at least 1, got 0"),
+    "zero steps": (["--steps", 0], "error: --steps must be at least 1, got 0"),
+    "empty batches": (["--batch-size", 0], "error: --batch-size must be at least 1, got 0"),
     "no hidden units": (
         ["--model", "two-layer", "--hidden", 0],
         "error: hidden must hold finite values not below 1, got 0",
@@ -167,7 +167,7 @@ MISTAKES = {
         "error: --lr 1e-4:1 is a range: say how many points to draw from it, as --samples 64",
     ),
     "points without a range": (["--samples", 8], "error: --samples draws points from ranges: give one, as --lr 1e-4:1"),
-    "no points": (["--samples", 0, "--lr", "1e-4:1"], "error: --samples must be at least 1, got 0"),
+    "no points": (["--samples", 0, "--lr", "1e-4:1"], "error: --samples must lie between 1 and 1,000,000, got 0"),
     "range upside down": (
         ["--samples", 8, "--lr", "1:0.1"],
         "error: lr must be a range from a lower to a higher number, got (1.0, 0.1)",
@@ -189,7 +189,15 @@ MISTAKES = {
         "error: --halving judges cells before --schedule cosine has lowered their learning rates: leave out",
     ),
     "rungs without halving": (["--rungs", 10], "error: --rungs are those of --halving: add that"),
-    "patience without best weights": (["--patience", 2], "error: keep must be best for a patience, whose cells keep"),
+    "patience without best weights": (["--patience", 2], "error: --patience is for cells that keep their best weights"),
+    "rungs beyond the steps": (
+        ["--halving", "--rungs", 9000],
+        "error: --rungs must ascend between 0 and the 2000 steps",
+    ),
+    "no seed": (["--seeds"], "error: --seeds must be at least one, got none"),
+    "momentum of plain sgd": (["--momentum", 0.9], "error: --momentum is for the optimizer momentum or nesterov"),
+    "decay of plain sgd": (["--weight-decay", 0.1], "error: --weight-decay is for the optimizer adamw, got sgd"),
+    "names of digits": (["--names", "a", "b"], "error: --data-dir is of cifar10, and --names of a file: give that as"),
     "flips of features": (
         ["--data", "features.npz", "--flip"],
         "error: features.npz: mirrored must be given pictures, as cifar10 and digits are, got features without pixels",
@@ -415,6 +423,10 @@ WRONG = {
     "features": (["predict", "run", "narrow.npy"], "narrow.npy must have the 3 features of the run, got 2"),
     "no features": (["predict", "run", "none.npy"], "none.npy: no such file, expected an .npy with X"),
     "no run": (["predict", "none", "X.npy"], "none/run.json: no such file, expected what a finished run left"),
+    "the other way round": (["predict", "X.npy", "run"], "X.npy must be a run's folder, the features come after it"),
+    "interrupted": (["predict", "half", "X.npy"], "half holds an interrupted run: --resume half ends it, with"),
+    "page of one": (["report", "half"], "half holds an interrupted run: --resume half ends it, with the command"),
+    "more steps of one": (["sweep", "--extend", "half"], "half holds an interrupted run: --resume half ends it"),
     "objects": (["predict", "run", "objects.npy"], "objects.npy cannot be read as an .npy of plain arrays: "),
     "labels": (["predict", "run", "labels.npz"], "labels.npz must hold X, or one array; it holds y"),
     "out": (["predict", "run", "X.npy", "--out", "y.txt"], "--out must end in .csv or .npy, got y.txt"),
@@ -426,6 +438,8 @@ def test_a_mistake_with_the_command_is_one_line(mistake: str, trained: Path, jax
     np.save(trained / "narrow.npy", np.ones((4, 2)))
     np.save(trained / "objects.npy", np.array([{}, None]), allow_pickle=True)
     np.savez(trained / "labels.npz", y=np.arange(3))
+    (trained / "half").mkdir(exist_ok=True)
+    (trained / "half" / "checkpoint.safetensors").touch()
     args, sentence = WRONG[mistake]
     done = jaxcls(*args, cwd=trained)
     assert done.returncode == 2

@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
+from jaxcls.cli import running
 from parity_tests.support.cases import slow
 
 PROGRAM = Path(__file__).parent / "support" / "on_devices.py"
@@ -24,6 +26,15 @@ def train(out: Path, model: str, devices: int, processes: int) -> dict[str, np.n
     assert [process.wait(timeout=600) for process in running] == [0] * processes
     with np.load(out) as found:
         return dict(found)
+
+
+def test_a_process_that_is_alone_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    def initialize() -> None:
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    with pytest.raises(ValueError, match=r"^--distributed is for one of several processes, .*: coordinator_address sh"):
+        running.join_others()
 
 
 SLOW = [

@@ -223,6 +223,8 @@ def test_a_csv_holds_features_and_labels(tmp_path: Path) -> None:
         "a;b;label\n1;2;0": "its columns must be separated by commas, its header is a;b;label",
         ",a,label\n0,1,2": "its columns must have names, column 0 has none",
         "a,label\n1,x\n1,\n": "its labels must not be empty, that of row 1 is",
+        "a,b,a,label\n1,2,3,x": "its columns must have names of their own, several are a",
+        "a,b\n1,x": "it must have a column label, it has a, b",
     }.items():
         (tmp_path / "table.csv").write_text(text)
         with pytest.raises(ValueError, match=rf"{message}$"):
@@ -230,7 +232,7 @@ def test_a_csv_holds_features_and_labels(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("a, b\n1, 2\n3, 4\n", "utf-8-sig")
     np.testing.assert_array_equal(data.load_features(tmp_path / "table.csv")[:], [[1, 2], [3, 4]])
     (tmp_path / "table.csv").write_text("a,label,b\n1,0,2\n1,0\n")
-    with pytest.raises(ValueError, match=r"its rows must have the 3 columns of its header, one has 2$"):
+    with pytest.raises(ValueError, match=r"its rows must have the 3 columns of its header, row 1 has 2$"):
         data.load(tmp_path / "table.csv")
     (tmp_path / "table.csv").write_text("a,label,b\n1,0,two\n")
     with pytest.raises(ValueError, match=r"its features must be numbers, got 'two' in row 0, column b$"):
@@ -238,6 +240,25 @@ def test_a_csv_holds_features_and_labels(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("")
     with pytest.raises(ValueError, match=r"it must have a header and a row for each example$"):
         data.load(tmp_path / "table.csv")
+
+
+def test_columns_of_a_csv_are_known_by_name(tmp_path: Path) -> None:
+    """Labels under any name; the same features in another order are refused, where they would be taken for others."""
+    (tmp_path / "own.csv").write_text("height,kind,label,width\n1,x,5,3\n2,y,6,4\n")
+    source = data.load(tmp_path / "own.csv", names=("X", "kind"), roles=())
+    assert (source.feature_names, source.class_names) == (("height", "label", "width"), ("x", "y"))
+    (tmp_path / "a.csv").write_text("height,label,width\n1,0,3\n2,1,4\n")
+    (tmp_path / "b.csv").write_text("width,label,height\n3,0,1\n4,1,2\n")
+    np.testing.assert_array_equal(data.load(tmp_path / "a.csv", roles=()).X, [[1, 3], [2, 4]])
+    message = r"b.csv must have the features of train in order: height as number 0, got width$"
+    with pytest.raises(ValueError, match=message):
+        data.load(tmp_path / "[ab].csv", roles=())
+    with pytest.raises(ValueError, match=message):
+        data.load_features(tmp_path / "b.csv", columns=("height", "width"))
+    with pytest.raises(
+        ValueError, match=r"a.csv must have the features of train in order: depth as number 2, got none$"
+    ):
+        data.load_features(tmp_path / "a.csv", columns=("height", "width", "depth"))
 
 
 def test_a_member_that_claims_more_than_it_holds_is_refused(tmp_path: Path) -> None:

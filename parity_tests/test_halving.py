@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch.optim.swa_utils import AveragedModel
 
-from jaxcls import data, engine, optimizers, refine, sampling, softmax, sweep, train
+from jaxcls import crossval, data, engine, optimizers, refine, sampling, softmax, sweep, train
 from jaxcls.artifacts import checkpoint
 from jaxcls.classifier import linear, two_layer_net
 from jaxcls.data import Splits, standard_folds
@@ -214,6 +214,15 @@ def test_folds_are_halved_by_their_mean() -> None:
     mean, loss = (rung[name].reshape(9, 3).mean(axis=1) for name in ("val_accuracy", "val_loss"))
     stay = np.repeat((ranks(mean, loss) > 0) & (ranks(mean, loss) <= 3), 3)
     assert ((found.table["stopped_at"] < 0) & (found.table["diverged_at"] < 0)).tolist() == stay.tolist()
+
+
+def test_the_best_of_a_halved_search_is_trained_again_alone(digits: Splits) -> None:
+    search = functools.partial(sweep.run, halving=HALVING, **STEPS)
+    found = crossval.refit(search, search(digits, POINTS), digits)
+    alone = sweep.run(digits, POINTS.only(found.best), **STEPS)
+    np.testing.assert_array_equal(found.params, alone.params)
+    folds = standard_folds(data.load_digits(), np.split(np.arange(900), [200, 500]))
+    assert crossval.run(search, POINTS, folds, digits).result.params is not None
 
 
 def test_a_search_whose_cells_all_diverge_ends(digits: Splits) -> None:

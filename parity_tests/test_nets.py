@@ -148,7 +148,7 @@ def test_padded_units_stay_exactly_zero(optimizer: Optimizer, digits: Splits) ->
     state = jax.jit(functools.partial(cells.init, problem))(hyper, which, replicates)
     batches = [sampling.minibatches(seed, range(STEPS), batch_size=BATCH, num_examples=1257) for seed in range(2)]
     chunk = jax.jit(functools.partial(cells.run, problem))
-    state, losses = chunk(state, hyper, replicates.held_out, examples, np.stack(batches, axis=1))
+    state, losses = chunk(state, hyper, replicates.fold, examples, np.stack(batches, axis=1))
     assert (losses[-1] < losses[0]).all()
 
     def live_units(params: two_layer.Params) -> None:

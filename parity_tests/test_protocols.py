@@ -253,15 +253,15 @@ def test_a_peak_is_found_by_19_of_97() -> None:
 
 
 def test_few_shots_are_as_many_of_every_class(source: data.Source) -> None:
-    first, second = (few.train for few in inputs.shots(source, 8, 2, seed=5))
+    splits = data.standard(source)
+    first, second = inputs.shots(splits, 8, 2, seed=5)
     for rows in (first, second):
-        assert (np.bincount(source.y[rows]) == 8).all()
-        assert np.isin(rows, source.train).all()
+        assert (np.bincount(splits.train.y[rows]) == 8).all()
     assert not np.array_equal(first, second)
     with pytest.raises(
         ValueError, match=r"^--shots must be at most the examples of each class, .* of class 0, got 999$"
     ):
-        inputs.shots(source, 999, 1, seed=0)
+        inputs.shots(splits, 999, 1, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -289,8 +289,9 @@ def given(files: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
 def subsets(files: Path, count: int, tries: int) -> list[data.Source]:
     """The subsets that the command draws."""
     paths = inputs.Files(files / "train.npz", None, [files / "test.npz"], {}, data.NAMES)
-    found = inputs.read(paths, hold_out=inputs.HELD_OUT, folds=0, seed=0)
-    return inputs.shots(found.source, count, tries, seed=0)
+    source = inputs.read(paths, hold_out=inputs.HELD_OUT, folds=0, seed=0).source
+    drawn = inputs.shots(data.raw(source), count, tries, seed=0)
+    return [dataclasses.replace(source, train=source.train[rows]) for rows in drawn]
 
 
 def test_mteb_gives_what_scikit_learn_does_on_the_same_subsets(files: Path) -> None:
@@ -378,11 +379,12 @@ MISTAKES = {
     "--shots 5 --choose one-se": "--choose one-se and --shots are two ways to choose: give one of them",
     "--choose one-se --select log-loss": "--choose one-se is for --select accuracy, got log-loss",
     "--weight-decay 0.1": "--weight-decay is for minibatches: add --solver sgd, ",
-    "--solver sgd --weight-decay 0.1": "optimizer must take the grid's weight_decay as a ",
+    "--solver sgd --weight-decay 0.1": "--weight-decay is for the optimizer adamw, got sgd",
     "--solver sgd --no-decay-bias": "--no-decay-bias is for adamw, got sgd",
     "--solver sgd --warmup 2000": "--warmup must lie in [0, 2000), fewer than the steps, got 2000",
     "--keep best": "--keep is for minibatches: add --solver sgd, ",
-    "--solver sgd --keep best --folds 3": "keep must be last for folds, which are scored once, got best",
+    "--solver sgd --keep best --folds 3": "--keep best chooses by a val, and --folds have none: give one of them",
+    "--refit --folds 3": "--refit is for a val: the best cell of --folds and --shots is trained on all of train",
     "--search peak --folds 3": "--search peak is a way to choose by val alone: leave out --folds, --shots and --choose",
     "--solver sgd --search peak": "grid must have one axis with several values for a peak, got lr, reg",
     "--protocol clip-benchmark --batch-size 0": "--batch-size must be at least 1, got 0",
@@ -391,7 +393,8 @@ MISTAKES = {
     "--solver sgd --init uniform --init-scale 0.1": "--init-scale is of normal weights: leave out --init uniform",
     "--test train.npz": "--train, --val and --test must be different files",
     "--shots 5 --test test.npz other.npz": "--shots are scored on one --test, got 2",
-    "--solver momentum --weight-decay 0.1 --schedule cosine": "optimizer must take the grid's weight_decay as a ",
+    "--solver adam --momentum 0.9": "--momentum is for the optimizer momentum or nesterov, got adam",
+    "--solver sgd --epochs 2 --steps 9": "--epochs and --steps are two ways to say how long: give one of them",
     "--shots 500": "--shots must be at most the examples of each class, ",
     "--solver ridge --certify": "--certify is for --solver lbfgs, got ridge",
 }
@@ -516,8 +519,10 @@ def test_a_peak_is_the_best_of_the_cells_around_it(source: data.Source) -> None:
 
 def test_tries_train_the_cell_that_is_best_on_average(source: data.Source) -> None:
     """The table is the mean of the tries; all of them are scored by the same cell, and told apart on all their val."""
-    few, path = [data.standard(each) for each in inputs.shots(source, 4, 3, seed=0)], [10.0, 1e-2]
-    result, outcomes = crossval.tries(probe.search, Grid((), path, ()), few)
+    splits, path = data.standard(source), [10.0, 1e-2]
+    tries = data.tries(splits, inputs.shots(splits, 4, 3, seed=0))
+    result, outcomes = crossval.tries(probe.search, Grid((), path, ()), tries)
+    few = [tries.split(fold) for fold in range(3)]
     alone = [probe.run(each, path).table["val_accuracy"] for each in few]
     np.testing.assert_allclose(result.table["val_accuracy"], np.mean(alone, axis=0))
     np.testing.assert_allclose(result.table["val_deviation"], np.std(alone, axis=0))
@@ -525,3 +530,37 @@ def test_tries_train_the_cell_that_is_best_on_average(source: data.Source) -> No
     for each, found in zip(few, outcomes, strict=True):
         np.testing.assert_array_equal(found.predicted, probe.run(each, path[1:]).test.predicted)
     assert np.bitwise_count(result.right).sum(axis=1) / (3 * len(few[0].val)) == pytest.approx(np.mean(alone, axis=0))
+
+
+@pytest.mark.parametrize("protocol", ["standard", "l2"])
+def test_tries_are_replicates_of_one_program(source: data.Source, protocol: str) -> None:
+    """Each try is scored as it is alone, standardised by its own subset; resumed and streamed to the same bits."""
+    splits, grid = data.PROTOCOLS[protocol](source), Grid([0.1, 1.0], [1e-3])
+    drawn = inputs.shots(splits, 4, 3, seed=0)
+    few, taken = data.tries(splits, drawn), []
+    steps = {"steps": 60, "batch_size": 16, "keep": "best"}
+
+    def search(data: data.Splits, cells: Grid, **options: object) -> SweepResult:
+        return sweep.run(data, cells, **steps, **options)
+
+    each = dataclasses.replace(grid, fold=range(3))
+    found = search(few, each, save=lambda take: taken.append(take()), chunk_steps=20)
+    for fold, rows in enumerate(drawn):
+        of_try = data.PROTOCOLS[protocol](dataclasses.replace(source, train=source.train[rows]))
+        np.testing.assert_array_equal(few.split(fold).train.X, of_try.train.X)
+        np.testing.assert_array_equal(few.split(fold).test.X, of_try.test.X)
+        alone = search(of_try, grid)
+        for name in ("train_loss", "val_loss", "train_accuracy", "val_accuracy"):
+            np.testing.assert_allclose(found.table[name][fold::3], alone.table[name], rtol=1e-5)
+    for again in (search(few, each, resume=taken[2], chunk_steps=20), search(few, each, stream=True, chunk_steps=20)):
+        np.testing.assert_array_equal(again.table, found.table)
+    result, outcomes = crossval.tries(search, grid, few)
+    np.testing.assert_allclose(result.table["val_accuracy"], found.table["val_accuracy"].reshape(2, 3).mean(axis=1))
+    assert len(outcomes) == 3
+    assert result.unit_length == (protocol == "l2")
+    assert (result.predict(source.X[source.test]) == np.array(source.class_names)[outcomes[0].predicted]).all()
+
+
+def test_tries_must_be_of_one_size(source: data.Source) -> None:
+    with pytest.raises(ValueError, match=r"^subsets must be of one size, got \[2, 3\]$"):
+        data.tries(data.raw(source), [np.arange(2), np.arange(3)])

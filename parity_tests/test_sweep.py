@@ -418,7 +418,7 @@ def test_without_a_test_set_there_is_no_test_accuracy(digits: Splits, result: Sw
 def test_a_short_training_scores_a_part_of_train(digits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine.planning, "LEAST_SCORED", 200)
     planned = sweep.plan(digits, TWO_CELLS, steps=10, batch_size=200)
-    rows = planned.scored_rows(0)
+    rows = planned.scored(0)
     assert planned.num_scored == len(rows) == 10 * 200 // 9
     found = sweep.execute(planned, digits)
     assert found.num_scored == 222

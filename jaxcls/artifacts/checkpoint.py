@@ -20,12 +20,12 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from jaxcls.artifacts.folder import replacing
+from jaxcls.artifacts.folder import CHECKPOINT, replacing
 from jaxcls.engine import ARRAYS, Parked, Snapshot
 from jaxcls.numerics import one_line, sha256
 from jaxcls.result import Timings
 
-NAME = "checkpoint.safetensors"
+NAME = CHECKPOINT
 LEAVES, NUMBERS = ("best", "state"), ("stage", "block", "step", "halving", "fingerprint")  # of a snapshot
 SHARE = 50  # saving takes at most one fiftieth of the run time
 
@@ -179,7 +179,7 @@ def read(path: str | Path) -> tuple[Snapshot, dict[str, Any]]:
 
 
 def differences(saved: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
-    """The differences between two runs, one phrase each.
+    """The differences between two runs, one phrase each; of data, without their SHA-256.
 
     Example:
       >>> differences({"lr": [0.1], "jax": "0.10.1"}, {"lr": [0.1], "jax": "0.10.2"})
@@ -187,7 +187,11 @@ def differences(saved: Mapping[str, object], now: Mapping[str, object]) -> list[
     """
     names = [*saved, *(name for name in now if name not in saved)]
     pairs = [(name, saved.get(name), now.get(name)) for name in names]
-    return [f"{name} was {was!r}, is {is_!r}" for name, was, is_ in pairs if was != is_]
+    return [
+        f"{name} changed" if name == "data" else f"{name} was {was!r}, is {is_!r}"
+        for name, was, is_ in pairs
+        if was != is_
+    ]
 
 
 def _structured(columns: Mapping[str, NDArray]) -> NDArray:

@@ -8,6 +8,7 @@ from pathlib import Path
 import filelock
 
 LOCK, PARTIAL = ".lock", ".partial.{}"
+CHECKPOINT, RECORD = "checkpoint.safetensors", "run.json"
 
 
 @contextlib.contextmanager
@@ -51,6 +52,14 @@ def claim(folder: str | Path, *, resume: bool = False) -> Iterator[Path]:
         with contextlib.suppress(OSError):  # not empty: keep it
             for path in created:
                 path.rmdir()
+
+
+def check_finished(folder: str | Path) -> None:
+    """Raise a ValueError if a run was interrupted in this folder, and can be resumed."""
+    if (Path(folder) / CHECKPOINT).exists() and not (Path(folder) / RECORD).exists():
+        raise ValueError(
+            f"{folder} holds an interrupted run: --resume {folder} ends it, with the command that began it"
+        )
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from jaxcls import two_layer
-from jaxcls.artifacts.folder import replacing
+from jaxcls.artifacts.folder import check_finished, replacing
 from jaxcls.data import Splits
 from jaxcls.grid import AXES
 from jaxcls.metrics import Metric, Outcomes, confusion
@@ -85,7 +85,7 @@ def read(folder: str | Path) -> Run:
 
     Raises:
       FileNotFoundError: a file is missing.
-      ValueError: a file is damaged, or not one of a run.
+      ValueError: a file is damaged, or not one of a run; or the run was interrupted.
 
     Example:
       >>> import tempfile
@@ -96,6 +96,7 @@ def read(folder: str | Path) -> Run:
       array(['ok'], dtype='<U13')
     """
     path = Path(folder) / "run.json"
+    check_finished(folder)
     try:
         record = json.loads(path.read_text("utf-8"))
         if record.pop("sha256") != _fingerprint(record):
@@ -307,6 +308,7 @@ def _record(result: SweepResult, splits: Splits) -> dict[str, object]:
             "features": splits.num_features,
             "classes": splits.class_names,
             "unit_length": splits.unit_length,
+            "feature_names": splits.feature_names,
         },
         "device": device(),
         "matmul_precision": matmul_precision(),

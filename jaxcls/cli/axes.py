@@ -8,6 +8,8 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from jaxcls.grid import Cells, Grid, Points
 
+MOST_SAMPLES = 1_000_000
+
 
 def _value(kind: Callable[[str], float], metavar: str) -> Any:
     """The constructor of a flag's value: a number, or the text of a range."""
@@ -47,8 +49,8 @@ def cells(axes: Mapping[str, tuple[float | str, ...]], seeds: tuple[int, ...], s
         return Grid(**{**axes, "seed": seeds})  # type: ignore[arg-type]  # no ranges
     if not ranges:
         raise ValueError("--samples draws points from ranges: give one, as --lr 1e-4:1")
-    if samples < 1:
-        raise ValueError(f"--samples must be at least 1, got {samples}")
+    if not 1 <= samples <= MOST_SAMPLES:
+        raise ValueError(f"--samples must lie between 1 and {MOST_SAMPLES:,}, got {samples}")
     drawn = {axis: _range(axis, values) for axis, values in axes.items() if values}
     return replace(Points.random(samples, seed=seeds[0] if seeds else 0, **drawn), seed=seeds)
 

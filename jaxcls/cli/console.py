@@ -21,7 +21,7 @@ from jaxcls.artifacts import record
 from jaxcls.data import Splits
 from jaxcls.grid import edge
 from jaxcls.metrics import Metric
-from jaxcls.result import SweepResult
+from jaxcls.result import SweepResult, Timings
 from jaxcls.table import edges, tied
 
 if TYPE_CHECKING:
@@ -182,6 +182,13 @@ def print_metrics(scored: Mapping[str, Metric], name: str = "") -> None:
         print(f"          {metric.replace('_', ' '):<18} {value:.4f}  {low:.4f} to {high:.4f}")
 
 
+def print_times(timings: Timings, seconds: Mapping[str, float]) -> None:
+    """Print where the time went: ``all`` of it, to read the ``data``, and to ``write``, beside a result's timings."""
+    compiled, trained, scored, _ = timings
+    print(f"time      {seconds['all']:.1f} s: data {seconds['data']:.1f}, compile {compiled:.1f}, ", end="")
+    print(f"train {trained:.1f}, evaluate {scored:.1f}, write {seconds['write']:.1f}")
+
+
 def print_edges(result: SweepResult, scale: Mapping[str, float] = {}) -> None:
     """Print the axes on whose boundary the best cell lies, each with values to try next, by a scale for a flag."""
     if result.chosen is not None:  # the simplest of many, which more values would not make better
@@ -202,7 +209,7 @@ def print_wrote(paths: Sequence[Path]) -> None:
 def print_prediction(folder: Path, result: SweepResult) -> None:
     """Print the command that predicts, and lines that predict without jaxcls."""
     print(f"\nTo predict labels: jaxcls predict {shlex.quote(str(folder))} FEATURES")
-    print("or y for raw features X [N, d], in numpy or JAX; in torch: torchref.load\n")
+    print("In numpy or JAX, of raw features X [N, d] (in torch, torchref.load does it):\n")
     print(
         record.reload_lines(
             folder / "best.safetensors", "numpy", result.params, result.class_names, unit_length=result.unit_length

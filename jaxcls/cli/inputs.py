@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from jaxcls import data
 from jaxcls.cli import console
-from jaxcls.data import Source
+from jaxcls.data import Source, Splits
 
 HELD_OUT = 0.15  # of the examples, for each of val and test, where no file is given
 
@@ -56,6 +56,7 @@ def read(files: Files, *, hold_out: float, folds: int, seed: int) -> Input:
     for path, source in given.items():
         if (width := source.X.shape[1]) != first.X.shape[1]:
             raise ValueError(f"{path} must have the {first.X.shape[1]} features of {files.train}, got {width}")
+        data.check_columns(first.feature_names, source.feature_names, path)
         if len(source.val) and len(given) > 1:
             raise ValueError(f"{path} is split by itself: give it alone, as --train")
         if source.note:
@@ -111,18 +112,18 @@ def _for_folds(source: Source, folds: int) -> Source:
     return replace(source, train=rows, val=rows)
 
 
-def shots(source: Source, count: int, tries: int, *, seed: int) -> list[Source]:
-    """The source with random subsets of train, each with as many examples of every class.
+def shots(splits: Splits, count: int, tries: int, *, seed: int) -> list[NDArray[np.integer]]:
+    """Random subsets of train, each with as many examples of every class.
 
     Raises:
       ValueError: a class has fewer.
 
     Example:
-      >>> [few.train.shape for few in shots(data.load_digits(), 4, 2, seed=0)]
+      >>> [few.shape for few in shots(data.standard(data.load_digits()), 4, 2, seed=0)]
       [(40,), (40,)]
     """
-    of_class = [source.train[source.y[source.train] == k] for k in range(len(source.class_names))]
-    for name, rows in zip(source.class_names, of_class, strict=True):
+    of_class = [np.flatnonzero(splits.train.y == k) for k in range(splits.num_classes)]
+    for name, rows in zip(splits.class_names, of_class, strict=True):
         if len(rows) < count:
             raise ValueError(
                 f"--shots must be at most the examples of each class, {len(rows)} of class {name}, got {count}"
@@ -131,5 +132,5 @@ def shots(source: Source, count: int, tries: int, *, seed: int) -> list[Source]:
     for number in range(tries):
         random = np.random.default_rng([seed, number])
         drawn = np.concatenate([random.choice(rows, count, replace=False) for rows in of_class])
-        found.append(replace(source, train=np.sort(drawn)))
+        found.append(np.sort(drawn))
     return found

@@ -1,6 +1,7 @@
 """``jaxcls predict``: labels of new features, by the best cell of a run."""
 
 import csv
+import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ class Config:
 def main(args: list[str], program: str) -> int:
     """Read the command line and predict; the exit code."""
     config = tyro.cli(Config, args=args, prog=program)
+    if config.run.is_file():
+        raise ValueError(f"{config.run} must be a run's folder, the features come after it: got a file")
     if config.out and config.out.suffix not in (".csv", ".npy"):
         raise ValueError(f"--out must end in .csv or .npy, got {config.out}")
     if config.out and config.out.resolve() in [path.resolve() for path in data.matching(config.features)]:
@@ -46,11 +49,11 @@ def main(args: list[str], program: str) -> int:
     best = run.best
     if best is None:
         raise ValueError(f"{config.run} holds no weights: every cell diverged")
-    X, names = data.load_features(config.features, name=config.name), np.array(run.record["data"]["classes"])
+    about = run.record["data"]
+    X = data.load_features(config.features, name=config.name, columns=about.get("feature_names"))
+    names, unit_length = np.array(about["classes"]), about.get("unit_length", False)
     if X.shape[1] != (width := len(best["mean"])):
         raise ValueError(f"{config.features} must have the {width} features of the run, got {X.shape[1]}")
-
-    unit_length = run.record["data"].get("unit_length", False)
 
     def blocks() -> Iterator[NDArray]:
         """Labels, ``[M]``, or probabilities, ``[M, C]``, of some examples after another."""
@@ -99,7 +102,8 @@ def write_npy(path: Path, blocks: Iterable[NDArray], num_examples: int) -> None:
 
 def write_csv(file: TextIO, blocks: Iterable[NDArray], header: Sequence[str]) -> None:
     """Write labels, one per line, or probabilities, as CSV."""
-    writer = csv.writer(file, lineterminator="\n")
+    writer, blocks = csv.writer(file, lineterminator="\n"), iter(blocks)
+    first = next(blocks)  # before the header, as it may raise an error
     writer.writerow(header)
-    for block in blocks:
+    for block in itertools.chain([first], blocks):
         writer.writerows(block.reshape(len(block), -1).tolist())

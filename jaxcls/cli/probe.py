@@ -23,7 +23,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from jaxcls import classifier, crossval, data, metrics, probe, sweep, train
+from jaxcls import classifier, crossval, data, metrics, probe, sweep, table, train
 from jaxcls.artifacts import checkpoint, folder, plots, record
 from jaxcls.artifacts import report as page
 from jaxcls.cli import console, inputs, protocols, running, training
@@ -40,7 +40,7 @@ from jaxcls.cli.probe_config import (
     selection,
 )
 from jaxcls.cli.probe_output import announce, report
-from jaxcls.data import Folds, Source, Splits, balanced
+from jaxcls.data import Folds, Source, Splits, Tries, balanced
 from jaxcls.grid import Cells, Grid
 from jaxcls.metrics import Metric, Outcomes
 from jaxcls.numerics import checks
@@ -69,7 +69,11 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     source, tests = read(config)
     with checks.about(config.train, config.val, *config.test):
         splits = data.PROTOCOLS[config.features](source)
-    grid = hyperparameters(config, splits)
+    grid, select = hyperparameters(config, splits), selection(config)
+    table.check_select(select, splits.num_classes)
+    subsets = inputs.shots(splits, config.shots, config.tries, seed=config.seed) if config.shots else []
+    few = data.tries(splits, subsets) if subsets else None
+    seconds = {"data": time.perf_counter() - started}
     out = config.resume or config.out or console.run_folder("probe")
     kept = {name: getattr(config, name) for name in ("out", "quiet", "json", "resume")}
     defaults = {field.name: field.default for field in fields(Config)} | protocols.PROTOCOLS[config.protocol]
@@ -84,7 +88,7 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
 
     def execute(plan: sweep.Plan, data: Splits | Folds) -> SweepResult:
         try:
-            rows = config.batch_size * max(config.folds, 1)
+            rows = config.batch_size * max(config.folds, config.tries)
             with running.Progress(rows, hidden=config.quiet or config.json) as progress, saver.signals():
                 return sweep.execute(
                     plan, data, callback=progress, save=saver, resume=snapshot, select=selection(config)
@@ -97,17 +101,19 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     with folder.claim(out, resume=saved is not None):
         announce(config, splits, grid, out)
         try:
-            result, prepared, outcomes = choose(config, source, splits, grid, execute)
+            result, prepared, outcomes = choose(config, source, splits, few, grid, execute)
         except checkpoint.Stopped as stopped:
             return 128 + stopped.signum, out
         more, tries = on_other_tests(result, prepared, source, tests), over_tries(outcomes, splits.num_classes)
         asked_for["more_tests"] = {name: record.as_json(scored) for name, scored in more.items()}
         if tries:
             asked_for["tries"] = tries
+        written = time.perf_counter()
         paths = record.write(out, result, splits, asked_for) + plots.save(out, result, splits)
         paths.append(page.write(out))
         saver.path.unlink(missing_ok=True)
-    report(config, result, splits, more, tries, paths, time.perf_counter() - started)
+    seconds |= {"write": time.perf_counter() - written, "all": time.perf_counter() - started}
+    report(config, result, splits, more, tries, paths, seconds)
     return int(result.params is None), out
 
 
@@ -115,6 +121,7 @@ def choose(
     config: Config,
     source: Source,
     splits: Splits,
+    few: Tries | None,
     grid: Grid,
     execute: Callable[[sweep.Plan, Splits | Folds], SweepResult],
 ) -> tuple[SweepResult, Splits, list[Outcomes]]:
@@ -126,7 +133,7 @@ def choose(
     memory, select, y = console.number_of_bytes(config.memory), selection(config), splits.train.y
 
     def search(data: Splits | Folds, grid: Cells, /, *, saved: bool = False) -> SweepResult:
-        labels = data.train.y if isinstance(data, Splits) else y
+        labels = data.train.y if isinstance(data, Splits) else data.train.y[: data.parts[0]] if few else y
         weights = balanced(labels, data.num_classes) if config.class_weight == "balanced" else None
         if config.solver in SOLVERS:
             return probe.search(
@@ -163,11 +170,9 @@ def choose(
             return execute(plan, data)
         return sweep.execute(plan, data, select=select)
 
-    if config.shots:
-        few = inputs.shots(source, config.shots, config.tries, seed=config.seed)
-        tries = [data.PROTOCOLS[config.features](each) for each in few]
-        result, outcomes = crossval.tries(search, grid, tries)
-        return result, tries[0], outcomes
+    if few is not None:
+        result, outcomes = crossval.tries(search, grid, few)
+        return result, few.split(0), outcomes
     if not config.folds:
         peak = config.search == "peak"
         found = crossval.peak(search, grid, splits) if peak else search(splits, grid, saved=True)

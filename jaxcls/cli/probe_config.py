@@ -198,6 +198,12 @@ def hyperparameters(config: Config, splits: Splits) -> Grid:
         reg = reg or probe.REG
     else:
         reg = config.reg or ((0.0,) if config.weight_decay else probe.REG)
+    if config.epochs and config.steps not in (Config.steps, published.get("steps")):
+        raise ValueError("--epochs and --steps are two ways to say how long: give one of them")
+    if config.refit and (config.folds or config.shots):
+        raise ValueError("--refit is for a val: the best cell of --folds and --shots is trained on all of train anyway")
+    if config.keep == "best" and config.folds:
+        raise ValueError("--keep best chooses by a val, and --folds have none: give one of them")
     if config.certify and config.solver != "lbfgs":
         raise ValueError(f"--certify is for --solver lbfgs, got {config.solver}")
     if config.init == "uniform" and config.init_scale not in (Config.init_scale, published.get("init_scale")):
@@ -206,6 +212,7 @@ def hyperparameters(config: Config, splits: Splits) -> Grid:
         scale = config.batch_size / config.base_batch if config.base_batch else 1.0
         lr = [scale * value for value in config.lr or LEARNING_RATES]
         axes = {axis: getattr(config, axis) for axis in ("weight_decay", "momentum", "b2", "label_smoothing")}
+        training.check_axes(config.solver, axes)
         return Grid(lr, reg, (config.seed,), **axes)
     for name in OF_MINIBATCHES:
         if getattr(config, name) not in (getattr(Config, name), published.get(name)):

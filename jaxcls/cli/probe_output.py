@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxcls.cli import console, protocols
-from jaxcls.cli.probe_config import FILES, Config, as_c, by_c
+from jaxcls.cli.probe_config import FILES, SOLVERS, Config, as_c, by_c, num_steps, num_trained
 from jaxcls.data import Splits
 from jaxcls.grid import Grid
 from jaxcls.metrics import Metric
@@ -25,6 +25,9 @@ def announce(config: Config, splits: Splits, grid: Grid, out: Path) -> None:
     console.print_data(splits, roles, f" of {count.min():,} to {count.max():,} in train")
     print(f"grid      {axes} = {console.counted(len(grid), 'cell')}, {config.solver}", end="")
     print(f", {config.folds} folds" if config.folds else "")
+    if config.solver not in SOLVERS:
+        steps = num_steps(config, int(num_trained(config, splits)))
+        print(f"          {steps:,} steps of {config.batch_size:,} examples")
     if config.shots:
         print(f"shots     {config.shots} of each class, {'1 try' if config.tries == 1 else f'{config.tries} tries'}")
     if config.protocol != "standard":
@@ -48,7 +51,7 @@ def report(
     more: dict[str, dict[str, Metric]],
     tries: dict[str, dict[str, float]],
     paths: list[Path],
-    seconds: float,
+    seconds: dict[str, float],
 ) -> None:
     """Print the best cells, the scores of the best one, and the files written."""
     table, axes = result.table, list(result.grid.varied or result.grid.axes)
@@ -92,8 +95,7 @@ def report(
     else:
         for name, scored in {"": result.metrics, **more}.items():
             console.print_metrics(scored, name)
-    t = result.timings
-    print(f"time      {seconds:.1f} s: compile {t.compile_s:.1f}, train {t.run_s:.1f}, evaluate {t.evaluate_s:.1f}")
+    console.print_times(result.timings, seconds)
     console.print_wrote(paths)
     console.print_prediction(paths[0].parent, result)
 

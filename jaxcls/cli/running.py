@@ -15,7 +15,9 @@ from tqdm import tqdm
 
 from jaxcls import sweep
 from jaxcls.artifacts import checkpoint, record
+from jaxcls.artifacts import folder as folders
 from jaxcls.data import Splits
+from jaxcls.numerics import one_line
 
 Saved = tuple[sweep.Snapshot, dict[str, Any]]
 STATE = "state.safetensors"  # of a finished run
@@ -56,6 +58,7 @@ def finished(folder: Path | None) -> Saved | None:
     """
     if folder is None:
         return None
+    folders.check_finished(folder)
     if not (folder / STATE).exists():
         raise ValueError(f"{folder} holds no {STATE} of a finished run, which is kept up to 128 MB")
     return checkpoint.read(folder / STATE)
@@ -134,6 +137,19 @@ def resumed(saved: Saved | None, depends_on: Mapping[str, object], folder: Path)
     if others := checkpoint.differences(run["depends_on"], depends_on):
         raise ValueError(f"{folder} cannot be resumed as another run: {'; '.join(others)}")
     return snapshot
+
+
+def join_others() -> None:
+    """Become one of several processes that train together.
+
+    Raises:
+      ValueError: nothing says which others there are.
+    """
+    try:
+        jax.distributed.initialize()
+    except ValueError as error:
+        started = "which SLURM, MPI or Kubernetes starts"
+        raise ValueError(f"--distributed is for one of several processes, {started}: {one_line(error)}") from None
 
 
 def print_stopped(stopped: checkpoint.Stopped, plan: sweep.Plan, resume: str) -> None:

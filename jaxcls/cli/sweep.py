@@ -22,7 +22,7 @@ from jaxcls import crossval, data, sweep
 from jaxcls.artifacts import checkpoint, folder, plots, record
 from jaxcls.artifacts import report as page
 from jaxcls.cli import console, running
-from jaxcls.cli.sweep_config import PRESETS, Config, further, hyperparameters, load, model, optimizer
+from jaxcls.cli.sweep_config import PRESETS, Config, check, further, hyperparameters, load, model, optimizer
 from jaxcls.cli.sweep_output import ALL_DIVERGED, announce, report, report_stopped
 from jaxcls.grid import Cells
 
@@ -39,27 +39,16 @@ def main(args: list[str], program: str) -> int:
 def run(config: Config, saved: running.Saved | None, before: running.Saved | None, program: str) -> tuple[int, Path]:
     """Run the sweep, from a checkpoint or after a finished run if one is given; the exit code and the run's folder."""
     started = time.perf_counter()
+    check(config)
     if config.distributed:
-        jax.distributed.initialize()
+        running.join_others()
     jax.config.update("jax_default_matmul_precision", PRECISIONS[config.precision])
-    for name in ("steps", "batch_size"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
     splits = load(config)
     grid = further(config, before[0], before[1]) if before else hyperparameters(config)
     rungs = before[1]["rungs"] if before and config.extend else config.rungs
     loaded_s = time.perf_counter() - started
     name = config.preset if config.data == PRESETS[config.preset].data else data.name_of(config.data)
     out = config.resume or config.out or console.run_folder(name)
-    if config.choose == "one-se" and (config.select != "accuracy" or config.distributed):
-        raise ValueError("--choose one-se is for --select accuracy, in one process")
-    if config.rungs and not config.halving:
-        raise ValueError("--rungs are those of --halving: add that")
-    if config.halving and config.schedule != "constant":
-        raise ValueError(
-            f"--halving judges cells before --schedule {config.schedule} has lowered their learning rates: "
-            "leave out one of them"
-        )
 
     def planned(grid: Cells, halving: sweep.Halving | None = None, trained: int | None = None) -> sweep.Plan:
         return sweep.plan(

@@ -171,11 +171,38 @@ PRESETS = {
 }
 
 
+def check(config: Config) -> None:
+    """Raise a ValueError where flags contradict one another, before anything is read."""
+    for name in ("steps", "batch_size"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(config, name)}")
+    if not config.seeds:
+        raise ValueError("--seeds must be at least one, got none")
+    if config.choose == "one-se" and (config.select != "accuracy" or config.distributed):
+        raise ValueError("--choose one-se is for --select accuracy, in one process")
+    if config.patience is not None and config.keep != "best":
+        raise ValueError("--patience is for cells that keep their best weights: add --keep best")
+    if config.rungs and not config.halving:
+        raise ValueError("--rungs are those of --halving: add that")
+    continued = config.extend or config.refine  # whose rungs are past
+    if config.halving and not continued and list(config.rungs) != sorted({*config.rungs} & {*range(1, config.steps)}):
+        given = " ".join(map(str, config.rungs))
+        raise ValueError(f"--rungs must ascend between 0 and the {config.steps} steps, got {given}")
+    if config.halving and config.schedule != "constant":
+        raise ValueError(
+            f"--halving judges cells before --schedule {config.schedule} has lowered their learning rates: "
+            "leave out one of them"
+        )
+    if config.data == "digits" and (config.data_dir or config.names != NAMES):
+        raise ValueError("--data-dir is of cifar10, and --names of a file: give that as --data, got digits")
+
+
 def hyperparameters(config: Config) -> Cells:
     """The cells that the command line names."""
     if config.model == "linear" and config.hidden:
         raise ValueError("--hidden is for nets: add --model two-layer")
     values = {axis: getattr(config, axis) for axis in AXES}
+    training.check_axes(config.optimizer, values)
     hidden = {"hidden": config.hidden or (100,)} if config.model == "two-layer" else {}
     decay = {"decay": config.decay} if decay_of_all(config) is None else {}
     return axes.cells(values | decay | hidden, config.seeds, config.samples)

@@ -64,13 +64,9 @@ def report(result: SweepResult, splits: Splits, paths: list[Path], seconds: dict
         console.print_one_se(result, splits)
         console.print_edges(result)
         console.print_metrics(result.metrics)
-    t = result.timings
-    print(
-        f"time      {seconds['all']:.1f} s: data {seconds['data']:.1f}, compile {t.compile_s:.1f}, "
-        f"train {t.run_s:.1f}, evaluate {t.evaluate_s:.1f}, write {seconds['write']:.1f}"
-    )
+    console.print_times(result.timings, seconds)
     trained = sum(cells * (last - first) for cells, first, last in result.stages)
-    print(f"speed     {trained / t.run_s:,.0f} cell-steps per second")
+    print(f"speed     {trained / result.timings.run_s:,.0f} cell-steps per second")
     console.print_wrote(paths)
     if best is not None:
         console.print_prediction(paths[0].parent, result)
@@ -99,7 +95,8 @@ def report_stopped(stopped: checkpoint.Stopped, plan: sweep.Plan, resume: str) -
     order = np.argsort(table, order=axes)
     if len(table) > MOST_ROWS:
         order = order[np.argsort(losses[order, trained[order] - 1])][:MOST_ROWS]
-    print_table(table, axes, order, how_far)
+    if trained.any():
+        print_table(table, axes, order, how_far)
     running.print_stopped(stopped, plan, resume)
 
 

@@ -1,6 +1,7 @@
 """Flags of the commands that name an optimizer with its schedule."""
 
 import functools
+from collections.abc import Mapping
 from typing import Literal
 
 from jaxcls import optimizers
@@ -8,6 +9,25 @@ from jaxcls.optimizers import Optimizer
 
 Name = Literal["sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop"]
 ScheduleName = Literal["constant", "cosine", "steps"]
+TAKEN_BY = {  # flags of hyperparameters that some optimizers have
+    "weight_decay": ("adamw",),
+    "momentum": ("momentum", "nesterov"),
+    "b2": ("adam", "adamw"),
+}
+
+
+def check_axes(name: str, axes: Mapping[str, tuple[float | str, ...]]) -> None:
+    """Raise a ValueError if an optimizer is given values of what it does not have.
+
+    Example:
+      >>> check_axes("sgd", {"momentum": (0.9,)})
+      Traceback (most recent call last):
+      ValueError: --momentum is for the optimizer momentum or nesterov, got sgd
+    """
+    for axis, takers in TAKEN_BY.items():
+        if axes.get(axis) and name not in takers:
+            flag = axis.replace("_", "-")
+            raise ValueError(f"--{flag} is for the optimizer {' or '.join(takers)}, got {name}")
 
 
 @functools.cache  # the same optimizer for the same flags, so that its programs are compiled once

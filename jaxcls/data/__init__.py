@@ -1,6 +1,6 @@
 """Data loaders, the protocols that prepare their examples, and the resulting splits and folds."""
 
-from jaxcls.data.arrays import NAMES, from_arrays, load, load_features
+from jaxcls.data.arrays import NAMES, check_columns, from_arrays, load, load_features
 from jaxcls.data.cifar10 import CLASS_NAMES as CIFAR10_CLASSES
 from jaxcls.data.cifar10 import load_cifar10
 from jaxcls.data.digits import load_digits
@@ -18,11 +18,12 @@ from jaxcls.data.protocols import (
     raw_folds,
     standard,
     standard_folds,
+    tries,
 )
 from jaxcls.data.rows import Rows
 from jaxcls.data.source import Source, hold_out
 from jaxcls.data.split import Prepared, Split, prepare
-from jaxcls.data.splits import Folds, Splits, balanced
+from jaxcls.data.splits import Folds, Splits, Tries, balanced
 from jaxcls.data.unit import unit_length
 
 __all__ = [
@@ -36,7 +37,9 @@ __all__ = [
     "Source",
     "Split",
     "Splits",
+    "Tries",
     "balanced",
+    "check_columns",
     "check_finite",
     "cs231n",
     "eecs498",
@@ -56,5 +59,6 @@ __all__ = [
     "raw_folds",
     "standard",
     "standard_folds",
+    "tries",
     "unit_length",
 ]

@@ -1,7 +1,9 @@
 """Features and labels of the user, from files or from arrays."""
 
 import functools
+import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,21 +61,22 @@ def load(
     path = Path(path)
     paths = files.matching(path)
     if labels is not None:
-        X = _rows([_one(each, names[0], names) for each in paths], paths)
-        y = _labels([_one(each, names[1], names) for each in files.matching(Path(labels))])
+        X, columns = _features(paths, names[0], names)
+        y = _labels([_one(each, names[1], names)[0] for each in files.matching(Path(labels))])
         with checks.about(path, labels):
-            return _split(files.name_of(path), X, y, roles, f"{path}: ")
+            return replace(_split(files.name_of(path), X, y, roles, f"{path}: "), feature_names=columns)
     known = (*names, *READY)
     read = [
         files.read(each, " and ".join(names), lambda held: [name for name in known if name in held]) for each in paths
     ]
-    lacking = [k for k, (_, arrays) in enumerate(read) if not set(names) <= arrays.keys()]
-    held, arrays = read[lacking[0]] if lacking else read[0]
+    lacking = [k for k, content in enumerate(read) if not set(names) <= content.arrays.keys()]
+    held, arrays, _ = read[lacking[0]] if lacking else read[0]
     if not lacking:
-        X = _rows([arrays[names[0]] for _, arrays in read], paths)
-        y = _labels([arrays[names[1]] for _, arrays in read])
+        X = _rows([content.arrays[names[0]] for content in read], paths)
+        columns = _same_columns([content.columns for content in read], paths)
+        y = _labels([content.arrays[names[1]] for content in read])
         with checks.about(path):
-            return _split(files.name_of(path), X, y, roles, f"{path}: ")
+            return replace(_split(files.name_of(path), X, y, roles, f"{path}: "), feature_names=columns)
     if len(paths) > 1 or not set(READY) <= arrays.keys():
         either = f"{' and '.join(names)}, or {', '.join(READY)}, or come with a file of labels"
         raise ValueError(f"{paths[lacking[0]]} must hold {either}; it holds {_names(held)}")
@@ -119,12 +122,17 @@ def from_arrays(X: NDArray | Rows, y: NDArray, *, name: str = "arrays") -> Sourc
     return _split(name, X, y, ("val", "test"))
 
 
-def load_features(path: str | Path, *, name: str = NAMES[0]) -> NDArray | Rows:
+def load_features(path: str | Path, *, name: str = NAMES[0], columns: Sequence[str] | None = None) -> NDArray | Rows:
     """Open features alone, ``[N, d]`` of any real dtype: the array of this name, or the only one.
+
+    Args:
+      path: the file, folder or pattern.
+      name: of the array.
+      columns: the names that the columns must have, in this order, where the file names them.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: a file is of another kind, or damaged, or does not hold a matrix.
+      ValueError: a file is of another kind, or damaged, or does not hold a matrix, or its columns have other names.
       TypeError: features are not real numbers.
 
     Example:
@@ -135,24 +143,55 @@ def load_features(path: str | Path, *, name: str = NAMES[0]) -> NDArray | Rows:
       (3, 3)
     """
     paths = files.matching(Path(path))
-    X = _rows([_one(each, name, NAMES) for each in paths], paths)
+    X, found = _features(paths, name, NAMES)
+    check_columns(columns or (), found, path)
     with checks.about(path):
         check_examples(X, np.zeros(len(X) if X.ndim else 0, int))
     return X
 
 
-def _one(path: Path, name: str, names: Sequence[str]) -> NDArray | Rows:
-    """The array of this name, or the only one of the file under any name but that of the other."""
+def check_columns(expected: Sequence[str], found: Sequence[str], path: str | Path) -> None:
+    """Check that the columns of a file are those of another, in their order, where both have names.
 
-    held, arrays = files.read(path, name, functools.partial(_chosen, name, names))
+    Example:
+      >>> check_columns(["height", "weight"], ["weight", "height"], "test.csv")
+      Traceback (most recent call last):
+      ValueError: test.csv must have the features of train in order: height as number 0, got weight
+    """
+    if not expected or not found:
+        return
+    pairs = itertools.zip_longest(expected, found, fillvalue="none")
+    for number, (own, other) in enumerate(pairs):
+        if own != other:
+            own, other = one_line(own), one_line(other)
+            raise ValueError(f"{path} must have the features of train in order: {own} as number {number}, got {other}")
+
+
+def _one(path: Path, name: str, names: Sequence[str]) -> tuple[NDArray | Rows, tuple[str, ...]]:
+    """The array of this name, or the only one of the file under any name but that of the other; and its columns."""
+
+    held, arrays, columns = files.read(path, name, functools.partial(_chosen, name, names))
     if not arrays:
         raise ValueError(f"{path} must hold {name}, or one array; it holds {_names(held)}")
-    return next(iter(arrays.values()))
+    return next(iter(arrays.values())), columns
 
 
 def _chosen(name: str, names: Sequence[str], held: Sequence[str]) -> Sequence[str]:
     alone = len(held) == 1 and held[0] not in names
     return [name] if name in held else held if alone else []
+
+
+def _features(paths: Sequence[Path], name: str, names: Sequence[str]) -> tuple[NDArray | Rows, tuple[str, ...]]:
+    """The features of several files, and the names of their columns."""
+    pieces, columns = zip(*(_one(each, name, names) for each in paths), strict=True)
+    return _rows(pieces, paths), _same_columns(columns, paths)
+
+
+def _same_columns(columns: Sequence[tuple[str, ...]], paths: Sequence[Path]) -> tuple[str, ...]:
+    """The names of the columns, which all files have in one order."""
+    for each, path in zip(columns, paths, strict=True):
+        check_columns(columns[0], each, path)
+    return columns[0]
 
 
 def _rows(pieces: Sequence[NDArray | Rows], paths: Sequence[Path]) -> NDArray | Rows:

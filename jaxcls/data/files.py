@@ -5,7 +5,7 @@
     .safetensors    the tensors it holds
     .pt             one tensor, without a name, or a dict of them; needs torch
     .parquet        its columns, of numbers, of text, or of lists of numbers of one length; needs pyarrow
-    .csv            its columns: ``label``, or the only one, as y; all others, of numbers, as X
+    .csv            its columns: ``label``, or one by its name, or the only one, as y; all others, of numbers, as X
     .txt            y: labels, one a line
 
 A matrix in an ``.npy``, a ``.safetensors`` or, uncompressed, an ``.npz`` is opened, not read: see `jaxcls.data.Rows`.
@@ -20,7 +20,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any, TypeAlias, TypeGuard
+from typing import IO, Any, NamedTuple, TypeAlias, TypeGuard
 
 import jax.numpy as jnp
 import numpy as np
@@ -31,6 +31,7 @@ from jaxcls.data.rows import OnDisk, Rows
 from jaxcls.data.spool import joined
 from jaxcls.numerics import one_line, require
 
+LABEL = "label"  # the column of a .csv that holds y
 NAMELESS = ""  # the name of an array that is alone in its file
 NUMBERS = re.compile(r"(\d+)")
 DECODED = 2**14  # rows of a .parquet that are decoded together
@@ -42,16 +43,27 @@ Arrays: TypeAlias = dict[str, NDArray | Rows]
 Choose: TypeAlias = Callable[[Sequence[str]], Sequence[str]]
 
 
-def read(path: Path, expected: str, choose: Choose) -> tuple[Sequence[str], Arrays]:
+class Content(NamedTuple):
+    """The names of all arrays in a file, those that were chosen, and the names of the columns of X where they have any.
+
+    Attributes:
+      held: the names.
+      arrays: those chosen.
+      columns: of a table of named columns.
+    """
+
+    held: Sequence[str]
+    arrays: Arrays
+    columns: tuple[str, ...] = ()
+
+
+def read(path: Path, expected: str, choose: Choose) -> Content:
     """Read some arrays of a file.
 
     Args:
       path: the file, of a kind in ``READERS``.
       expected: what it should hold, for the error if there is none.
       choose: the names to read, among those that the file holds.
-
-    Returns:
-      The names of all arrays, and those chosen.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -61,8 +73,8 @@ def read(path: Path, expected: str, choose: Choose) -> tuple[Sequence[str], Arra
       >>> import tempfile
       >>> path = Path(tempfile.mkdtemp()) / "features.npz"
       >>> np.savez(path, X=np.eye(2), z=np.zeros(9))
-      >>> held, arrays = read(path, "X", lambda names: names[:1])
-      >>> held, arrays["X"].shape
+      >>> content = read(path, "X", lambda names: names[:1])
+      >>> content.held, content.arrays["X"].shape
       (['X', 'z'], (2, 2))
     """
     if path.suffix not in READERS:
@@ -115,10 +127,12 @@ def name_of(path: str | Path) -> str:
     return plain or path.parent.name or "files"
 
 
-def _npz(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
+def _npz(path: Path, choose: Choose) -> Content:
     with zipfile.ZipFile(path) as archive:
         held = [member.removesuffix(".npy") for member in archive.namelist()]
-        return held, {name: _member(path, archive, archive.getinfo(f"{name}.npy"), name) for name in choose(held)}
+        return Content(
+            held, {name: _member(path, archive, archive.getinfo(f"{name}.npy"), name) for name in choose(held)}
+        )
 
 
 def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> NDArray | Rows:
@@ -139,12 +153,12 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: s
         return _array(file.read(), shape, fortran_order, dtype)
 
 
-def _npy(path: Path, _: Choose) -> tuple[Sequence[str], Arrays]:
+def _npy(path: Path, _: Choose) -> Content:
     with path.open("rb") as file:
         shape, fortran_order, dtype = _header(file, "X")
         if _is_matrix(shape, fortran_order):
-            return [NAMELESS], {NAMELESS: Rows([OnDisk(path, file.tell(), shape, dtype)])}
-        return [NAMELESS], {NAMELESS: _array(file.read(), shape, fortran_order, dtype)}
+            return Content([NAMELESS], {NAMELESS: Rows([OnDisk(path, file.tell(), shape, dtype)])})
+        return Content([NAMELESS], {NAMELESS: _array(file.read(), shape, fortran_order, dtype)})
 
 
 def _header(file: IO[bytes] | BufferedIOBase, name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -170,7 +184,7 @@ def _array(content: bytes, shape: tuple[int, ...], fortran_order: bool, dtype: n
     return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran_order else "C")
 
 
-def _safetensors(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
+def _safetensors(path: Path, choose: Choose) -> Content:
     import safetensors  # an extra
 
     with safetensors.safe_open(path, framework="numpy") as file:  # which checks the header
@@ -188,16 +202,18 @@ def _safetensors(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
             else:
                 file.seek(first)
                 arrays[name] = _array(file.read(stop - first), shape, False, dtype)
-    return held, arrays
+    return Content(held, arrays)
 
 
-def _pt(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
-    import torch  # in no extra: who has such a file has it
-
+def _pt(path: Path, choose: Choose) -> Content:
+    try:
+        import torch  # in no extra: who has such a file has it
+    except ModuleNotFoundError:
+        raise ValueError("that needs torch: pip install torch") from None
     held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     held = held if isinstance(held, dict) else {NAMELESS: held}
     tensors = {str(name): tensor for name, tensor in held.items() if isinstance(tensor, torch.Tensor)}
-    return list(tensors), {name: _of_tensor(tensors[name].detach()) for name in choose(list(tensors))}
+    return Content(list(tensors), {name: _of_tensor(tensors[name].detach()) for name in choose(list(tensors))})
 
 
 def _of_tensor(tensor: Any) -> NDArray:
@@ -208,13 +224,13 @@ def _of_tensor(tensor: Any) -> NDArray:
     return tensor.numpy()
 
 
-def _parquet(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
+def _parquet(path: Path, choose: Choose) -> Content:
     require("a .parquet", "pyarrow", extra="parquet")
     import pyarrow.parquet
 
     with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:  # else it keeps all that it has read
         held = file.schema_arrow.names
-        return held, {name: joined(_parts(file, name)) for name in choose(held)}
+        return Content(held, {name: joined(_parts(file, name)) for name in choose(held)})
 
 
 def _parts(file: Any, name: str) -> Iterator[NDArray]:
@@ -240,11 +256,11 @@ def _of_column(column: Any, name: str) -> NDArray:
     return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), int(lengths[0]))
 
 
-def _txt(path: Path, _: Choose) -> tuple[Sequence[str], Arrays]:
-    return ["y"], {"y": _labels(path.read_text("utf-8-sig").splitlines())}
+def _txt(path: Path, _: Choose) -> Content:
+    return Content(["y"], {"y": _labels(path.read_text("utf-8-sig").splitlines())})
 
 
-def _csv(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
+def _csv(path: Path, choose: Choose) -> Content:
     with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin it with a byte order mark
         header, *rows = [*csv.reader(file, strict=True, skipinitialspace=True)] or [[]]
     if not rows:
@@ -253,21 +269,31 @@ def _csv(path: Path, choose: Choose) -> tuple[Sequence[str], Arrays]:
         raise ValueError(f"its columns must be separated by commas, its header is {header[0]}")
     if not all(header):
         raise ValueError(f"its columns must have names, column {header.index('')} has none")
-    held, labelled = ["X", "y"] if len(header) > 1 else ["y"], "label" in header
+    if len(again := {name for name in header if header.count(name) > 1}):
+        raise ValueError(f"its columns must have names of their own, several are {min(again)}")
+    for number, row in enumerate(rows):
+        if len(row) != len(header):
+            raise ValueError(f"its rows must have the {len(header)} columns of its header, row {number} has {len(row)}")
+    if len(header) == 1:
+        return Content(["y"], {name: _labels([row[0] for row in rows]) for name in choose(["y"])})
+    held = ["X", *dict.fromkeys(["y", *header])]
+    of_name = {name: header.index(name) for name in header if name != "X"}
+    if LABEL in header:
+        of_name["y"] = header.index(LABEL)
     wanted = choose(held)
-    if len(header) > 1 and "y" in wanted and not labelled:
-        raise ValueError(f"it must have a column label, it has {', '.join(header)}")
-    if len(uneven := {len(row) for row in rows} - {len(header)}):
-        raise ValueError(f"its rows must have the {len(header)} columns of its header, one has {min(uneven)}")
-    column = header.index("label") if labelled else len(header) if len(header) > 1 else 0
-    arrays: Arrays = {}
+    if lacking := set(wanted) - of_name.keys() - {"X"}:
+        raise ValueError(
+            f"it must have a column {LABEL if lacking == {'y'} else min(lacking)}, it has {', '.join(header)}"
+        )
+    labels = {of_name[name] for name in wanted if name != "X"} or {of_name.get(LABEL)}
+    columns = [column for column in range(len(header)) if column not in labels]
+    names, arrays = tuple(header[column] for column in columns), dict[str, NDArray | Rows]()
     for name in wanted:
-        if name == "y":
-            arrays[name] = _labels([row[column] for row in rows])
+        if name == "X":
+            arrays[name] = _numbers([[row[column] for column in columns] for row in rows], names)
         else:
-            features = [row[:column] + row[column + 1 :] for row in (header, *rows)]
-            arrays[name] = _numbers(features[1:], features[0])
-    return held, arrays
+            arrays[name] = _labels([row[of_name[name]] for row in rows])
+    return Content(held, arrays, names)
 
 
 def _numbers(rows: Sequence[Sequence[str]], header: Sequence[str]) -> NDArray[np.float64]:
@@ -303,7 +329,7 @@ def _labels(lines: Sequence[str]) -> NDArray:
     return np.array(lines, np.int64 if all(re.fullmatch(r"-?\d{1,18}", line) for line in lines) else str)
 
 
-READERS: dict[str, Callable[[Path, Choose], tuple[Sequence[str], Arrays]]] = {
+READERS: dict[str, Callable[[Path, Choose], Content]] = {
     ".npz": _npz,
     ".npy": _npy,
     ".safetensors": _safetensors,

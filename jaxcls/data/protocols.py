@@ -11,7 +11,7 @@ from jaxcls.data.moments import Pass, check_range, merged, scan
 from jaxcls.data.rows import POOL, Rows
 from jaxcls.data.source import Source
 from jaxcls.data.split import Split
-from jaxcls.data.splits import Folds, Splits
+from jaxcls.data.splits import Folds, Splits, Tries
 from jaxcls.data.unit import scaled
 
 
@@ -128,6 +128,48 @@ def eecs498(source: Source) -> Splits:
     return _split(source, "eecs498", found, np.repeat(channel_means, 1024), np.full(3072, 255.0))
 
 
+def tries(splits: Splits, subsets: Sequence[NDArray[np.integer]]) -> Tries:
+    """Several subsets of train, each with the same val and test, standardised by the subset if that is by train.
+
+    Args:
+      splits: made by `standard`, `raw` or `l2`.
+      subsets: the examples of each, counted in train, as many in all.
+
+    Raises:
+      ValueError: they are not as many in all.
+
+    Example:
+      >>> from jaxcls import data
+      >>> few = tries(standard(data.load_digits()), [np.arange(50), np.arange(90, 140)])
+      >>> few.split(1).parts, len(few.examples)
+      ((50, 270), 370)
+    """
+    if len(sizes := {len(subset) for subset in subsets}) != 1:
+        raise ValueError(f"subsets must be of one size, got {sorted(sizes)}")
+    train, val = splits.train, splits.val
+    of_raw, of_val = (np.arange(len(each)) if each.rows is None else each.rows for each in (train, val))
+    moments = [(splits.mean, splits.scale)] * len(subsets)
+    if splits.name.endswith("/standard"):
+        found = [scan(train[subset], np.zeros(len(subset), int), 1) for subset in subsets]
+        moments = [_of_device(train.raw, each.groups[0].mean, each.groups[0].scale()) for each in found]
+        for each, own in zip(found, moments, strict=True):
+            check_range(each, *own)
+    (mean, scale), *_ = moments
+    every = np.concatenate(subsets)
+    rows, y = np.append(of_raw[every], of_val), np.append(train.y[every], val.y)
+    return Tries(
+        train=Split(train.raw, y, rows, mean, scale, train.digest),
+        parts=(sizes.pop(), len(val)),
+        mean=mean,
+        scale=scale,
+        fold_mean=np.stack([mean for mean, _ in moments]),
+        fold_scale=np.stack([scale for _, scale in moments]),
+        class_names=splits.class_names,
+        name=f"{splits.name}, {len(subsets)} tries",
+        whole=splits,
+    )
+
+
 PROTOCOLS: dict[str, Callable[[Source], Splits]] = {
     "standard": standard,
     "raw": raw,
@@ -177,7 +219,8 @@ def _split(source: Source, protocol: str, found: Pass, mean: NDArray, scale: NDA
         Split(source.X, _labels(source.y[rows]), rows, mean, scale, found.digest)
         for rows in (source.train, source.val, source.test)
     )
-    return Splits(train, val, test, source.class_names, mean, scale, source.pixels, f"{source.name}/{protocol}")
+    name, columns = f"{source.name}/{protocol}", source.feature_names
+    return Splits(train, val, test, source.class_names, mean, scale, source.pixels, name, feature_names=columns)
 
 
 def _folds(

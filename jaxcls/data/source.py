@@ -21,6 +21,7 @@ class Source:
       class_names: a name for each class.
       pixels: as in `Splits`.
       note: a message for the user, or empty.
+      feature_names: of the columns of X, where the data have them.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Source:
     class_names: tuple[str, ...]
     pixels: NDArray[np.integer] | None = None
     note: str = ""
+    feature_names: tuple[str, ...] = ()
 
 
 def hold_out(

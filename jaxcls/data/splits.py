@@ -1,7 +1,7 @@
 """Examples for the trainer: in train, val and test, or in folds."""
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,11 @@ class _Sizes:
         """K; 0 where the data are split once."""
         return 0
 
+    @property
+    def one_val(self) -> bool:
+        """True if all folds are validated on the same examples."""
+        return True
+
 
 @dataclass(frozen=True, eq=False)
 class Splits(_Sizes):
@@ -45,6 +50,7 @@ class Splits(_Sizes):
         are not images.
       name: source and protocol, for the record.
       unit_length: whether raw features were scaled to length 1 before all else.
+      feature_names: as in `Source`.
 
     Raises:
       ValueError: splits of different width, a label outside ``[0, C)``, or fewer than two classes in train.
@@ -59,6 +65,7 @@ class Splits(_Sizes):
     pixels: NDArray[np.integer] | None
     name: str
     unit_length: bool = False
+    feature_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for role, split in self.items():
@@ -80,8 +87,16 @@ class Splits(_Sizes):
         """The number of examples in train and in val."""
         return len(self.train.y), len(self.val.y)
 
+    def val_part(self, fold: int) -> int:
+        """The part that is val; there is one fold."""
+        return 1
+
+    def first_row(self, part: int, fold: int) -> int:
+        """Of a part among `examples`."""
+        return part * len(self.train)
+
     def num_train(self, fold: int) -> int:
-        """The number of examples in train; there is one fold."""
+        """The number of examples in train."""
         return len(self.train)
 
     def rows(self, fold: int, numbers: NDArray[np.integer]) -> NDArray[np.integer]:
@@ -151,6 +166,19 @@ class Folds(_Sizes):
         """K."""
         return len(self.parts)
 
+    @property
+    def one_val(self) -> bool:
+        """False: each fold has its own."""
+        return False
+
+    def val_part(self, fold: int) -> int:
+        """The part that is held out."""
+        return fold
+
+    def first_row(self, part: int, fold: int) -> int:
+        """Of a part among `examples`, the same in every fold."""
+        return sum(self.parts[:part])
+
     def fingerprint(self) -> str:
         """SHA-256 over every example and label, the parts, and each fold's standardisation."""
         arrays = [*self.train.identity(), np.array(self.parts), self.fold_mean, self.fold_scale]
@@ -184,13 +212,70 @@ class Folds(_Sizes):
     def split(self, fold: int) -> Splits:
         """This fold's examples: val is the part held out, and there is no test set."""
         rows = self.rows(fold, np.arange(self.num_train(fold)))
-        held_out = sum(self.parts[:fold]) + np.arange(self.parts[fold])
+        held_out = self.first_row(fold, fold) + np.arange(self.parts[fold])
         mean, scale = self.fold_mean[fold], self.fold_scale[fold]
         of_raw = np.arange(len(self.train.raw)) if self.train.rows is None else self.train.rows
         train, val = (
             replace(self.train, y=self.train.y[r], rows=of_raw[r], mean=mean, scale=scale) for r in (rows, held_out)
         )
         return Splits(train, val, None, self.class_names, mean, scale, None, self.name)
+
+
+@dataclass(frozen=True, eq=False)
+class Tries(Folds):
+    """Several subsets of train, of one size, and one val: fold k trains on subset k.
+
+    Attributes:
+      train: the subsets one after another, then val.
+      parts: the size of a subset and of val.
+      whole: the splits that the subsets are of.
+    """
+
+    whole: Splits = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        size, held_out = self.parts
+        if size < 1 or held_out < 1 or len(self.train.y) != size * len(self.fold_mean) + held_out:
+            raise ValueError(
+                f"parts must be the size of each of {len(self.fold_mean)} subsets and of val, "
+                f"of {len(self.train.y)} examples in all, got {self.parts}"
+            )
+        _check_labels(self.train.y, self.num_classes, "train")
+
+    @property
+    def num_folds(self) -> int:
+        """K."""
+        return len(self.fold_mean)
+
+    @property
+    def one_val(self) -> bool:
+        """True."""
+        return True
+
+    def val_part(self, fold: int) -> int:
+        """The second, val."""
+        return 1
+
+    def first_row(self, part: int, fold: int) -> int:
+        """Of a fold's subset, or of val, among `examples`."""
+        return self.parts[0] * (self.num_folds if part else fold)
+
+    def num_train(self, fold: int) -> int:
+        """The size of a subset."""
+        return self.parts[0]
+
+    def rows(self, fold: int, numbers: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Of these of a fold's subset among `examples`."""
+        return self.first_row(0, fold) + numbers
+
+    def split(self, fold: int) -> Splits:
+        """This fold's examples, with val and test."""
+        of_fold = {"mean": self.fold_mean[fold], "scale": self.fold_scale[fold]}
+        rows = self.rows(fold, np.arange(self.parts[0]))
+        assert self.train.rows is not None
+        train = replace(self.train, y=self.train.y[rows], rows=self.train.rows[rows], **of_fold)
+        val, test = replace(self.whole.val, **of_fold), self.whole.test
+        return replace(self.whole, train=train, val=val, test=test and replace(test, **of_fold), **of_fold)
 
 
 def balanced(y: NDArray[np.integer], num_classes: int) -> NDArray[np.floating]:

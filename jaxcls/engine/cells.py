@@ -5,7 +5,8 @@ parameters have a trailing cell axis, as in `jaxcls.numerics.stack`. Replicates 
 so they are a batch of S such products, with a leading axis: W is ``[S, D, C, G]``.
 
 Folds are replicates too. The examples lie on the device once, part by part, and a replicate trains on all parts but
-the one held out. Data that are split once have two parts, train and val, and every replicate holds out val.
+the one held out. Data that are split once have two parts, train and val, and every replicate holds out val; so do
+tries, but each has a train of its own.
 
 Nets of several hidden sizes are padded to the widest, ``W1[D, H, G]``, with zeros for the missing units. A unit whose
 incoming and outgoing weights are zero has a gradient of exactly zero, so the padding stays zero.
@@ -70,15 +71,15 @@ class Problem(NamedTuple):
 
 
 class Replicates(NamedTuple):
-    """The PRNG key and the held-out part of each replicate.
+    """The PRNG key and the fold of each replicate.
 
     Attributes:
       key: draws the initial weights.
-      held_out: the part that the replicate is validated on.
+      fold: which mean and scale standardise its examples; 0 for data that are split once.
     """
 
     key: Key[Array, "S"]
-    held_out: Int[Array, "S"]
+    fold: Int[Array, "S"]
 
 
 class Kept(NamedTuple):
@@ -93,7 +94,7 @@ class Examples(NamedTuple):
 
     Attributes:
       X, y: the examples, raw where JAX's default float is exact for them, and their labels.
-      mean, scale: standardisation of X, ``[1, D]``, or while each part is held out; None where there is none.
+      mean, scale: standardisation of X, ``[1, D]``, or in each fold; None where there is none.
     """
 
     X: Real[Array, "N d"]
@@ -282,7 +283,7 @@ def run(
     problem: Problem,
     state: State,
     hyper: Hyper,
-    held_out: Int[Array, "S"],
+    fold: Int[Array, "S"],
     examples: Examples,
     batches: Int[Array, "T S B"],
 ) -> tuple[State, Float[Array, "T S G"]]:
@@ -290,14 +291,14 @@ def run(
     step = functools.partial(train.step, problem.classifier, problem.optimizer, ema=problem.ema)
     cells = jax.vmap(step, in_axes=(-1, 0, None, None), out_axes=(-1, 0))
 
-    def replicate(held_out: Array, state: State, hyper: Hyper, X: Array, y: Array) -> tuple[State, Array]:
-        return cells(state, hyper, _features(problem, examples, held_out, X), y)
+    def replicate(fold: Array, state: State, hyper: Hyper, X: Array, y: Array) -> tuple[State, Array]:
+        return cells(state, hyper, _features(problem, examples, fold, X), y)
 
     if batches.shape[1] > 1:
         replicates = jax.vmap(replicate, in_axes=(0, 0, None, 0, 0))
-        return train.run(functools.partial(replicates, held_out), state, hyper, examples.X, examples.y, batches)
+        return train.run(functools.partial(replicates, fold), state, hyper, examples.X, examples.y, batches)
     # A batch of one product is slower than the product: XLA transposes the minibatch for it.
-    one, state = functools.partial(replicate, held_out[0]), jax.tree.map(lambda leaf: leaf[0], state)
+    one, state = functools.partial(replicate, fold[0]), jax.tree.map(lambda leaf: leaf[0], state)
     state, losses = train.run(one, state, hyper, examples.X, examples.y, batches[:, 0])
     return jax.tree.map(lambda leaf: leaf[None], state), losses[:, None]
 
@@ -307,7 +308,7 @@ def score(
     before: Score,
     params: Params,
     reg: Float[Array, "S G"],
-    held_out: Int[Array, "S"],
+    fold: Int[Array, "S"],
     examples: Examples,
     rows: Int[Array, "S M"],
     share: Float[Array, "M"],
@@ -318,10 +319,10 @@ def score(
       The sum, and which examples each cell predicts rightly.
     """
 
-    def replicate(held_out: Array, params: Params, reg: Array, X: Array, y: Array) -> tuple[Score, Array]:
-        return train.score(problem.classifier, params, reg, _features(problem, examples, held_out, X), y, share)
+    def replicate(fold: Array, params: Params, reg: Array, X: Array, y: Array) -> tuple[Score, Array]:
+        return train.score(problem.classifier, params, reg, _features(problem, examples, fold, X), y, share)
 
-    found, right = jax.vmap(replicate)(held_out, params, reg, examples.X[rows], examples.y[rows])
+    found, right = jax.vmap(replicate)(fold, params, reg, examples.X[rows], examples.y[rows])
     return jax.tree.map(jnp.add, before, found), right
 
 
@@ -342,9 +343,9 @@ def no_score(problem: Problem, num_replicates: int, num_cells: int) -> Score:
     return Score(np.zeros(cells, problem.dtype), counts[..., 0], counts, counts, counts)
 
 
-def over_parts(problem: Problem, found: Sequence[Score], held_out: Int[NDArray, "S"]) -> tuple[Score, Score]:
-    """Scores over train and val from those over each part."""
-    is_val = np.arange(len(problem.parts))[:, None] == held_out
+def over_parts(problem: Problem, found: Sequence[Score], val_part: Int[NDArray, "S"]) -> tuple[Score, Score]:
+    """Scores over train and val from those over each part, of replicates that are validated on these."""
+    is_val = np.arange(len(problem.parts))[:, None] == val_part
     size = np.where(is_val, 0, np.asarray(problem.parts)[:, None])
     share = size / size.sum(axis=0)
     loss, *counts = (np.stack(each) for each in zip(*found, strict=True))
@@ -395,10 +396,10 @@ def _draw(problem: Problem, sizes: tuple[int, ...], key: Array) -> Params:
     return problem.classifier.init(*sizes, key=key, dtype=problem.dtype)
 
 
-def _features(problem: Problem, examples: Examples, held_out: Int[Array, ""], X: Real[Array, "B d"]) -> Array:
+def _features(problem: Problem, examples: Examples, fold: Int[Array, ""], X: Real[Array, "B d"]) -> Array:
     """The classifier's inputs for some raw examples."""
     if examples.mean is not None and examples.scale is not None:
-        which = held_out if len(examples.mean) > 1 else 0
+        which = fold if len(examples.mean) > 1 else 0
         return features(problem, standardised(X, examples.mean[which], examples.scale[which]))
     return features(problem, X.astype(problem.dtype))
 

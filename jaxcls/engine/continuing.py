@@ -22,7 +22,7 @@ def continued(snapshot: Snapshot, plan: Plan) -> Snapshot:
         finished one; or with more cells.
 
     Raises:
-      ValueError: there are both, or neither; the first cells are others; or there is no state.
+      ValueError: there are both, or neither, or fewer steps; the first cells are others; or there is no state.
 
     Example:
       >>> from jaxcls import data, grid, sweep
@@ -34,6 +34,8 @@ def continued(snapshot: Snapshot, plan: Plan) -> Snapshot:
       True
     """
     begin, num_cells, steps = initial_snapshot(plan), *snapshot.losses.shape
+    if steps > plan.schedule.steps:
+        raise ValueError(f"steps must be more than the {steps} of the finished sweep, got {plan.schedule.steps}")
     longer, wider = steps < plan.schedule.steps, num_cells < len(begin.table)
     axes = list(plan.grid.axes)
     if any(axis not in (snapshot.table.dtype.names or ()) for axis in axes) or (

@@ -31,9 +31,14 @@ class Scored(NamedTuple):
         return cls(compiled, jax.tree.map(compiled.filled_up, state.scored), inputs)
 
     @property
-    def held_out(self) -> NDArray[np.int32]:
-        """The part that each replicate holds out, ``[S]``."""
-        return np.asarray(fetch(self.compiled.on, self.inputs.replicates.held_out))
+    def folds(self) -> list[int]:
+        """The fold of each replicate, 0 where there are none."""
+        return np.asarray(fetch(self.compiled.on, self.inputs.replicates.fold)).tolist()
+
+    @property
+    def val_part(self) -> NDArray[np.integer]:
+        """The part that each replicate is validated on, ``[S]``."""
+        return np.array([self.compiled.feed.data.val_part(fold) for fold in self.folds])
 
 
 def on_batch(stacks: Sequence[Scored], batch: NDArray[np.integer]) -> list[NDArray]:
@@ -43,15 +48,15 @@ def on_batch(stacks: Sequence[Scored], batch: NDArray[np.integer]) -> list[NDArr
 
 def on_val(stacks: Sequence[Scored]) -> list[Scores]:
     """Scores of each stack over val, ``[S, G]``; those over train are not to be used."""
-    if stacks[0].compiled.plan.grid.fold:
-        return [found for found, _ in on_all(stacks)]
-    return [scores(found, found) for found, _ in _on_part(stacks, len(stacks[0].compiled.problem.parts) - 1)]
+    if stacks[0].compiled.feed.data.one_val:
+        return [scores(found, found) for found, _ in _on_part(stacks, int(stacks[0].val_part[0]))]
+    return [found for found, _ in on_all(stacks)]
 
 
 def on_all(stacks: Sequence[Scored]) -> list[tuple[Scores, UInt8[NDArray, "S G bytes"]]]:
     """Scores of each stack over train and val, ``[S, G]``; and a bit for each example of val that is rightly predicted.
 
-    Each replicate is validated on the part that it holds out.
+    Each replicate is validated on a part, and has trained on all others.
     """
     problem = stacks[0].compiled.problem
     of_parts = [_on_part(stacks, part) for part in range(len(problem.parts))]
@@ -59,21 +64,21 @@ def on_all(stacks: Sequence[Scored]) -> list[tuple[Scores, UInt8[NDArray, "S G b
     for stack, of_stack in zip(stacks, zip(*of_parts, strict=True), strict=True):
         found, bits = zip(*of_stack, strict=True)
         right = np.zeros((*bits[0].shape[:2], stack.compiled.plan.right_bytes), np.uint8)
-        for replicate, part in enumerate(stack.held_out.tolist()):
+        for replicate, part in enumerate(stack.val_part.tolist()):
             packed = np.packbits(bits[part][replicate], axis=-1)
             right[replicate, :, : packed.shape[-1]] = packed
-        results.append((scores(*cells.over_parts(stack.compiled.problem, found, stack.held_out)), right))
+        results.append((scores(*cells.over_parts(stack.compiled.problem, found, stack.val_part)), right))
     return results
 
 
 def _on_part(stacks: Sequence[Scored], part: int) -> list[OfPart]:
     """`_over` the examples of one part; penalty included where it is trained on."""
-    compiled = stacks[0].compiled
-    rows = compiled.plan.scored_rows(part)
-    rows = rows[compiled.feed.data.examples.order(rows)]
-    batches = [rows[first : first + EVALUATION_BATCH] for first in range(0, len(rows), EVALUATION_BATCH)]
-    num_replicates = len(stacks[0].held_out)
-    return _over(stacks, [np.broadcast_to(each, (num_replicates, len(each))) for each in batches], len(rows), part)
+    compiled, folds = stacks[0].compiled, stacks[0].folds
+    data, scored = compiled.feed.data, compiled.plan.scored(part)
+    scored = scored[data.examples.order(data.first_row(part, folds[0]) + scored)]
+    rows = np.stack([data.first_row(part, fold) + scored for fold in folds])
+    batches = [rows[:, first : first + EVALUATION_BATCH] for first in range(0, len(scored), EVALUATION_BATCH)]
+    return _over(stacks, batches, len(scored), part)
 
 
 def _over(
@@ -84,7 +89,7 @@ def _over(
     full = [filled_up(rows, first.scored_together(rows.shape[1]), size) for rows in batches]
     sums, regs = [], []
     for stack in stacks:
-        reg = np.where(stack.held_out[:, None] != part, fetch(stack.compiled.on, stack.inputs.hyper.reg), 0)
+        reg = np.where(stack.val_part[:, None] != part, fetch(stack.compiled.on, stack.inputs.hyper.reg), 0)
         regs.append(stack.compiled.filled_up(reg))
         sums.append(stack.compiled.no_score(len(reg)))
     bits: list[list[NDArray]] = [[] for _ in stacks]

@@ -80,12 +80,12 @@ class Plan(NamedTuple):
             return self.epoch_size % self.batch_size
         return self.batch_size
 
-    def scored_rows(self, part: int) -> NDArray[np.integer]:
-        """The examples of a part that are scored, always the same: all, but for a long train."""
-        parts, scored = self.groups[0].problem.parts, self.scored_parts[part]
-        if scored < parts[part]:
-            return np.sort(np.random.default_rng(0).choice(parts[part], scored, replace=False))
-        return sum(parts[:part]) + np.arange(parts[part])
+    def scored(self, part: int) -> NDArray[np.integer]:
+        """The examples of a part that are scored, counted in it, always the same: all, but for a long train."""
+        size, scored = self.groups[0].problem.parts[part], self.scored_parts[part]
+        if scored < size:
+            return np.sort(np.random.default_rng(0).choice(size, scored, replace=False))
+        return np.arange(size)
 
     @property
     def scored_parts(self) -> tuple[int, ...]:

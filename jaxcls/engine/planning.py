@@ -117,8 +117,8 @@ def plan_sweep(
     schedule = schedule._replace(rungs=tuple(sorted(step for step in leaving if step < steps)))
     if schedule.rungs and (states := state_nbytes(of_sizes, 1.0)) > host():
         raise ValueError(f"the states of all cells must fit in the host's memory of {host()} bytes, got {states} bytes")
-    num_scored = len(splits.train.y)
-    if isinstance(splits, Splits):  # scoring takes 0.9 of the time of training on as many, and may take a tenth of it
+    num_scored = splits.num_train(0) if splits.one_val else len(splits.train.y)
+    if splits.one_val:  # scoring takes 0.9 of the time of training on as many, and may take a tenth of it
         num_scored = min(num_scored, max(steps * batch_size // 9, LEAST_SCORED))
     return Plan(
         grid=grid,
@@ -160,7 +160,7 @@ def _check_kept(splits: Splits | Folds, keep: Keep, patience: int | None, ema: f
     """Raise unless these data can be scored during training as asked for."""
     if keep not in get_args(Keep):
         raise ValueError(f"keep must be last or best, got {keep!r}")
-    if keep == "best" and isinstance(splits, Folds):
+    if keep == "best" and not splits.one_val:
         raise ValueError("keep must be last for folds, which are scored once, got best")
     if patience is not None:
         if patience < 1:

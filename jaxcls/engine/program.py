@@ -119,7 +119,7 @@ class Program:
     def train(self, state: State, stack: Inputs, fed: Fed) -> tuple[State, NDArray[np.floating]]:
         """Train on minibatches, ``[T, S, B]``, in place; the new state, and their losses, ``[S, G, T]``."""
         examples, batches = fed
-        args = stack.hyper, stack.replicates.held_out, examples, batches
+        args = stack.hyper, stack.replicates.fold, examples, batches
         steps, _, size = batches.shape
         state, losses = self.compiled_chunks[steps, size](state, *args)
         return state, np.moveaxis(fetch(self.on, losses), 0, -1)
@@ -133,7 +133,7 @@ class Program:
         """
         examples, rows = fed
         on_device = put(self.on, share.astype(self.problem.dtype))
-        args = params, reg, stack.replicates.held_out, examples, rows, on_device
+        args = params, reg, stack.replicates.fold, examples, rows, on_device
         found, right = self.compiled_score[len(share)](before, *args)
         return found, fetch(self.on, right)[:, : len(stack.size), share > 0]
 
@@ -180,7 +180,7 @@ def build(on: Mesh, plan: Plan, stage: int, stack: Stack, feed: Feed) -> Callabl
     """
     problem, (num_replicates, num_cells) = plan.groups[stack.group].problem, stack.rows.shape
     arrays = inputs(on, problem, plan.grid, stack.rows)
-    hyper, held_out = arrays.hyper, arrays.replicates.held_out
+    hyper, fold = arrays.hyper, arrays.replicates.fold
     state = shapes(on, problem, num_replicates, num_cells)
     of_any_parts = problem._replace(parts=())  # shared by data of other numbers of examples
     by_cell = PartitionSpec(None, CELLS)
@@ -194,7 +194,7 @@ def build(on: Mesh, plan: Plan, stage: int, stack: Stack, feed: Feed) -> Callabl
 
     def training(steps: int, size: int) -> Future[Compiled]:
         examples, batches = feed.shapes(steps * num_replicates * size), array(steps, num_replicates, size)
-        return compiling(train, state, hyper, held_out, examples, batches)
+        return compiling(train, state, hyper, fold, examples, batches)
 
     sizes, scored_cells = scored_together(plan, stage, stack)
     scored = shapes(on, problem, num_replicates, scored_cells).params
@@ -207,7 +207,7 @@ def build(on: Mesh, plan: Plan, stage: int, stack: Stack, feed: Feed) -> Callabl
         reg = array(num_replicates, scored_cells, dtype=problem.dtype, spec=by_cell)
         share = array(count, dtype=problem.dtype)
         examples, rows = feed.shapes(num_replicates * count), array(num_replicates, count)
-        return compiling(score, before, scored, reg, held_out, examples, rows, share)
+        return compiling(score, before, scored, reg, fold, examples, rows, share)
 
     starting = compiling(init, *arrays) if stage == 0 else None
     keeping, kept = None, None
@@ -266,7 +266,8 @@ def inputs(on: Mesh, problem: Problem, grid: Cells, rows: NDArray[np.integer]) -
     columns = grid.columns()
     hyper = Hyper(**{axis: put(on, columns[axis][rows[0]].astype(problem.dtype), BY_CELL) for axis in problem.hyper})
     seeds = put(on, columns["seed"][rows[:, 0]].astype(np.uint32))
-    replicates = Replicates(jax.vmap(jax.random.key)(seeds), put(on, _held_out(problem, grid, rows)))
+    fold = columns["fold"][rows[:, 0]] if grid.fold else np.zeros(len(rows))
+    replicates = Replicates(jax.vmap(jax.random.key)(seeds), put(on, fold.astype(np.int32)))
     return Inputs(hyper, put(on, _sizes(problem, grid, rows[0]), BY_CELL), replicates)
 
 
@@ -330,12 +331,6 @@ def place(leaf: NDArray, shape: jax.ShapeDtypeStruct) -> Array:
 
 def _is_key(leaf: Shaped[Array, "..."] | jax.ShapeDtypeStruct) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _held_out(problem: Problem, grid: Cells, rows: NDArray[np.integer]) -> NDArray[np.int32]:
-    """The part that each replicate holds out: its fold, or else val, the last one."""
-    val = np.full(len(rows), len(problem.parts) - 1, np.int32)
-    return grid.columns()["fold"][rows[:, 0]].astype(np.int32) if grid.fold else val
 
 
 def _sizes(problem: Problem, grid: Cells, rows: NDArray[np.integer]) -> NDArray[np.int32]:
