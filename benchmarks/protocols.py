@@ -5,7 +5,8 @@ python benchmarks/protocols.py --data cifar10       # on the pixels; half an hou
 
 Accuracy: the same rows for train, val and test. Where a project draws minibatches, its figures are of three seeds.
 Seconds are of the whole command, with starting Python, compilation, pictures and page; of the others, of the training
-and scoring alone, a seed. Speed: made-up features, second calls in one process, medians of three.
+and scoring alone, a seed, on one thread or on all, whichever is faster. Speed: made-up features, second calls in one
+process, medians of three.
 """
 
 import functools
@@ -27,6 +28,7 @@ from run import HERE, command, slug, write
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils._testing import ignore_warnings
+from threadpoolctl import threadpool_limits
 
 import torchref
 from jaxcls import classifier, crossval, data, optimizers, probe, sweep
@@ -36,6 +38,7 @@ from jaxcls.cli.protocols import PROTOCOLS
 from jaxcls.grid import Grid
 
 SEEDS, REPEATS = 3, 3
+THREADS = (1, None)  # one, or all
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Config:
     """The digits of scikit-learn, or the pixels of CIFAR-10 divided by 255."""
     protocols: tuple[str, ...] = tuple(name for name in PROTOCOLS if name not in ("standard", "dinov3-linear"))
     """Names of protocols; none for the speed alone."""
+    examples: int | None = None
+    """So many of train and of val, the first ones; all if not given."""
     steps: int = 12_500
     """Of dinov2-linear and capi."""
     speed: bool = True
@@ -71,7 +76,7 @@ def main(config: Config) -> int:
     torch.set_num_threads(torch.get_num_threads())
     measured: dict[str, Any] = {**record.machine(), "versions": record.versions(), "config": vars(config)}
     print(f"{measured['device']}, {measured['processor']}\n")
-    parts = load(config.data)
+    parts = load(config.data, config.examples)
     rows: dict[str, Any] = {}
     if config.protocols:
         print(f"{config.data}: {len(parts.y):,} train, {len(parts.y_val):,} val, {len(parts.y_test):,} test\n")
@@ -80,20 +85,24 @@ def main(config: Config) -> int:
         rows[name] = beside(name, parts, config)
     if config.speed:
         measured["speed"] = {name: timed(name, *each) for name, each in speeds().items()}
-    write(measured | {"protocols": rows}, HERE / "results" / f"protocols-{config.data}-{slug()}.json")
+    write(
+        measured | {"protocols": rows},
+        HERE / "results" / f"protocols-{config.data}{config.examples or ''}-{slug()}.json",
+    )
     return 0
 
 
-def load(name: str) -> Parts:
-    """The parts of a data set."""
+def load(name: str, most: int | None) -> Parts:
+    """The parts of a data set, with at most so many examples in train and in val."""
     if name == "digits":
         source = data.load_digits()
     else:
         source = data.load_cifar10()
-        rows = np.split(np.arange(60_000), [40_000, 50_000])
-        source = replace(source, train=rows[0], val=rows[1], test=rows[2])
+        train, val, test = np.split(np.arange(60_000), [40_000, 50_000])
+        source = replace(source, train=train, val=val, test=test)
     X = np.asarray(source.X, np.float32) / (255 if name == "cifar10" else 1)
-    return Parts(*(array[rows] for rows in (source.train, source.val, source.test) for array in (X, source.y)))
+    rows = source.train[:most], source.val[:most], source.test
+    return Parts(*(array[some] for some in rows for array in (X, source.y)))
 
 
 def beside(name: str, parts: Parts, config: Config) -> dict[str, Any]:
@@ -149,10 +158,24 @@ def logistic(
     """scikit-learn's L-BFGS at every C; refitted at the best on train and val."""
     fit = functools.partial(LogisticRegression, max_iter=max_iter, tol=tol)
     X, X_val, X_test = (each.astype(np.float64) for each in (parts.X, parts.X_val, parts.X_test))
-    accuracies = [fit(C=C).fit(X, parts.y).score(X_val, parts.y_val) for C in values]
-    best = values[int(np.argmax(accuracies))]
-    X, y = both(parts)
-    return f"C {best:.3g}", [float(fit(C=best).fit(X.astype(np.float64), y).score(X_test, parts.y_test))]
+    with threadpool_limits(faster_threads(lambda: fit(C=values[0]).fit(X, parts.y))):
+        accuracies = [fit(C=C).fit(X, parts.y).score(X_val, parts.y_val) for C in values]
+        best = values[int(np.argmax(accuracies))]
+        X, y = both(parts)
+        return f"C {best:.3g}", [float(fit(C=best).fit(X.astype(np.float64), y).score(X_test, parts.y_test))]
+
+
+def faster_threads(work: Callable[[], object]) -> int | None:
+    """One thread, or None for all, whichever is faster: of small products, those of all may take many times as long."""
+    return min(THREADS, key=lambda threads: on_threads(work, threads))
+
+
+def on_threads(work: Callable[[], object], threads: int | None) -> float:
+    """The seconds of some work on so many threads."""
+    with threadpool_limits(threads):
+        started = time.perf_counter()
+        work()
+        return time.perf_counter() - started
 
 
 def tensors(X: NDArray, y: NDArray) -> tuple[torch.Tensor, torch.Tensor]:
@@ -185,28 +208,34 @@ def clip_benchmark(parts: Parts, config: Config) -> Answer:
         (head,), _ = torchref.clip_benchmark_heads(X, y, epochs(len(y), 512, 10, seed), weight_decays=decay)
         return head
 
-    for seed in range(SEEDS):
-        best, _ = torchref.clip_benchmark_search(
-            lambda index: accuracy(trained(unit[0], y, index, seed), unit[1], y_val)  # noqa: B023
-        )
-        choices.append(torchref.probes.CLIP_BENCHMARK_DECAYS[best])
-        refitted = trained(torch.cat(unit[:2]), torch.cat([y, y_val]), best, seed)
-        accuracies.append(accuracy(refitted, unit[2], y_test))
+    with threadpool_limits(faster_threads(lambda: trained(unit[0], y, 0, 0))):
+        for seed in range(SEEDS):
+            best, _ = torchref.clip_benchmark_search(
+                lambda index: accuracy(trained(unit[0], y, index, seed), unit[1], y_val)  # noqa: B023
+            )
+            choices.append(torchref.probes.CLIP_BENCHMARK_DECAYS[best])
+            refitted = trained(torch.cat(unit[:2]), torch.cat([y, y_val]), best, seed)
+            accuracies.append(accuracy(refitted, unit[2], y_test))
     return f"{choices[0]:.3g}", accuracies
 
 
 def heads(parts: Parts, config: Config, *, protocol: str) -> Answer:
     """All heads on shared minibatches; the best on val."""
     (X, y), (X_val, y_val), (X_test, y_test) = (tensors(*parts[k : k + 2]) for k in (0, 2, 4))
-    size, choices, accuracies = PROTOCOLS[protocol]["batch_size"], [], []
-    for seed in range(SEEDS):
+    size, choices, accuracies = min(PROTOCOLS[protocol]["batch_size"], len(y)), [], []
+
+    def trained(steps: int, seed: int) -> list[torch.nn.Linear]:
         torch.manual_seed(seed)
-        batches = torchref.epoch_batches(len(y), min(size, len(y)), config.steps, seed)
+        batches = torchref.epoch_batches(len(y), size, steps, seed)
         if protocol == "capi":
-            warmup = PROTOCOLS[protocol]["warmup"]
-            found, _ = torchref.capi_heads(X, y, batches, warmup=min(warmup, config.steps // 10))
-        else:
-            found, _ = torchref.dinov2_linear_heads(X, y, batches)
+            warmup = min(PROTOCOLS[protocol]["warmup"], steps // 10)
+            return torchref.capi_heads(X, y, batches, warmup=warmup)[0]
+        return torchref.dinov2_linear_heads(X, y, batches)[0]
+
+    threads = faster_threads(lambda: trained(50, 0))
+    for seed in range(SEEDS):
+        with threadpool_limits(threads):
+            found = trained(config.steps, seed)
         best = int(np.argmax([accuracy(head, X_val, y_val) for head in found]))
         rates = PROTOCOLS[protocol]["lr"]
         decays = PROTOCOLS[protocol].get("weight_decay", ())
@@ -225,8 +254,10 @@ def few(parts: Parts, protocol: str) -> list[data.Source]:
 
 def mteb(parts: Parts, config: Config) -> Answer:
     """scikit-learn on the same subsets."""
-    fits = [LogisticRegression(max_iter=100).fit(each.X[each.train], each.y[each.train]) for each in few(parts, "mteb")]
-    return "", [float(np.mean([fit.score(parts.X_test, parts.y_test) for fit in fits]))]
+    subsets = [(each.X[each.train], each.y[each.train]) for each in few(parts, "mteb")]
+    with threadpool_limits(faster_threads(lambda: LogisticRegression(max_iter=100).fit(*subsets[0]))):
+        fits = [LogisticRegression(max_iter=100).fit(*each) for each in subsets]
+        return "", [float(np.mean([fit.score(parts.X_test, parts.y_test) for fit in fits]))]
 
 
 def big_vision(parts: Parts, config: Config) -> Answer:
@@ -262,9 +293,12 @@ def made_up(num_examples: int, num_features: int, num_classes: int) -> data.Sour
     return data.from_arrays(X.astype(np.float32), y)
 
 
-def speeds() -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
-    """The training of ours and theirs, by name."""
-    found: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {}
+Speed = tuple[Callable[[], float], Callable[[], object]]  # the training of ours, which returns its seconds, and theirs
+
+
+def speeds() -> dict[str, Speed]:
+    """The trainings to be timed, by name."""
+    found: dict[str, Speed] = {}
     for num_classes in (10, 100):
         splits = data.l2(made_up(14_629, 512, num_classes))  # 10,240 in train
         found[f"clip-benchmark, C {num_classes}"] = _clip_speed(splits)
@@ -291,7 +325,7 @@ def speeds() -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
     return found
 
 
-def _clip_speed(splits: data.Splits) -> tuple[Callable[[], object], Callable[[], object]]:
+def _clip_speed(splits: data.Splits) -> Speed:
     steps = 10 * -(-len(splits.train) // 512)
     adamw = optimizers.scheduled(optimizers.OPTIMIZERS["adamw"], optimizers.schedule("cosine", steps))
     grid = Grid([0.1], [0.0], weight_decay=PROTOCOLS["clip-benchmark"]["weight_decay"])
@@ -308,17 +342,12 @@ def _clip_speed(splits: data.Splits) -> tuple[Callable[[], object], Callable[[],
     return lambda: ours(classifier=uniform).timings.run_s, lambda: torchref.clip_benchmark_search(score)
 
 
-def timed(name: str, ours: Callable[[], object], theirs: Callable[[], object]) -> dict[str, Any]:
+def timed(name: str, ours: Callable[[], float], theirs: Callable[[], object]) -> dict[str, Any]:
     """Seconds of the training of ours and theirs, in turn; and of our first call as a whole."""
-
-    def seconds(call: Callable[[], object]) -> float:
-        started = time.perf_counter()
-        told = call()
-        return told if isinstance(told, float) else time.perf_counter() - started
-
     started = time.perf_counter()
     ours()
-    first, pairs = time.perf_counter() - started, [(seconds(ours), seconds(theirs)) for _ in range(REPEATS)]
+    first, threads = time.perf_counter() - started, faster_threads(theirs)
+    pairs = [(ours(), on_threads(theirs, threads)) for _ in range(REPEATS)]
     one, other = (statistics.median(each) for each in zip(*pairs, strict=True))
     print(
         f"{name:22} jaxcls {one:6.2f} s, first call {first:5.1f}; own code {other:6.2f} s, {other / one:.1f} x",

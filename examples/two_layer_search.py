@@ -75,7 +75,7 @@ def main(
 
 def twentieths() -> Callable[[Figures], None]:
     """A callback that prints the loss twenty times a run."""
-    printed = -1
+    printed = 0
 
     def callback(row: Figures) -> None:
         nonlocal printed

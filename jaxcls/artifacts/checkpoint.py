@@ -5,7 +5,6 @@ of its contents.
 """
 
 import json
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -91,10 +90,13 @@ class Saver:
             raise Stopped(self.signum, snapshot)
 
     @contextmanager
-    def signals(self) -> Iterator[None]:
+    def signals(self, heard: Callable[[], None]) -> Iterator[None]:
         """Ctrl-C and SIGTERM end the sweep after the running chunk; a second one ends it at once.
 
         In the main thread only. Several processes that train together end at once, since none can stop alone.
+
+        Args:
+          heard: called in the handler of the first signal.
         """
         if jax.process_count() > 1:
             yield
@@ -108,7 +110,7 @@ class Saver:
         def stop(signum: int, _: FrameType | None) -> None:
             restore()
             self.signum = signum
-            os.write(2, b"\nstopping after this chunk; once more to stop at once\n")
+            heard()
 
         for signum in before:
             signal.signal(signum, stop)

@@ -135,6 +135,11 @@ def note(text: str) -> None:
     print(f"note: {text}", file=sys.stderr)
 
 
+def say_stopping() -> None:
+    """Print that a signal was heard, on standard error: without a buffer, as its handler must."""
+    os.write(2, b"\nstopping after this chunk; once more to stop at once\n")
+
+
 def counted(number: int, what: str) -> str:
     """A number of things.
 

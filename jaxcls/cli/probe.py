@@ -89,7 +89,10 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     def execute(plan: sweep.Plan, data: Splits | Folds) -> SweepResult:
         try:
             rows = config.batch_size * max(config.folds, config.tries)
-            with running.Progress(rows, hidden=config.quiet or config.json) as progress, saver.signals():
+            with (
+                running.Progress(rows, hidden=config.quiet or config.json) as progress,
+                saver.signals(console.say_stopping),
+            ):
                 return sweep.execute(
                     plan, data, callback=progress, save=saver, resume=snapshot, select=selection(config)
                 )

@@ -93,7 +93,10 @@ def run(config: Config, saved: running.Saved | None, before: running.Saved | Non
         announce(config, splits, plan, out)
         try:
             rows = config.batch_size * len(config.seeds)
-            with running.Progress(rows, hidden=config.quiet or config.json) as progress, saver.signals():
+            with (
+                running.Progress(rows, hidden=config.quiet or config.json) as progress,
+                saver.signals(console.say_stopping),
+            ):
                 result = sweep.execute(
                     plan, splits, callback=progress, save=saver, resume=snapshot, select=config.select
                 )

@@ -145,6 +145,8 @@ def load_features(path: str | Path, *, name: str = NAMES[0], columns: Sequence[s
     paths = files.matching(Path(path))
     X, found = _features(paths, name, NAMES)
     check_columns(columns or (), found, path)
+    if X.ndim == 1:
+        raise ValueError(f"{path} must hold a matrix [N, D], a row for each example, got shape {list(X.shape)}")
     with checks.about(path):
         check_examples(X, np.zeros(len(X) if X.ndim else 0, int))
     return X

@@ -48,7 +48,7 @@ KNOTS = 3  # solutions that a parabola goes through
 NEAR = np.log(3)  # steps in log reg up to which it lies nearer to the next than a line does
 LEADING_UP = np.logspace(-2, -9, 8)  # values of reg before a path, as shares of the largest eigenvalue
 ROUGHLY = 1e-2  # their tolerance
-TINY = 2**17  # examples times parameters, up to which an evaluation takes less than to begin with another value
+TINY = 2**19  # examples times parameters, up to which an evaluation takes less than to begin with another value
 CAUTION = 4  # L − min L is rarely below -slope / 2, half of a Newton decrement: the pairs do not see all of the Hessian
 SMALLEST_STEP = 1e-8  # of the line search, below which a value has stalled
 ROWS = {"cpu": 2**11}  # in a block, so that its scores stay in cache
@@ -141,28 +141,23 @@ def path(
     num_examples, width = len(examples.y), len(examples.penalised) - 1
     columns = side_by_side * num_weightings * num_classes
     rows = rows_in_a_block(num_examples, width, columns, one_block=one_block)
-    frequencies = np.stack([np.bincount(y, weights=w, minlength=num_classes) for w in weights])
-    logs = np.log(np.maximum(frequencies, np.finfo(dtype).eps))
-    constant = np.full(len(weights), np.log(num_classes)) if penalise_bias else -np.sum(frequencies * logs, axis=1)
     start = np.zeros((num_weightings, num_classes, len(examples.penalised)), dtype)
-    start[..., -1] = 0 if penalise_bias else logs - logs.mean(axis=1, keepdims=True)
+    start[..., -1], constant = _constant(y, weights, num_classes, penalise_bias=penalise_bias, dtype=dtype)
     many_digits = max(tol, np.finfo(dtype).eps) <= MANY_DIGITS
     num_pairs = _num_pairs(num_params, num_weightings, num_examples, many_digits=many_digits)
     shapes = (num_pairs, num_params), (num_pairs, num_params), (num_pairs, num_pairs)
     none = [np.zeros((num_weightings, *shape), dtype) for shape in shapes]
     pairs = no_pairs = Pairs(*jax.device_put([*none, np.zeros(num_weightings, np.int32)]))
-    smallest, largest = np.finfo(dtype).tiny, np.finfo(dtype).max
-    penalties, found = np.clip(reg / basis.size**2, smallest, largest * np.finfo(dtype).eps), []
+    penalties = np.clip(reg / basis.size**2, np.finfo(dtype).tiny, np.finfo(dtype).max * np.finfo(dtype).eps)
     larger = LEADING_UP * basis.curvature[:-1].max(initial=0)
     larger = larger[(larger > 3 * penalties[0]) & (num_examples * num_params > TINY)]
     length = -(-len(penalties) // -(-len(penalties) // side_by_side))
-    parts = [*larger[:, None], *np.split(penalties, range(length, len(penalties), length))]
+    parts, found = [*larger[:, None], *np.split(penalties, range(length, len(penalties), length))], []
     last: list[Array | NDArray] = [start] * KNOTS
     solved, before = parts[0][:1], np.full(num_weightings, np.inf)
     for k, part in enumerate(parts):
         some = np.pad(part, (0, length - len(part)), mode="edge")  # all of one length, for one program
         roughly = k < len(larger)
-
         begun_at = functools.partial(
             _read_and_solve,
             X,
@@ -192,6 +187,24 @@ def path(
             W, added, largest = eigenbasis.restored(basis, A[own], at.gradient[own], at.spread[own], penalty)
             found.append((W, at.loss[own], above[own] + added, largest, evaluations[own]))
     return Solutions(*(np.stack(arrays, axis=-2) for arrays in zip(*found, strict=True)))
+
+
+def _constant(
+    y: Integer[NDArray, "N"], weights: Float[NDArray, "F N"], num_classes: int, *, penalise_bias: bool, dtype: np.dtype
+) -> tuple[Float[NDArray, "F C"], Float[NDArray, "F"]]:
+    """The bias of the best constant prediction of each weighting, 0 where it is penalised, and L there.
+
+    Example:
+      >>> weights = np.full((1, 4), 0.25)
+      >>> bias, loss = _constant(np.array([0, 1, 1, 1]), weights, 2, penalise_bias=False, dtype=np.dtype(float))
+      >>> print(bias.round(3), loss.round(3))
+      [[-0.549  0.549]] [0.562]
+    """
+    if penalise_bias:
+        return np.zeros((len(weights), num_classes)), np.full(len(weights), np.log(num_classes))
+    frequencies = np.stack([np.bincount(y, weights=w, minlength=num_classes) for w in weights])
+    logs = np.log(np.maximum(frequencies, np.finfo(dtype).eps))
+    return logs - logs.mean(axis=1, keepdims=True), -np.sum(frequencies * logs, axis=1)
 
 
 def _read_and_solve(
