@@ -252,6 +252,7 @@ def few(parts: Parts, protocol: str) -> list[data.Source]:
     return [replace(source, train=rows) for rows in drawn]
 
 
+@ignore_warnings(category=ConvergenceWarning)
 def mteb(parts: Parts, config: Config) -> Answer:
     """scikit-learn on the same subsets."""
     subsets = [(each.X[each.train], each.y[each.train]) for each in few(parts, "mteb")]

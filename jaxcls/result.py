@@ -88,7 +88,8 @@ class SweepResult:
       test: outcomes of the best cell on the test set; None if every cell diverged or there is no test set.
       timings: seconds of each stage.
       classifier: the model.
-      mean, scale: ``[d]``, the standardisation of raw features; of folds, that of all examples.
+      mean, scale: ``[d]``, the standardisation of raw features; of folds, that of all examples, of
+        tries that of the first.
       class_names: the label of each class.
       num_scored: the number of examples behind train's loss and accuracy: all of train, or a random part of it, always
         the same, where scoring all would take more than a tenth of the training.

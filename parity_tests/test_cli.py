@@ -195,9 +195,12 @@ MISTAKES = {
         "error: --rungs must ascend between 0 and the 2000 steps",
     ),
     "no seed": (["--seeds"], "error: --seeds must be at least one, got none"),
-    "momentum of plain sgd": (["--momentum", 0.9], "error: --momentum is for the optimizer momentum or nesterov"),
-    "decay of plain sgd": (["--weight-decay", 0.1], "error: --weight-decay is for the optimizer adamw, got sgd"),
-    "names of digits": (["--names", "a", "b"], "error: --data-dir is of cifar10, and --names of a file: give that as"),
+    "momentum of plain sgd": (
+        ["--momentum", 0.9],
+        "error: --momentum is for --optimizer momentum or nesterov or rmsprop, g",
+    ),
+    "decay of plain sgd": (["--weight-decay", 0.1], "error: --weight-decay is for --optimizer adamw, got sgd"),
+    "names of digits": (["--names", "a", "b"], "error: --names are those of a file: give that as --data, got digits"),
     "flips of features": (
         ["--data", "features.npz", "--flip"],
         "error: features.npz: mirrored must be given pictures, as cifar10 and digits are, got features without pixels",

@@ -291,8 +291,8 @@ MISTAKES: dict[str, tuple[BaseEstimator, str]] = {
     "several": (SoftmaxClassifier(reg=[0.1, 1.0]), r"reg must be one number, got \[0.1, 1.0\]"),
     "tol": (SoftmaxClassifier(tol=np.inf), "tol must be finite and not below 0, got inf"),
     "max_iter": (SoftmaxClassifier(max_iter="many"), "max_iter must be one integer, got 'many'"),
-    "no hidden": (TwoLayerClassifierCV(hidden=[]), r"hidden must hold at least one value, got \[\]"),
-    "one lr": (TwoLayerClassifierCV(lr=0.1), "lr must hold at least one value, got 0.1"),
+    "no hidden": (TwoLayerClassifierCV(hidden=[]), r"hidden must be a sequence of at least one value, got \[\]"),
+    "one lr": (TwoLayerClassifierCV(lr=0.1), "lr must be a sequence of at least one value, got 0.1"),
     "steps": (TwoLayerClassifier(steps=0), "steps must be at least 1, got 0"),
     "batch": (TwoLayerClassifierCV(batch_size=0), "batch_size must be at least 1, got 0"),
     "optimizer": (

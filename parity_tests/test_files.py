@@ -223,7 +223,7 @@ def test_a_csv_holds_features_and_labels(tmp_path: Path) -> None:
         "a;b;label\n1;2;0": "its columns must be separated by commas, its header is a;b;label",
         ",a,label\n0,1,2": "its columns must have names, column 0 has none",
         "a,label\n1,x\n1,\n": "its labels must not be empty, that of row 1 is",
-        "a,b,a,label\n1,2,3,x": "its columns must have names of their own, several are a",
+        "a,b,a,label\n1,2,3,x": "its columns must have names of their own, 2 are a",
         "a,b\n1,x": "it must have a column label, it has a, b",
     }.items():
         (tmp_path / "table.csv").write_text(text)
@@ -243,22 +243,24 @@ def test_a_csv_holds_features_and_labels(tmp_path: Path) -> None:
 
 
 def test_columns_of_a_csv_are_known_by_name(tmp_path: Path) -> None:
-    """Labels under any name; the same features in another order are refused, where they would be taken for others."""
-    (tmp_path / "own.csv").write_text("height,kind,label,width\n1,x,5,3\n2,y,6,4\n")
+    """Labels under any name; features of other files in whatever order they stand, beside whatever else."""
+    (tmp_path / "own.csv").write_text("height,kind,y,width\n1,x,5,3\n2,y,6,4\n")
     source = data.load(tmp_path / "own.csv", names=("X", "kind"), roles=())
-    assert (source.feature_names, source.class_names) == (("height", "label", "width"), ("x", "y"))
+    assert (source.feature_names, source.class_names) == (("height", "y", "width"), ("x", "y"))
+    np.testing.assert_array_equal(source.X, [[1, 5, 3], [2, 6, 4]])
+    (tmp_path / "labels.csv").write_text("id,kind\n7,x\n8,y\n")
+    apart = data.load(tmp_path / "own.csv", tmp_path / "labels.csv", names=("X", "kind"), roles=())
+    assert apart.feature_names == source.feature_names
+    np.testing.assert_array_equal(apart.y, source.y)
+    np.testing.assert_array_equal(data.load_features(tmp_path / "own.csv", columns=source.feature_names), source.X)
     (tmp_path / "a.csv").write_text("height,label,width\n1,0,3\n2,1,4\n")
-    (tmp_path / "b.csv").write_text("width,label,height\n3,0,1\n4,1,2\n")
-    np.testing.assert_array_equal(data.load(tmp_path / "a.csv", roles=()).X, [[1, 3], [2, 4]])
-    message = r"b.csv must have the features of train in order: height as number 0, got width$"
-    with pytest.raises(ValueError, match=message):
-        data.load(tmp_path / "[ab].csv", roles=())
-    with pytest.raises(ValueError, match=message):
-        data.load_features(tmp_path / "b.csv", columns=("height", "width"))
-    with pytest.raises(
-        ValueError, match=r"a.csv must have the features of train in order: depth as number 2, got none$"
-    ):
+    (tmp_path / "b.csv").write_text("width,label,id,height\n3,0,a,1\n4,1,b,2\n")
+    np.testing.assert_array_equal(data.load(tmp_path / "[ab].csv", roles=()).X, [[1, 3], [2, 4]] * 2)
+    np.testing.assert_array_equal(data.load_features(tmp_path / "b.csv", columns=("height",)), [[1], [2]])
+    with pytest.raises(ValueError, match=r"it must have a column depth, it has height, label, width$"):
         data.load_features(tmp_path / "a.csv", columns=("height", "width", "depth"))
+    with pytest.raises(ValueError, match=r"it must have a column label, it has height, kind, y, width$"):
+        data.load(tmp_path / "own.csv")
 
 
 def test_a_member_that_claims_more_than_it_holds_is_refused(tmp_path: Path) -> None:

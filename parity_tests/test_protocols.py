@@ -1,5 +1,6 @@
 """Heads of published probes beside torch's: the same weights and minibatches, so the same losses step by step."""
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -21,7 +22,7 @@ import torchref
 from jaxcls import crossval, data, optimizers, probe, sampling, softmax, sweep
 from jaxcls.artifacts import record
 from jaxcls.classifier import Classifier, linear
-from jaxcls.cli import inputs, protocols
+from jaxcls.cli import inputs, probe_config, protocols
 from jaxcls.data import Splits
 from jaxcls.grid import Grid
 from jaxcls.losses import cross_entropy_and_grad
@@ -379,12 +380,13 @@ MISTAKES = {
     "--shots 5 --choose one-se": "--choose one-se and --shots are two ways to choose: give one of them",
     "--choose one-se --select log-loss": "--choose one-se is for --select accuracy, got log-loss",
     "--weight-decay 0.1": "--weight-decay is for minibatches: add --solver sgd, ",
-    "--solver sgd --weight-decay 0.1": "--weight-decay is for the optimizer adamw, got sgd",
+    "--solver sgd --weight-decay 0.1": "--weight-decay is for --solver adamw, got sgd",
     "--solver sgd --no-decay-bias": "--no-decay-bias is for adamw, got sgd",
     "--solver sgd --warmup 2000": "--warmup must lie in [0, 2000), fewer than the steps, got 2000",
     "--keep best": "--keep is for minibatches: add --solver sgd, ",
-    "--solver sgd --keep best --folds 3": "--keep best chooses by a val, and --folds have none: give one of them",
-    "--refit --folds 3": "--refit is for a val: the best cell of --folds and --shots is trained on all of train",
+    "--solver sgd --keep best --folds 3": "--keep best chooses by a val, and --folds have none",
+    "--refit --folds 3": "--refit is for a val: --folds train the best cell on all of train",
+    "--refit --shots 3": "--refit is for a val: --shots train it on those alone",
     "--search peak --folds 3": "--search peak is a way to choose by val alone: leave out --folds, --shots and --choose",
     "--solver sgd --search peak": "grid must have one axis with several values for a peak, got lr, reg",
     "--protocol clip-benchmark --batch-size 0": "--batch-size must be at least 1, got 0",
@@ -393,8 +395,9 @@ MISTAKES = {
     "--solver sgd --init uniform --init-scale 0.1": "--init-scale is of normal weights: leave out --init uniform",
     "--test train.npz": "--train, --val and --test must be different files",
     "--shots 5 --test test.npz other.npz": "--shots are scored on one --test, got 2",
-    "--solver adam --momentum 0.9": "--momentum is for the optimizer momentum or nesterov, got adam",
-    "--solver sgd --epochs 2 --steps 9": "--epochs and --steps are two ways to say how long: give one of them",
+    "--solver adam --momentum 0.9": "--momentum is for --solver momentum or nesterov or rmsprop, got adam",
+    "--solver sgd --epochs 2 --steps 9": "--steps are for --epochs 0: give one of them, got 9",
+    "--protocol clip-benchmark --steps 9": "--steps are for --epochs 0, 10 are those of --protocol clip-benchmark",
     "--shots 500": "--shots must be at most the examples of each class, ",
     "--solver ridge --certify": "--certify is for --solver lbfgs, got ridge",
 }
@@ -407,6 +410,17 @@ def test_flags_that_do_not_fit_together_end_in_one_line(flags: str, files: Path)
     assert done.stderr.startswith(f"error: {MISTAKES[flags]}")
     assert done.stderr.count("\n") == 1
     assert not (files / "runs").exists()
+
+
+@pytest.mark.parametrize("name", protocols.PROTOCOLS)
+def test_a_protocol_can_be_given_folds_shots_and_another_solver(name: str) -> None:
+    """What it sets by itself contradicts no flag."""
+    config = probe_config.Config(train=Path("a.npz"), **{"protocol": name} | protocols.PROTOCOLS[name])
+    folds = dataclasses.replace(config, folds=3, shots=0, tries=1)
+    for given in (config, dataclasses.replace(config, shots=5), dataclasses.replace(folds, solver="lbfgs")):
+        probe_config.check(given)
+    probe_config.check(dataclasses.replace(folds, keep="last"))
+    probe_config.check(dataclasses.replace(config, solver="sgd"))
 
 
 def test_top_5_of_five_classes_is_refused() -> None:
@@ -544,7 +558,7 @@ def test_tries_are_replicates_of_one_program(source: data.Source, protocol: str)
         return sweep.run(data, cells, **steps, **options)
 
     each = dataclasses.replace(grid, fold=range(3))
-    found = search(few, each, save=lambda take: taken.append(take()), chunk_steps=20)
+    found = search(few, each, save=lambda take: taken.append(copy.deepcopy(take())), chunk_steps=20)
     for fold, rows in enumerate(drawn):
         of_try = data.PROTOCOLS[protocol](dataclasses.replace(source, train=source.train[rows]))
         np.testing.assert_array_equal(few.split(fold).train.X, of_try.train.X)
@@ -559,6 +573,17 @@ def test_tries_are_replicates_of_one_program(source: data.Source, protocol: str)
     assert len(outcomes) == 3
     assert result.unit_length == (protocol == "l2")
     assert (result.predict(source.X[source.test]) == np.array(source.class_names)[outcomes[0].predicted]).all()
+
+
+def test_tries_take_val_from_another_array(source: data.Source) -> None:
+    splits = data.standard(source)
+    apart = dataclasses.replace(splits.val, raw=splits.val[:], rows=None)
+    subsets = inputs.shots(splits, 3, 2, seed=0)
+    one, other = (data.tries(each, subsets) for each in (splits, dataclasses.replace(splits, val=apart)))
+    np.testing.assert_array_equal(one.examples.X, other.examples.X)
+    np.testing.assert_array_equal(one.split(1).val.X, other.split(1).val.X)
+    with pytest.raises(ValueError, match=r"^splits must have one mean and scale, those of train and val are others$"):
+        data.tries(dataclasses.replace(splits, val=data.raw(source).val), subsets)
 
 
 def test_tries_must_be_of_one_size(source: data.Source) -> None:

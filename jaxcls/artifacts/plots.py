@@ -57,7 +57,7 @@ def heat_map(
       scores: one per cell, in grid order; NaN, drawn grey as the title says, where a cell diverged.
       axes: names of the axes down and across.
       best: the row to outline.
-      marked: cells to mark by a dot, one value per cell.
+      marked: cells within one standard error of the best, to be marked by a dot; one value per cell.
       label: title of the map.
       number: the format of a score.
     """
@@ -159,7 +159,7 @@ def axis_curves(ax: Axes, result: SweepResult, axis: str) -> Axes:
     if name == "symlog":
         ax.set_xlim(-more["linthresh"] / 4, 1.5 * values[-1])
     if len(values) <= MOST_LABELLED:
-        ax.set_xticks(values, [f"{value:.3g}" for value in values], rotation=45, ha="right")
+        ax.set_xticks(values, [f"{value:.4g}" for value in values], rotation=45, ha="right")
         ax.minorticks_off()
     ax.set(xlabel=AXIS_LABELS[axis], ylabel=result.criterion.removeprefix("validation "))
     ax.legend(**ABOVE)

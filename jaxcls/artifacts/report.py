@@ -81,7 +81,7 @@ def _page(run: Run, pictures: str) -> str:
         "Predict with the best cell": _predict(run),
         "Run it again": _code(record.get("command")),
         "Configuration": _facts(record.get("config", {})),
-        "Data": _facts(record["data"]),
+        "Data": _facts({name: value for name, value in record["data"].items() if name != "feature_names"}),
         "Ran on": _facts(ran_on | {"time": seconds}),
     }
     template = resources.files("jaxcls.artifacts").joinpath("report.html").read_text("utf-8")

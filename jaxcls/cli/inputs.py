@@ -1,5 +1,6 @@
 """The files of ``jaxcls probe`` as one source: given splits, those held out of train, folds and few shots."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -51,12 +52,14 @@ def read(files: Files, *, hold_out: float, folds: int, seed: int) -> Input:
       ValueError: the files do not fit together.
     """
     paths = [files.train, *([files.val] if files.val else []), *files.test]
-    given = {path: data.load(path, files.labels.get(path), names=files.names, roles=()) for path in paths}
-    first = given[files.train]
+    open_one = functools.partial(data.load, names=files.names, roles=())
+    first = open_one(files.train, files.labels.get(files.train))
+    given = {files.train: first}
+    for path in paths[1:]:  # the features of a .csv are those of train, by name
+        given[path] = open_one(path, files.labels.get(path), columns=first.feature_names)
     for path, source in given.items():
         if (width := source.X.shape[1]) != first.X.shape[1]:
             raise ValueError(f"{path} must have the {first.X.shape[1]} features of {files.train}, got {width}")
-        data.check_columns(first.feature_names, source.feature_names, path)
         if len(source.val) and len(given) > 1:
             raise ValueError(f"{path} is split by itself: give it alone, as --train")
         if source.note:

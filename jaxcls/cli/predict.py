@@ -50,7 +50,7 @@ def main(args: list[str], program: str) -> int:
     if best is None:
         raise ValueError(f"{config.run} holds no weights: every cell diverged")
     about = run.record["data"]
-    X = data.load_features(config.features, name=config.name, columns=about.get("feature_names"))
+    X = data.load_features(config.features, name=config.name, columns=about.get("feature_names", ()))
     names, unit_length = np.array(about["classes"]), about.get("unit_length", False)
     if X.shape[1] != (width := len(best["mean"])):
         raise ValueError(f"{config.features} must have the {width} features of the run, got {X.shape[1]}")

@@ -33,6 +33,7 @@ from jaxcls.cli.probe_config import (
     SOLVERS,
     Config,
     by_c,
+    check,
     hyperparameters,
     num_steps,
     num_trained,
@@ -66,6 +67,7 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
     """Train, from a checkpoint if one is given, choose, score, write; the exit code and the run's folder."""
     started = time.perf_counter()
     jax.config.update("jax_enable_x64", config.float64)
+    check(config)
     source, tests = read(config)
     with checks.about(config.train, config.val, *config.test):
         splits = data.PROTOCOLS[config.features](source)

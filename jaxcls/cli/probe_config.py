@@ -1,8 +1,9 @@
 """The flags of ``jaxcls probe``, their checks, and the grid that they name."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jaxcls import classifier, crossval, data, probe, sweep
 from jaxcls.cli import inputs, protocols, training
@@ -33,6 +34,7 @@ OF_MINIBATCHES = (  # flags that a solver does not have
     "keep",
 )
 SOLVERS = ("lbfgs", "ridge")
+OF_OPTIMIZER = ("weight_decay", "momentum", "b2", "label_smoothing")  # axes beside lr and reg
 
 
 @dataclass(frozen=True)
@@ -135,8 +137,8 @@ class Config:
     """The folder of an interrupted run to resume; all other flags come from it."""
 
 
-def read(config: Config) -> inputs.Input:
-    """The files as one source, with train/val/test row indices."""
+def check(config: Config) -> None:
+    """Raise a ValueError where flags contradict one another, before anything is read."""
     for name in ("steps", "batch_size"):
         if getattr(config, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(config, name)}")
@@ -148,8 +150,8 @@ def read(config: Config) -> inputs.Input:
         raise ValueError(f"--shots are scored on one --test, got {len(config.test)}")
     if config.val and config.folds:
         raise ValueError("--val and --folds are two ways to choose: give one of them")
-    published = protocols.PROTOCOLS[config.protocol].get("hold_out", inputs.HELD_OUT)
-    if config.hold_out != published and (config.val or config.folds):
+    published = protocols.PROTOCOLS[config.protocol]
+    if config.hold_out != published.get("hold_out", inputs.HELD_OUT) and (config.val or config.folds):
         raise ValueError("--hold-out is the share of a val that is held out of train: leave out --val and --folds")
     if config.choose == "one-se" and selection(config) != "accuracy":
         raise ValueError(f"--choose one-se is for --select accuracy, got {selection(config)}")
@@ -169,6 +171,11 @@ def read(config: Config) -> inputs.Input:
         raise ValueError(f"--folds must be at least 2, got {config.folds}")
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"--seed must lie in [0, 2**32), got {config.seed}")
+    if by_c(config) and min(config.C) <= 0:
+        raise ValueError(f"--C must be above 0, got {min(config.C):g}")
+    if config.refit and not published.get("refit") and (config.folds or config.shots):
+        anyway = "--folds train the best cell on all of train" if config.folds else "--shots train it on those alone"
+        raise ValueError(f"--refit is for a val: {anyway}")
     for role in ("val", "test"):
         if getattr(config, f"{role}_labels") and not getattr(config, role):
             raise ValueError(f"--{role}-labels are those of --{role}: give that, too")
@@ -179,6 +186,49 @@ def read(config: Config) -> inputs.Input:
     paths = [config.train, *([config.val] if config.val else []), *config.test]
     if len({path.resolve() for path in paths}) < len(paths):
         raise ValueError("--train, --val and --test must be different files")
+    if config.solver in SOLVERS:
+        _check_solver(config, published)
+    else:
+        _check_minibatches(config, published)
+
+
+def _check_solver(config: Config, published: Mapping[str, Any]) -> None:
+    """Raise unless the flags are those of a solver."""
+    if config.certify and config.solver != "lbfgs":
+        raise ValueError(f"--certify is for --solver lbfgs, got {config.solver}")
+    for name in OF_MINIBATCHES:
+        if getattr(config, name) not in (getattr(Config, name), published.get(name)):
+            no, flag = "no-" if getattr(config, name) is False else "", name.replace("_", "-")
+            optimizers = "sgd, momentum, nesterov, adam, adamw or rmsprop"
+            raise ValueError(f"--{no}{flag} is for minibatches: add --solver {optimizers}")
+
+
+def _check_minibatches(config: Config, published: Mapping[str, Any]) -> None:
+    """Raise unless the flags are those of training on minibatches."""
+    if config.certify:
+        raise ValueError(f"--certify is for --solver lbfgs, got {config.solver}")
+    if config.init == "uniform" and config.init_scale not in (Config.init_scale, published.get("init_scale")):
+        raise ValueError("--init-scale is of normal weights: leave out --init uniform")
+    if config.epochs and config.steps not in (Config.steps, published.get("steps")):
+        of_protocol = f", {config.epochs} are those of --protocol {config.protocol}" if "epochs" in published else ""
+        raise ValueError(f"--steps are for --epochs 0{of_protocol}: give one of them, got {config.steps}")
+    if config.keep == "best" and config.folds:
+        raise ValueError("--keep best chooses by a val, and --folds have none: --keep last is for them")
+    training.check_axes(config.solver, _axes(config, published), flag="--solver")
+
+
+def _axes(config: Config, published: Mapping[str, Any]) -> dict[str, Any]:
+    """The axes of the optimizer, but for those that a protocol has for another one."""
+    given = {axis: getattr(config, axis) for axis in OF_OPTIMIZER}
+    return {
+        axis: values
+        for axis, values in given.items()
+        if values != published.get(axis) or training.takes(config.solver, axis)
+    }
+
+
+def read(config: Config) -> inputs.Input:
+    """The files as one source, with train/val/test row indices."""
     labels = {config.train: config.train_labels} | dict(zip(config.test, config.test_labels, strict=False))
     if config.val:
         labels[config.val] = config.val_labels
@@ -190,35 +240,16 @@ def hyperparameters(config: Config, splits: Splits) -> Grid:
     """The grid that the command line names."""
     published = protocols.PROTOCOLS[config.protocol]
     if by_c(config):
-        if min(config.C) <= 0:
-            raise ValueError(f"--C must be above 0, got {min(config.C):g}")
         reg = tuple(float(as_c(config, splits, value)) for value in config.C)
     elif config.solver in SOLVERS:
         reg = config.reg if config.reg != published.get("reg") else ()
         reg = reg or probe.REG
     else:
         reg = config.reg or ((0.0,) if config.weight_decay else probe.REG)
-    if config.epochs and config.steps not in (Config.steps, published.get("steps")):
-        raise ValueError("--epochs and --steps are two ways to say how long: give one of them")
-    if config.refit and (config.folds or config.shots):
-        raise ValueError("--refit is for a val: the best cell of --folds and --shots is trained on all of train anyway")
-    if config.keep == "best" and config.folds:
-        raise ValueError("--keep best chooses by a val, and --folds have none: give one of them")
-    if config.certify and config.solver != "lbfgs":
-        raise ValueError(f"--certify is for --solver lbfgs, got {config.solver}")
-    if config.init == "uniform" and config.init_scale not in (Config.init_scale, published.get("init_scale")):
-        raise ValueError("--init-scale is of normal weights: leave out --init uniform")
     if config.solver not in SOLVERS:
         scale = config.batch_size / config.base_batch if config.base_batch else 1.0
         lr = [scale * value for value in config.lr or LEARNING_RATES]
-        axes = {axis: getattr(config, axis) for axis in ("weight_decay", "momentum", "b2", "label_smoothing")}
-        training.check_axes(config.solver, axes)
-        return Grid(lr, reg, (config.seed,), **axes)
-    for name in OF_MINIBATCHES:
-        if getattr(config, name) not in (getattr(Config, name), published.get(name)):
-            no, flag = "no-" if getattr(config, name) is False else "", name.replace("_", "-")
-            optimizers = "sgd, momentum, nesterov, adam, adamw or rmsprop"
-            raise ValueError(f"--{no}{flag} is for minibatches: add --solver {optimizers}")
+        return Grid(lr, reg, (config.seed,), **_axes(config, published))
     if min(reg) <= 0:
         raise ValueError(f"--reg must be above 0 for --solver {config.solver}, got {min(reg):g}")
     return Grid((), reg, ())

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxcls.cli import console, protocols
-from jaxcls.cli.probe_config import FILES, SOLVERS, Config, as_c, by_c, num_steps, num_trained
+from jaxcls.cli.probe_config import FILES, SOLVERS, Config, as_c, by_c
 from jaxcls.data import Splits
 from jaxcls.grid import Grid
 from jaxcls.metrics import Metric
@@ -26,8 +26,8 @@ def announce(config: Config, splits: Splits, grid: Grid, out: Path) -> None:
     print(f"grid      {axes} = {console.counted(len(grid), 'cell')}, {config.solver}", end="")
     print(f", {config.folds} folds" if config.folds else "")
     if config.solver not in SOLVERS:
-        steps = num_steps(config, int(num_trained(config, splits)))
-        print(f"          {steps:,} steps of {config.batch_size:,} examples")
+        steps = f"{config.epochs:,} epochs" if config.epochs else f"{config.steps:,} steps"
+        print(f"          {steps} in batches of {config.batch_size:,} examples")
     if config.shots:
         print(f"shots     {config.shots} of each class, {'1 try' if config.tries == 1 else f'{config.tries} tries'}")
     if config.protocol != "standard":

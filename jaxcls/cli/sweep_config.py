@@ -184,17 +184,20 @@ def check(config: Config) -> None:
         raise ValueError("--patience is for cells that keep their best weights: add --keep best")
     if config.rungs and not config.halving:
         raise ValueError("--rungs are those of --halving: add that")
-    continued = config.extend or config.refine  # whose rungs are past
-    if config.halving and not continued and list(config.rungs) != sorted({*config.rungs} & {*range(1, config.steps)}):
-        given = " ".join(map(str, config.rungs))
-        raise ValueError(f"--rungs must ascend between 0 and the {config.steps} steps, got {given}")
+    if not config.extend and not config.refine:  # which name cells, and whose rungs are past
+        training.check_axes(config.optimizer, {axis: getattr(config, axis) for axis in AXES}, flag="--optimizer")
+        if list(config.rungs) != sorted({rung for rung in config.rungs if 0 < rung < config.steps}):
+            given = " ".join(map(str, config.rungs))
+            raise ValueError(f"--rungs must ascend between 0 and the {config.steps} steps, got {given}")
     if config.halving and config.schedule != "constant":
         raise ValueError(
             f"--halving judges cells before --schedule {config.schedule} has lowered their learning rates: "
             "leave out one of them"
         )
-    if config.data == "digits" and (config.data_dir or config.names != NAMES):
-        raise ValueError("--data-dir is of cifar10, and --names of a file: give that as --data, got digits")
+    if config.data_dir and config.data != "cifar10":
+        raise ValueError(f"--data-dir is the folder of --data cifar10, got {config.data}")
+    if config.names != NAMES and config.data in WITH_LABELS:
+        raise ValueError(f"--names are those of a file: give that as --data, got {config.data}")
 
 
 def hyperparameters(config: Config) -> Cells:
@@ -202,7 +205,6 @@ def hyperparameters(config: Config) -> Cells:
     if config.model == "linear" and config.hidden:
         raise ValueError("--hidden is for nets: add --model two-layer")
     values = {axis: getattr(config, axis) for axis in AXES}
-    training.check_axes(config.optimizer, values)
     hidden = {"hidden": config.hidden or (100,)} if config.model == "two-layer" else {}
     decay = {"decay": config.decay} if decay_of_all(config) is None else {}
     return axes.cells(values | decay | hidden, config.seeds, config.samples)

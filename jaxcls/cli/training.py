@@ -11,23 +11,32 @@ Name = Literal["sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop"]
 ScheduleName = Literal["constant", "cosine", "steps"]
 TAKEN_BY = {  # flags of hyperparameters that some optimizers have
     "weight_decay": ("adamw",),
-    "momentum": ("momentum", "nesterov"),
+    "momentum": ("momentum", "nesterov", "rmsprop"),
     "b2": ("adam", "adamw"),
 }
 
 
-def check_axes(name: str, axes: Mapping[str, tuple[float | str, ...]]) -> None:
-    """Raise a ValueError if an optimizer is given values of what it does not have.
+def check_axes(name: str, axes: Mapping[str, tuple[float | str, ...]], *, flag: str) -> None:
+    """Raise a ValueError if an optimizer, named by a flag, is given values of what it does not have.
 
     Example:
-      >>> check_axes("sgd", {"momentum": (0.9,)})
+      >>> check_axes("sgd", {"weight_decay": (0.1,)}, flag="--optimizer")
       Traceback (most recent call last):
-      ValueError: --momentum is for the optimizer momentum or nesterov, got sgd
+      ValueError: --weight-decay is for --optimizer adamw, got sgd
     """
-    for axis, takers in TAKEN_BY.items():
-        if axes.get(axis) and name not in takers:
-            flag = axis.replace("_", "-")
-            raise ValueError(f"--{flag} is for the optimizer {' or '.join(takers)}, got {name}")
+    for axis, values in axes.items():
+        if values and not takes(name, axis):
+            raise ValueError(f"--{axis.replace('_', '-')} is for {flag} {' or '.join(TAKEN_BY[axis])}, got {name}")
+
+
+def takes(name: str, axis: str) -> bool:
+    """True if an optimizer has this axis.
+
+    Example:
+      >>> takes("adam", "b2"), takes("adam", "momentum"), takes("adam", "label_smoothing")
+      (True, False, True)
+    """
+    return axis not in TAKEN_BY or name in TAKEN_BY[axis]
 
 
 @functools.cache  # the same optimizer for the same flags, so that its programs are compiled once

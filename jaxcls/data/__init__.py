@@ -1,10 +1,10 @@
 """Data loaders, the protocols that prepare their examples, and the resulting splits and folds."""
 
-from jaxcls.data.arrays import NAMES, check_columns, from_arrays, load, load_features
+from jaxcls.data.arrays import from_arrays, load, load_features
 from jaxcls.data.cifar10 import CLASS_NAMES as CIFAR10_CLASSES
 from jaxcls.data.cifar10 import load_cifar10
 from jaxcls.data.digits import load_digits
-from jaxcls.data.files import matching, name_of
+from jaxcls.data.files import NAMES, matching, name_of
 from jaxcls.data.mirror import mirrored
 from jaxcls.data.moments import check_finite
 from jaxcls.data.protocols import (
@@ -39,7 +39,6 @@ __all__ = [
     "Splits",
     "Tries",
     "balanced",
-    "check_columns",
     "check_finite",
     "cs231n",
     "eecs498",

@@ -1,7 +1,6 @@
 """Features and labels of the user, from files or from arrays."""
 
 import functools
-import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxcls.data import files
+from jaxcls.data.files import NAMES
 from jaxcls.data.labels import SHOWN, numbered
 from jaxcls.data.rows import Rows
 from jaxcls.data.source import Source, hold_out
@@ -18,7 +18,6 @@ from jaxcls.numerics import checks, one_line
 
 ROLES = ("train", "val", "test")
 TOO_FEW = "a class has too few examples, so {} are drawn without regard to classes"
-NAMES = ("X", "y")
 READY = tuple(f"{array}_{role}" for role in ROLES for array in "Xy")
 
 
@@ -27,6 +26,7 @@ def load(
     labels: str | Path | None = None,
     *,
     names: tuple[str, str] = NAMES,
+    columns: Sequence[str] = (),
     roles: Sequence[str] = ("val", "test"),
 ) -> Source:
     """Open features and labels in a file, or in several, of any of the kinds that the usage page lists.
@@ -41,6 +41,7 @@ def load(
       path: the file, folder or pattern.
       labels: that of the labels, if it is another one.
       names: of X and y in the files.
+      columns: the names of the features, where a file is a table of named columns; all but the labels when not given.
       roles: the splits to hold out of ``X, y``; without any, all rows are train. Ready splits stay as they are.
 
     Raises:
@@ -61,22 +62,27 @@ def load(
     path = Path(path)
     paths = files.matching(path)
     if labels is not None:
-        X, columns = _features(paths, names[0], names)
+        X, columns = _features(paths, names, columns)
         y = _labels([_one(each, names[1], names)[0] for each in files.matching(Path(labels))])
         with checks.about(path, labels):
             return replace(_split(files.name_of(path), X, y, roles, f"{path}: "), feature_names=columns)
-    known = (*names, *READY)
-    read = [
-        files.read(each, " and ".join(names), lambda held: [name for name in known if name in held]) for each in paths
-    ]
+    known, read = (*names, *READY), list[files.Content]()
+    for each in paths:
+        some = files.read(
+            each,
+            " and ".join(names),
+            lambda held: [name for name in known if name in held],
+            names=names,
+            columns=read[0].columns if read else columns,
+        )
+        read.append(some)
     lacking = [k for k, content in enumerate(read) if not set(names) <= content.arrays.keys()]
-    held, arrays, _ = read[lacking[0]] if lacking else read[0]
+    held, arrays, columns = read[lacking[0]] if lacking else read[0]
     if not lacking:
         X = _rows([content.arrays[names[0]] for content in read], paths)
-        columns = _same_columns([content.columns for content in read], paths)
         y = _labels([content.arrays[names[1]] for content in read])
         with checks.about(path):
-            return replace(_split(files.name_of(path), X, y, roles, f"{path}: "), feature_names=columns)
+            return replace(_split(files.name_of(path), X, y, roles, f"{path}: "), feature_names=tuple(columns))
     if len(paths) > 1 or not set(READY) <= arrays.keys():
         either = f"{' and '.join(names)}, or {', '.join(READY)}, or come with a file of labels"
         raise ValueError(f"{paths[lacking[0]]} must hold {either}; it holds {_names(held)}")
@@ -122,17 +128,17 @@ def from_arrays(X: NDArray | Rows, y: NDArray, *, name: str = "arrays") -> Sourc
     return _split(name, X, y, ("val", "test"))
 
 
-def load_features(path: str | Path, *, name: str = NAMES[0], columns: Sequence[str] | None = None) -> NDArray | Rows:
+def load_features(path: str | Path, *, name: str = NAMES[0], columns: Sequence[str] = ()) -> NDArray | Rows:
     """Open features alone, ``[N, d]`` of any real dtype: the array of this name, or the only one.
 
     Args:
       path: the file, folder or pattern.
       name: of the array.
-      columns: the names that the columns must have, in this order, where the file names them.
+      columns: the names of the features, where the file is a table of named columns; all when not given.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: a file is of another kind, or damaged, or does not hold a matrix, or its columns have other names.
+      ValueError: a file is of another kind, or damaged, or does not hold a matrix, or lacks a column.
       TypeError: features are not real numbers.
 
     Example:
@@ -143,8 +149,7 @@ def load_features(path: str | Path, *, name: str = NAMES[0], columns: Sequence[s
       (3, 3)
     """
     paths = files.matching(Path(path))
-    X, found = _features(paths, name, NAMES)
-    check_columns(columns or (), found, path)
+    X, _ = _features(paths, (name, NAMES[1]), columns)
     if X.ndim == 1:
         raise ValueError(f"{path} must hold a matrix [N, D], a row for each example, got shape {list(X.shape)}")
     with checks.about(path):
@@ -152,48 +157,32 @@ def load_features(path: str | Path, *, name: str = NAMES[0], columns: Sequence[s
     return X
 
 
-def check_columns(expected: Sequence[str], found: Sequence[str], path: str | Path) -> None:
-    """Check that the columns of a file are those of another, in their order, where both have names.
-
-    Example:
-      >>> check_columns(["height", "weight"], ["weight", "height"], "test.csv")
-      Traceback (most recent call last):
-      ValueError: test.csv must have the features of train in order: height as number 0, got weight
-    """
-    if not expected or not found:
-        return
-    pairs = itertools.zip_longest(expected, found, fillvalue="none")
-    for number, (own, other) in enumerate(pairs):
-        if own != other:
-            own, other = one_line(own), one_line(other)
-            raise ValueError(f"{path} must have the features of train in order: {own} as number {number}, got {other}")
+def _features(
+    paths: Sequence[Path], names: tuple[str, str], columns: Sequence[str]
+) -> tuple[NDArray | Rows, tuple[str, ...]]:
+    """The features of several files, and the names of their columns, which are those of the first."""
+    pieces = []
+    for path in paths:
+        piece, found = _one(path, names[0], names, columns)
+        pieces.append(piece)
+        columns = columns or found
+    return _rows(pieces, paths), tuple(columns)
 
 
-def _one(path: Path, name: str, names: Sequence[str]) -> tuple[NDArray | Rows, tuple[str, ...]]:
+def _one(
+    path: Path, name: str, names: tuple[str, str], columns: Sequence[str] = ()
+) -> tuple[NDArray | Rows, tuple[str, ...]]:
     """The array of this name, or the only one of the file under any name but that of the other; and its columns."""
-
-    held, arrays, columns = files.read(path, name, functools.partial(_chosen, name, names))
+    chosen = functools.partial(_chosen, name, names)
+    held, arrays, found = files.read(path, name, chosen, names=names, columns=columns)
     if not arrays:
         raise ValueError(f"{path} must hold {name}, or one array; it holds {_names(held)}")
-    return next(iter(arrays.values())), columns
+    return next(iter(arrays.values())), found
 
 
 def _chosen(name: str, names: Sequence[str], held: Sequence[str]) -> Sequence[str]:
     alone = len(held) == 1 and held[0] not in names
     return [name] if name in held else held if alone else []
-
-
-def _features(paths: Sequence[Path], name: str, names: Sequence[str]) -> tuple[NDArray | Rows, tuple[str, ...]]:
-    """The features of several files, and the names of their columns."""
-    pieces, columns = zip(*(_one(each, name, names) for each in paths), strict=True)
-    return _rows(pieces, paths), _same_columns(columns, paths)
-
-
-def _same_columns(columns: Sequence[tuple[str, ...]], paths: Sequence[Path]) -> tuple[str, ...]:
-    """The names of the columns, which all files have in one order."""
-    for each, path in zip(columns, paths, strict=True):
-        check_columns(columns[0], each, path)
-    return columns[0]
 
 
 def _rows(pieces: Sequence[NDArray | Rows], paths: Sequence[Path]) -> NDArray | Rows:

@@ -5,7 +5,8 @@
     .safetensors    the tensors it holds
     .pt             one tensor, without a name, or a dict of them; needs torch
     .parquet        its columns, of numbers, of text, or of lists of numbers of one length; needs pyarrow
-    .csv            its columns: ``label``, or one by its name, or the only one, as y; all others, of numbers, as X
+    .csv            its columns: ``label``, or one by its name, or the only one, as y; all others, of numbers, as X,
+                    or those of other data, by their names
     .txt            y: labels, one a line
 
 A matrix in an ``.npy``, a ``.safetensors`` or, uncompressed, an ``.npz`` is opened, not read: see `jaxcls.data.Rows`.
@@ -17,6 +18,7 @@ import math
 import re
 import struct
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from io import BufferedIOBase
 from pathlib import Path
@@ -31,7 +33,8 @@ from jaxcls.data.rows import OnDisk, Rows
 from jaxcls.data.spool import joined
 from jaxcls.numerics import one_line, require
 
-LABEL = "label"  # the column of a .csv that holds y
+NAMES = ("X", "y")  # of features and labels
+TABLE, LABEL = ".csv", "label"  # the kind whose columns have names,, and its column of labels
 NAMELESS = ""  # the name of an array that is alone in its file
 NUMBERS = re.compile(r"(\d+)")
 DECODED = 2**14  # rows of a .parquet that are decoded together
@@ -57,13 +60,17 @@ class Content(NamedTuple):
     columns: tuple[str, ...] = ()
 
 
-def read(path: Path, expected: str, choose: Choose) -> Content:
+def read(
+    path: Path, expected: str, choose: Choose, *, names: tuple[str, str] = NAMES, columns: Sequence[str] = ()
+) -> Content:
     """Read some arrays of a file.
 
     Args:
       path: the file, of a kind in ``READERS``.
       expected: what it should hold, for the error if there is none.
       choose: the names to read, among those that the file holds.
+      names: of features and labels; of a table, its columns but for that of the labels are the features.
+      columns: of a table, its features instead.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -77,9 +84,11 @@ def read(path: Path, expected: str, choose: Choose) -> Content:
       >>> content.held, content.arrays["X"].shape
       (['X', 'z'], (2, 2))
     """
-    if path.suffix not in READERS:
-        raise ValueError(f"{path} must end in {', '.join(READERS)}")
+    if path.suffix not in KINDS:
+        raise ValueError(f"{path} must end in {', '.join(KINDS)}")
     try:
+        if path.suffix == TABLE:
+            return _csv(path, choose, names=names, columns=columns)
         return READERS[path.suffix](path, choose)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file, expected an {path.suffix} with {expected}") from None
@@ -103,7 +112,7 @@ def matching(path: Path) -> list[Path]:
       ['emb_1.npy', 'emb_2.npy', 'emb_10.npy']
     """
     if path.is_dir():
-        found = [file for file in path.iterdir() if file.suffix in READERS]
+        found = [file for file in path.iterdir() if file.suffix in KINDS]
         if len(kinds := {file.suffix for file in found}) > 1:
             raise ValueError(f"{path} must hold files of one kind, got {', '.join(sorted(kinds))}")
     elif path.exists() or not any(character in path.name for character in "*?["):
@@ -111,7 +120,7 @@ def matching(path: Path) -> list[Path]:
     else:
         found = list(path.parent.glob(path.name))
     if not found:
-        raise FileNotFoundError(f"{path}: no such files, expected some of {', '.join(READERS)}")
+        raise FileNotFoundError(f"{path}: no such files, expected some of {', '.join(KINDS)}")
     return sorted(found, key=lambda file: [int(part) if part.isdigit() else part for part in NUMBERS.split(file.name)])
 
 
@@ -260,7 +269,7 @@ def _txt(path: Path, _: Choose) -> Content:
     return Content(["y"], {"y": _labels(path.read_text("utf-8-sig").splitlines())})
 
 
-def _csv(path: Path, choose: Choose) -> Content:
+def _csv(path: Path, choose: Choose, *, names: tuple[str, str], columns: Sequence[str]) -> Content:
     with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin it with a byte order mark
         header, *rows = [*csv.reader(file, strict=True, skipinitialspace=True)] or [[]]
     if not rows:
@@ -269,31 +278,27 @@ def _csv(path: Path, choose: Choose) -> Content:
         raise ValueError(f"its columns must be separated by commas, its header is {header[0]}")
     if not all(header):
         raise ValueError(f"its columns must have names, column {header.index('')} has none")
-    if len(again := {name for name in header if header.count(name) > 1}):
-        raise ValueError(f"its columns must have names of their own, several are {min(again)}")
+    for name, count in Counter(header).items():
+        if count > 1:
+            raise ValueError(f"its columns must have names of their own, {count} are {name}")
     for number, row in enumerate(rows):
         if len(row) != len(header):
             raise ValueError(f"its rows must have the {len(header)} columns of its header, row {number} has {len(row)}")
-    if len(header) == 1:
-        return Content(["y"], {name: _labels([row[0] for row in rows]) for name in choose(["y"])})
-    held = ["X", *dict.fromkeys(["y", *header])]
-    of_name = {name: header.index(name) for name in header if name != "X"}
-    if LABEL in header:
-        of_name["y"] = header.index(LABEL)
-    wanted = choose(held)
-    if lacking := set(wanted) - of_name.keys() - {"X"}:
-        raise ValueError(
-            f"it must have a column {LABEL if lacking == {'y'} else min(lacking)}, it has {', '.join(header)}"
-        )
-    labels = {of_name[name] for name in wanted if name != "X"} or {of_name.get(LABEL)}
-    columns = [column for column in range(len(header)) if column not in labels]
-    names, arrays = tuple(header[column] for column in columns), dict[str, NDArray | Rows]()
-    for name in wanted:
-        if name == "X":
-            arrays[name] = _numbers([[row[column] for column in columns] for row in rows], names)
-        else:
-            arrays[name] = _labels([row[of_name[name]] for row in rows])
-    return Content(held, arrays, names)
+    x, y = names
+    if len(header) == 1 and not columns:
+        return Content([y], {name: _labels([row[0] for row in rows]) for name in choose([y])})
+    wanted, label, place = choose([x, y]), LABEL if y == NAMES[1] else y, {name: k for k, name in enumerate(header)}
+    features = tuple(columns) or tuple(name for name in header if name != label)
+    needed = [*(features if x in wanted else ()), *([label] if y in wanted else ())]
+    if lacking := [name for name in needed if name not in place]:
+        raise ValueError(f"it must have a column {', '.join(lacking)}, it has {', '.join(header)}")
+    arrays: Arrays = {}
+    if x in wanted:
+        some = [place[name] for name in features]
+        arrays[x] = _numbers([[row[column] for column in some] for row in rows], features)
+    if y in wanted:
+        arrays[y] = _labels([row[place[label]] for row in rows])
+    return Content([x, y], arrays, features)
 
 
 def _numbers(rows: Sequence[Sequence[str]], header: Sequence[str]) -> NDArray[np.float64]:
@@ -335,6 +340,6 @@ READERS: dict[str, Callable[[Path, Choose], Content]] = {
     ".safetensors": _safetensors,
     ".pt": _pt,
     ".parquet": _parquet,
-    ".csv": _csv,
     ".txt": _txt,
 }
+KINDS = (*READERS, TABLE)

@@ -136,7 +136,7 @@ def tries(splits: Splits, subsets: Sequence[NDArray[np.integer]]) -> Tries:
       subsets: the examples of each, counted in train, as many in all.
 
     Raises:
-      ValueError: they are not as many in all.
+      ValueError: they are not as many in all, or train and val are not standardised alike.
 
     Example:
       >>> from jaxcls import data
@@ -146,20 +146,21 @@ def tries(splits: Splits, subsets: Sequence[NDArray[np.integer]]) -> Tries:
     """
     if len(sizes := {len(subset) for subset in subsets}) != 1:
         raise ValueError(f"subsets must be of one size, got {sorted(sizes)}")
-    train, val = splits.train, splits.val
-    of_raw, of_val = (np.arange(len(each)) if each.rows is None else each.rows for each in (train, val))
+    examples, (num_train, num_val) = splits.examples, splits.parts
+    if examples.mean is not splits.train.mean:
+        raise ValueError("splits must have one mean and scale, those of train and val are others")
     moments = [(splits.mean, splits.scale)] * len(subsets)
     if splits.name.endswith("/standard"):
-        found = [scan(train[subset], np.zeros(len(subset), int), 1) for subset in subsets]
-        moments = [_of_device(train.raw, each.groups[0].mean, each.groups[0].scale()) for each in found]
+        found = [scan(examples[subset], np.zeros(len(subset), int), 1) for subset in subsets]
+        moments = [_of_device(examples.raw, each.groups[0].mean, each.groups[0].scale()) for each in found]
         for each, own in zip(found, moments, strict=True):
             check_range(each, *own)
     (mean, scale), *_ = moments
-    every = np.concatenate(subsets)
-    rows, y = np.append(of_raw[every], of_val), np.append(train.y[every], val.y)
+    chosen = np.concatenate([*subsets, num_train + np.arange(num_val)])
+    rows = chosen if examples.rows is None else examples.rows[chosen]
     return Tries(
-        train=Split(train.raw, y, rows, mean, scale, train.digest),
-        parts=(sizes.pop(), len(val)),
+        train=Split(examples.raw, examples.y[chosen], rows, mean, scale, examples.digest),
+        parts=(sizes.pop(), num_val),
         mean=mean,
         scale=scale,
         fold_mean=np.stack([mean for mean, _ in moments]),

@@ -35,7 +35,7 @@ def continued(snapshot: Snapshot, plan: Plan) -> Snapshot:
     """
     begin, num_cells, steps = initial_snapshot(plan), *snapshot.losses.shape
     if steps > plan.schedule.steps:
-        raise ValueError(f"steps must be more than the {steps} of the finished sweep, got {plan.schedule.steps}")
+        raise ValueError(f"steps must be at least the {steps} of the finished sweep, got {plan.schedule.steps}")
     longer, wider = steps < plan.schedule.steps, num_cells < len(begin.table)
     axes = list(plan.grid.axes)
     if any(axis not in (snapshot.table.dtype.names or ()) for axis in axes) or (

@@ -111,7 +111,9 @@ def check_numbers(estimator: BaseEstimator, **kinds: type) -> None:
       TypeError: reg must be one number, got [0.1]
     """
     for name, kind in kinds.items():
-        if not isinstance(value := getattr(estimator, name), kind) or isinstance(value, bool):
+        value = getattr(estimator, name)
+        value = value.item() if isinstance(value, np.ndarray | jax.Array) and value.ndim == 0 else value
+        if not isinstance(value, kind) or isinstance(value, bool):
             raise TypeError(f"{name} must be one {'integer' if kind is Integral else 'number'}, got {value!r}")
 
 

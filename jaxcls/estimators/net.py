@@ -1,7 +1,7 @@
 """The two-layer net on minibatches, with given hyperparameters or the best of a grid."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Self
@@ -143,8 +143,9 @@ class TwoLayerClassifierCV(Selection, _Trained):
     def fit(self, X: MatrixLike, y: VectorLike, groups: VectorLike = None) -> Self:
         """Train on ``X: [N, d]`` and ``y: [N]``, see `TwoLayerClassifier.fit`; ``groups: [N]`` are for ``cv``."""
         for name in ("hidden", "lr", "reg"):
-            if np.ndim(values := getattr(self, name)) != 1 or not len(values):
-                raise ValueError(f"{name} must hold at least one value, got {values!r}")
+            values = getattr(self, name)
+            if not isinstance(values, Iterable) or not len(tuple(values)):
+                raise ValueError(f"{name} must be a sequence of at least one value, got {values!r}")
         given, (X, y, labels) = X, self._examples(X, y)
         grid, (net, optimizer) = self._grid(self.lr, self.reg, self.hidden), self._model()
         cells = [{name: cell[name] for name in ("hidden", "lr", "reg")} for cell in grid.cells()]

@@ -131,7 +131,7 @@ def path(
       num_classes: C; each class has an example.
       penalise_bias: whether the bias is penalised with the rest.
       tol: see `solve`.
-      max_evaluations: of L and its gradient, per value.
+      max_evaluations: of L and its gradient, per value; as many again where it starts a second time.
       side_by_side: how many values are solved at a time.
     """
     dtype = np.dtype(jnp.result_type(float))
