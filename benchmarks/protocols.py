@@ -85,9 +85,10 @@ def main(config: Config) -> int:
         rows[name] = beside(name, parts, config)
     if config.speed:
         measured["speed"] = {name: timed(name, *each) for name, each in speeds().items()}
+    some = f"-{config.examples}" if config.examples else ""
     write(
         measured | {"protocols": rows},
-        HERE / "results" / f"protocols-{config.data}{config.examples or ''}-{slug()}.json",
+        HERE / "results" / f"protocols-{config.data}{some}-{slug()}.json",
     )
     return 0
 

@@ -163,14 +163,16 @@ def execute(
     """
     progress, on = Progress(plan, splits, callback, save, resume, select), mesh(plan.devices)
     with progress.timed("compile_s"):
-        feed = Feed(on, splits, stream=plan.stream)
+        feed, ahead = Feed(on, splits, stream=plan.stream), None
     for stage in range(progress.stage, len(plan.schedule.stages)):
         with progress.timed("compile_s"):
+            if ahead is not None:
+                ahead.result()
             of_groups = {stack.group: stack for block in progress.blocks for stack in block}  # of one shape each
             compiling = {k: program.build(on, plan, stage, stack, feed) for k, stack in of_groups.items()}
             programs = {k: wait() for k, wait in compiling.items()}
-            for stack in plan.expected_stacks(progress.alive) if progress.at_rung else ():
-                program.build(on, plan, stage + 1, stack, feed)  # compiled while this stage trains
+            if progress.at_rung:  # what follows is compiled while this stage trains
+                ahead = program.build_ahead(on, plan, stage + 1, plan.expected_stacks(progress.alive), feed)
         if stage == progress.begin.stage:
             progress.report(progress.begin.block, progress.begin.step, lambda: progress.begin.state)
         for number in progress.remaining:

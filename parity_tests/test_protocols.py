@@ -414,7 +414,7 @@ def test_flags_that_do_not_fit_together_end_in_one_line(flags: str, files: Path)
 
 @pytest.mark.parametrize("name", protocols.PROTOCOLS)
 def test_a_protocol_can_be_given_folds_shots_and_another_solver(name: str) -> None:
-    """What it sets by itself contradicts no flag."""
+    """Flags that a protocol sets by itself contradict no other."""
     config = probe_config.Config(train=Path("a.npz"), **{"protocol": name} | protocols.PROTOCOLS[name])
     folds = dataclasses.replace(config, folds=3, shots=0, tries=1)
     for given in (config, dataclasses.replace(config, shots=5), dataclasses.replace(folds, solver="lbfgs")):

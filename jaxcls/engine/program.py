@@ -23,11 +23,12 @@ from jaxcls.engine.plan import Plan
 from jaxcls.engine.progress import Parked
 from jaxcls.engine.scoring import scored_together
 from jaxcls.grid import Cells
-from jaxcls.numerics import Params, matmul_precision
+from jaxcls.numerics import Params, matmul_precision, pinned_generator
 from jaxcls.table import Scores, merit
 from jaxcls.train import Hyper, Score, State
 
 POOL = ThreadPoolExecutor(thread_name_prefix="compile")
+AHEAD = ThreadPoolExecutor(1, "trace")
 
 
 class Inputs(NamedTuple):
@@ -238,6 +239,27 @@ def build(on: Mesh, plan: Plan, stage: int, stack: Stack, feed: Feed) -> Callabl
             raise
 
     return wait
+
+
+def build_ahead(on: Mesh, plan: Plan, stage: int, stacks: Sequence[Stack], feed: Feed) -> Future[None]:
+    """`build` in a thread, so that other stacks train meanwhile.
+
+    JAX's settings are those of a thread, so the caller's are set in that one too. Several processes must begin their
+    computations in one order, and build in place.
+    """
+    wide, precision = jnp.result_type(float) == np.float64, matmul_precision()
+
+    def work() -> None:
+        with jax.enable_x64(wide), jax.default_matmul_precision(precision), pinned_generator():
+            for stack in stacks:
+                build(on, plan, stage, stack, feed)
+
+    if jax.process_count() == 1:
+        return AHEAD.submit(work)
+    done: Future[None] = Future()
+    work()
+    done.set_result(None)
+    return done
 
 
 @functools.lru_cache(maxsize=128)

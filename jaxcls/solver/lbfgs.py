@@ -41,6 +41,7 @@ from jaxcls.solver.eigenbasis import Examples, Moments, Source
 from jaxcls.solver.reading import blocks_of, read_block
 
 PAIRS, FEW_PAIRS, MANY_PAIRS = 40, 20, 80  # many for many digits, few where more would take longer than they save
+FEWEST_PAIRS = 8  # of few examples, where 20 take longer than an evaluation
 CACHED, LIGHT = 2**18, 2**16  # numbers in the pairs of all weightings, and of one, that take little time
 EXAMPLES = 50  # to a pair, from where on it takes little time beside an evaluation
 MANY_DIGITS = 1e-8  # the tolerance from which on it pays to take more pairs, and a parabola
@@ -241,13 +242,14 @@ def _num_pairs(num_params: int, num_weightings: int, num_examples: int, *, many_
       >>> _num_pairs(650, 5, 1437, many_digits=False), _num_pairs(650, 5, 1437, many_digits=True)
       (40, 80)
       >>> _num_pairs(3220, 1, 160, many_digits=False), _num_pairs(4002, 1, 2000, many_digits=False)
-      (20, 40)
+      (8, 40)
     """
     for number in (MANY_PAIRS, PAIRS) if many_digits else (PAIRS,):
         light = number * num_params <= LIGHT or number * EXAMPLES <= num_examples
         if light and number * num_params * num_weightings <= CACHED:
             return min(num_params, number)
-    return min(num_params, FEW_PAIRS)
+    few_examples = num_examples < FEW_PAIRS * EXAMPLES
+    return min(num_params, FEWEST_PAIRS if few_examples and not many_digits else FEW_PAIRS)
 
 
 def _shares(solved: Float[NDArray, "K"], penalties: Float[NDArray, "V"], many_digits: bool) -> Float[NDArray, "V 3"]:
