@@ -257,7 +257,7 @@ class Tries(Folds):
         return 1
 
     def first_row(self, part: int, fold: int) -> int:
-        """Of a fold's subset, or of val, among `examples`."""
+        """Of a fold's subset, or of val, among ``examples``."""
         return self.parts[0] * (self.num_folds if part else fold)
 
     def num_train(self, fold: int) -> int:
@@ -265,7 +265,7 @@ class Tries(Folds):
         return self.parts[0]
 
     def rows(self, fold: int, numbers: NDArray[np.integer]) -> NDArray[np.integer]:
-        """Of these of a fold's subset among `examples`."""
+        """Of these of a fold's subset among ``examples``."""
         return self.first_row(0, fold) + numbers
 
     def split(self, fold: int) -> Splits:
