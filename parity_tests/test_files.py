@@ -224,7 +224,7 @@ def test_a_csv_holds_features_and_labels(tmp_path: Path) -> None:
         ",a,label\n0,1,2": "its columns must have names, column 0 has none",
         "a,label\n1,x\n1,\n": "its labels must not be empty, that of row 1 is",
         "a,b,a,label\n1,2,3,x": "its columns must have names of their own, 2 are a",
-        "a,b\n1,x": "it must have a column label, it has a, b",
+        "a,b\n1,x": "it must have a column label, or names must give another: it has a, b",
     }.items():
         (tmp_path / "table.csv").write_text(text)
         with pytest.raises(ValueError, match=rf"{message}$"):
@@ -257,9 +257,11 @@ def test_columns_of_a_csv_are_known_by_name(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("width,label,id,height\n3,0,a,1\n4,1,b,2\n")
     np.testing.assert_array_equal(data.load(tmp_path / "[ab].csv", roles=()).X, [[1, 3], [2, 4]] * 2)
     np.testing.assert_array_equal(data.load_features(tmp_path / "b.csv", columns=("height",)), [[1], [2]])
-    with pytest.raises(ValueError, match=r"it must have a column depth, it has height, label, width$"):
+    with pytest.raises(ValueError, match=r"it must have a column depth: it has height, label, width$"):
         data.load_features(tmp_path / "a.csv", columns=("height", "width", "depth"))
-    with pytest.raises(ValueError, match=r"it must have a column label, it has height, kind, y, width$"):
+    with pytest.raises(
+        ValueError, match=r"it must have a column label, or names must give another: it has height, kind, y, width$"
+    ):
         data.load(tmp_path / "own.csv")
 
 

@@ -291,7 +291,8 @@ def _csv(path: Path, choose: Choose, *, names: tuple[str, str], columns: Sequenc
     features = tuple(columns) or tuple(name for name in header if name != label)
     needed = [*(features if x in wanted else ()), *([label] if y in wanted else ())]
     if lacking := [name for name in needed if name not in place]:
-        raise ValueError(f"it must have a column {', '.join(lacking)}, it has {', '.join(header)}")
+        other = ", or names must give another" if lacking == [LABEL] else ""
+        raise ValueError(f"it must have a column {', '.join(lacking)}{other}: it has {', '.join(header)}")
     arrays: Arrays = {}
     if x in wanted:
         some = [place[name] for name in features]
