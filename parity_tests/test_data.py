@@ -519,7 +519,7 @@ BAD_FILES: dict[str, tuple[str, bytes, str]] = {
     "code": ("feats.pt", pickle.dumps(Evil()), r"feats\.pt cannot be read as an \.pt of plain arrays: "),
     "no tensors": ("feats.safetensors", b"\x08" + bytes(7) + b'{"X":7} ', r"feats\.safetensors cannot be read as an"),
     "no text": ("feats.csv", b"\xff\xfe", r"feats\.csv cannot be read as an \.csv of plain arrays: "),
-    "no label": ("feats.csv", b"id,name\n1,a\n", r"it must have a column label, or names must give another: it has id, name$"),
+    "no label": ("feats.csv", b"id,name\n1,a\n", r"it must have a column label, or names must give another: it has id"),
     "ragged": ("feats.csv", b"id,label\n1,a\n2\n", r"feats\.csv cannot be read as an \.csv of plain arrays: "),
     "labels alone": ("feats.txt", b"1\n2\n", r"feats\.txt must hold X and y, or X_train, .*; it holds y$"),
     "features alone": (
