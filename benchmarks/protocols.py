@@ -86,10 +86,7 @@ def main(config: Config) -> int:
     if config.speed:
         measured["speed"] = {name: timed(name, *each) for name, each in speeds().items()}
     some = f"-{config.examples}" if config.examples else ""
-    write(
-        measured | {"protocols": rows},
-        HERE / "results" / f"protocols-{config.data}{some}-{slug()}.json",
-    )
+    write(measured | {"protocols": rows}, HERE / "results" / f"protocols-{config.data}{some}-{slug()}.json")
     return 0
 
 

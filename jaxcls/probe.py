@@ -227,7 +227,7 @@ def _result(
         mean=data.mean,
         scale=data.scale,
         class_names=data.class_names,
-        num_scored=data.num_train(0) if data.one_val else len(data.train),
+        num_scored=data.num_scored,
         select=select,
         right=right,
     )

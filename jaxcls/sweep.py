@@ -166,8 +166,8 @@ def execute(
         feed, ahead = Feed(on, splits, stream=plan.stream), None
     for stage in range(progress.stage, len(plan.schedule.stages)):
         with progress.timed("compile_s"):
-            if ahead is not None:
-                ahead.result()
+            if ahead:
+                ahead()
             of_groups = {stack.group: stack for block in progress.blocks for stack in block}  # of one shape each
             compiling = {k: program.build(on, plan, stage, stack, feed) for k, stack in of_groups.items()}
             programs = {k: wait() for k, wait in compiling.items()}

@@ -508,7 +508,7 @@ BAD_FILES: dict[str, tuple[str, bytes, str]] = {
     "another kind": (
         "feats.xlsx",
         b"",
-        r"feats\.xlsx must end in \.npz, \.npy, \.safetensors, \.pt, \.parquet, \.txt, \.csv$",
+        r"feats\.xlsx must end in \.npz, \.npy, \.safetensors, \.pt, \.parquet, \.csv, \.txt$",
     ),
     "more than it holds": (
         "feats.npy",

@@ -19,7 +19,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from jaxcls import two_layer
-from jaxcls.artifacts.folder import check_finished, replacing
+from jaxcls.artifacts.folder import RECORD, check_finished, replacing
 from jaxcls.data import Splits
 from jaxcls.grid import AXES
 from jaxcls.metrics import Metric, Outcomes, confusion
@@ -73,7 +73,7 @@ def write(folder: str | Path, result: SweepResult, splits: Splits, run: Mapping[
     record = dict(run) | _record(result, splits)
     record["files"] = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     record["sha256"] = _fingerprint(record)
-    files["run.json"] = (json.dumps(record, indent=2) + "\n").encode()
+    files[RECORD] = (json.dumps(record, indent=2) + "\n").encode()
     for name, content in files.items():
         with replacing(folder / name) as partial:
             partial.write_bytes(content)
@@ -95,7 +95,7 @@ def read(folder: str | Path) -> Run:
       >>> read(folder).table["status"]
       array(['ok'], dtype='<U13')
     """
-    path = Path(folder) / "run.json"
+    path = Path(folder) / RECORD
     check_finished(folder)
     try:
         record = json.loads(path.read_text("utf-8"))

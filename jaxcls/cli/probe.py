@@ -73,8 +73,9 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
         splits = data.PROTOCOLS[config.features](source)
     grid, select = hyperparameters(config, splits), selection(config)
     table.check_select(select, splits.num_classes)
-    subsets = inputs.shots(splits, config.shots, config.tries, seed=config.seed) if config.shots else []
-    few = data.tries(splits, subsets) if subsets else None
+    few = None
+    if config.shots:
+        few = data.tries(splits, inputs.shots(splits, config.shots, config.tries, seed=config.seed))
     seconds = {"data": time.perf_counter() - started}
     out = config.resume or config.out or console.run_folder("probe")
     kept = {name: getattr(config, name) for name in ("out", "quiet", "json", "resume")}
@@ -95,9 +96,7 @@ def run(config: Config, saved: running.Saved | None, program: str) -> tuple[int,
                 running.Progress(rows, hidden=config.quiet or config.json) as progress,
                 saver.signals(console.say_stopping),
             ):
-                return sweep.execute(
-                    plan, data, callback=progress, save=saver, resume=snapshot, select=selection(config)
-                )
+                return sweep.execute(plan, data, callback=progress, save=saver, resume=snapshot, select=select)
         except checkpoint.Stopped as stopped:
             resume = f"{program} --resume {shlex.quote(str(out))}"
             running.print_stopped(stopped, plan, resume)

@@ -139,9 +139,7 @@ class Config:
 
 def check(config: Config) -> None:
     """Raise a ValueError where flags contradict one another, before anything is read."""
-    for name in ("steps", "batch_size"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(config, name)}")
+    training.check_counts(steps=config.steps, batch_size=config.batch_size)
     if config.epochs < 0 or config.base_batch < 0:
         raise ValueError(f"--epochs and --base-batch must not be below 0, got {config.epochs} and {config.base_batch}")
     if config.refit and config.keep == "best":

@@ -42,7 +42,7 @@ def saved(args: list[str], kind: str) -> Saved | None:
     folder = parser.parse_known_args(args)[0].resume
     if not folder:
         return None
-    if (folder / "run.json").exists() and not (folder / checkpoint.NAME).exists():
+    if (folder / folders.RECORD).exists() and not (folder / checkpoint.NAME).exists():
         raise ValueError(f"{folder} holds a run that is finished: there is nothing to resume")
     found = checkpoint.read(folder / checkpoint.NAME)
     if (of := found[1].get("kind", kind)) != kind:

@@ -173,9 +173,7 @@ PRESETS = {
 
 def check(config: Config) -> None:
     """Raise a ValueError where flags contradict one another, before anything is read."""
-    for name in ("steps", "batch_size"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(config, name)}")
+    training.check_counts(steps=config.steps, batch_size=config.batch_size)
     if not config.seeds:
         raise ValueError("--seeds must be at least one, got none")
     if config.choose == "one-se" and (config.select != "accuracy" or config.distributed):

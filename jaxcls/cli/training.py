@@ -16,6 +16,19 @@ TAKEN_BY = {  # flags of hyperparameters that some optimizers have
 }
 
 
+def check_counts(**counts: int) -> None:
+    """Raise a ValueError if a flag of a number of things is below 1.
+
+    Example:
+      >>> check_counts(steps=9, batch_size=0)
+      Traceback (most recent call last):
+      ValueError: --batch-size must be at least 1, got 0
+    """
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {count}")
+
+
 def check_axes(name: str, axes: Mapping[str, tuple[float | str, ...]], *, flag: str) -> None:
     """Raise a ValueError if an optimizer, named by a flag, is given values of what it does not have.
 

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,24 +64,25 @@ def load(
         X, columns = _features(paths, names, columns)
         y = _labels([_one(each, names[1], names)[0] for each in files.matching(Path(labels))])
         with checks.about(path, labels):
-            return replace(_split(files.name_of(path), X, y, roles, f"{path}: "), feature_names=columns)
-    known, read = (*names, *READY), list[files.Content]()
+            return _split(files.name_of(path), X, y, roles, f"{path}: ", columns)
+    known, read = (*names, *READY), []
     for each in paths:
-        some = files.read(
+        content = files.read(
             each,
             " and ".join(names),
             lambda held: [name for name in known if name in held],
             names=names,
-            columns=read[0].columns if read else columns,
+            columns=columns,
         )
-        read.append(some)
+        read.append(content)
+        columns = columns or content.columns
     lacking = [k for k, content in enumerate(read) if not set(names) <= content.arrays.keys()]
-    held, arrays, columns = read[lacking[0]] if lacking else read[0]
+    held, arrays, _ = read[lacking[0]] if lacking else read[0]
     if not lacking:
         X = _rows([content.arrays[names[0]] for content in read], paths)
         y = _labels([content.arrays[names[1]] for content in read])
         with checks.about(path):
-            return replace(_split(files.name_of(path), X, y, roles, f"{path}: "), feature_names=tuple(columns))
+            return _split(files.name_of(path), X, y, roles, f"{path}: ", columns)
     if len(paths) > 1 or not set(READY) <= arrays.keys():
         either = f"{' and '.join(names)}, or {', '.join(READY)}, or come with a file of labels"
         raise ValueError(f"{paths[lacking[0]]} must hold {either}; it holds {_names(held)}")
@@ -159,14 +159,14 @@ def load_features(path: str | Path, *, name: str = NAMES[0], columns: Sequence[s
 
 def _features(
     paths: Sequence[Path], names: tuple[str, str], columns: Sequence[str]
-) -> tuple[NDArray | Rows, tuple[str, ...]]:
+) -> tuple[NDArray | Rows, Sequence[str]]:
     """The features of several files, and the names of their columns, which are those of the first."""
     pieces = []
     for path in paths:
         piece, found = _one(path, names[0], names, columns)
         pieces.append(piece)
         columns = columns or found
-    return _rows(pieces, paths), tuple(columns)
+    return _rows(pieces, paths), columns
 
 
 def _one(
@@ -205,7 +205,9 @@ def _names(held: Sequence[str]) -> str:
     return one_line(", ".join(name or "an array without a name" for name in held) or "nothing")
 
 
-def _split(name: str, X: NDArray | Rows, y: NDArray, roles: Sequence[str], where: str = "") -> Source:
+def _split(
+    name: str, X: NDArray | Rows, y: NDArray, roles: Sequence[str], where: str = "", columns: Sequence[str] = ()
+) -> Source:
     """All examples, the roles held out by class."""
     (y,), names, note = numbered([y])
     check_examples(X, y)
@@ -213,7 +215,8 @@ def _split(name: str, X: NDArray | Rows, y: NDArray, roles: Sequence[str], where
     rows, by_class = hold_out(y, roles)
     if roles and not by_class:
         note = _and(note, TOO_FEW.format(" and ".join(roles)))
-    return _source(name, X, y, names, [rows.get(role, np.empty(0, int)) for role in ROLES], note, where)
+    in_roles = [rows.get(role, np.empty(0, int)) for role in ROLES]
+    return _source(name, X, y, names, in_roles, note, where, columns)
 
 
 def _check_not_negative(y: NDArray[np.integer], name: str) -> None:
@@ -231,9 +234,12 @@ def _source(
     rows: Sequence[NDArray[np.integer]],
     note: str,
     where: str,
+    columns: Sequence[str] = (),
 ) -> Source:
     train, val, test = rows
-    return Source(name, X, y, train, val, test, names, note=f"{where}{note}" if note else "")
+    return Source(
+        name, X, y, train, val, test, names, note=f"{where}{note}" if note else "", feature_names=tuple(columns)
+    )
 
 
 def _and(*notes: str) -> str:

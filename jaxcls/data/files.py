@@ -46,6 +46,20 @@ Arrays: TypeAlias = dict[str, NDArray | Rows]
 Choose: TypeAlias = Callable[[Sequence[str]], Sequence[str]]
 
 
+class Wanted(NamedTuple):
+    """The arrays to be read of a file.
+
+    Attributes:
+      choose: the names to read, among those that the file holds.
+      names: of features and labels; of a table, its columns but for that of the labels are the features.
+      columns: of a table, its features instead.
+    """
+
+    choose: Choose
+    names: tuple[str, str] = NAMES
+    columns: Sequence[str] = ()
+
+
 class Content(NamedTuple):
     """The names of all arrays in a file, those that were chosen, and the names of the columns of X where they have any.
 
@@ -68,9 +82,7 @@ def read(
     Args:
       path: the file, of a kind in ``READERS``.
       expected: what it should hold, for the error if there is none.
-      choose: the names to read, among those that the file holds.
-      names: of features and labels; of a table, its columns but for that of the labels are the features.
-      columns: of a table, its features instead.
+      choose, names, columns: see `Wanted`.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -84,12 +96,10 @@ def read(
       >>> content.held, content.arrays["X"].shape
       (['X', 'z'], (2, 2))
     """
-    if path.suffix not in KINDS:
-        raise ValueError(f"{path} must end in {', '.join(KINDS)}")
+    if path.suffix not in READERS:
+        raise ValueError(f"{path} must end in {', '.join(READERS)}")
     try:
-        if path.suffix == TABLE:
-            return _csv(path, choose, names=names, columns=columns)
-        return READERS[path.suffix](path, choose)
+        return READERS[path.suffix](path, Wanted(choose, names, columns))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file, expected an {path.suffix} with {expected}") from None
     except Exception as error:  # a damaged file can raise anything
@@ -112,7 +122,7 @@ def matching(path: Path) -> list[Path]:
       ['emb_1.npy', 'emb_2.npy', 'emb_10.npy']
     """
     if path.is_dir():
-        found = [file for file in path.iterdir() if file.suffix in KINDS]
+        found = [file for file in path.iterdir() if file.suffix in READERS]
         if len(kinds := {file.suffix for file in found}) > 1:
             raise ValueError(f"{path} must hold files of one kind, got {', '.join(sorted(kinds))}")
     elif path.exists() or not any(character in path.name for character in "*?["):
@@ -120,7 +130,7 @@ def matching(path: Path) -> list[Path]:
     else:
         found = list(path.parent.glob(path.name))
     if not found:
-        raise FileNotFoundError(f"{path}: no such files, expected some of {', '.join(KINDS)}")
+        raise FileNotFoundError(f"{path}: no such files, expected some of {', '.join(READERS)}")
     return sorted(found, key=lambda file: [int(part) if part.isdigit() else part for part in NUMBERS.split(file.name)])
 
 
@@ -136,11 +146,11 @@ def name_of(path: str | Path) -> str:
     return plain or path.parent.name or "files"
 
 
-def _npz(path: Path, choose: Choose) -> Content:
+def _npz(path: Path, wanted: Wanted) -> Content:
     with zipfile.ZipFile(path) as archive:
         held = [member.removesuffix(".npy") for member in archive.namelist()]
         return Content(
-            held, {name: _member(path, archive, archive.getinfo(f"{name}.npy"), name) for name in choose(held)}
+            held, {name: _member(path, archive, archive.getinfo(f"{name}.npy"), name) for name in wanted.choose(held)}
         )
 
 
@@ -162,7 +172,7 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: s
         return _array(file.read(), shape, fortran_order, dtype)
 
 
-def _npy(path: Path, _: Choose) -> Content:
+def _npy(path: Path, _: Wanted) -> Content:
     with path.open("rb") as file:
         shape, fortran_order, dtype = _header(file, "X")
         if _is_matrix(shape, fortran_order):
@@ -193,7 +203,7 @@ def _array(content: bytes, shape: tuple[int, ...], fortran_order: bool, dtype: n
     return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran_order else "C")
 
 
-def _safetensors(path: Path, choose: Choose) -> Content:
+def _safetensors(path: Path, wanted: Wanted) -> Content:
     import safetensors  # an extra
 
     with safetensors.safe_open(path, framework="numpy") as file:  # which checks the header
@@ -202,7 +212,7 @@ def _safetensors(path: Path, choose: Choose) -> Content:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
-        for name in choose(held):
+        for name in wanted.choose(held):
             about = header[name]
             shape, dtype = tuple(about["shape"]), np.dtype(SAFETENSORS[about["dtype"]])
             first, stop = (8 + length + offset for offset in about["data_offsets"])
@@ -214,7 +224,7 @@ def _safetensors(path: Path, choose: Choose) -> Content:
     return Content(held, arrays)
 
 
-def _pt(path: Path, choose: Choose) -> Content:
+def _pt(path: Path, wanted: Wanted) -> Content:
     try:
         import torch  # in no extra: who has such a file has it
     except ModuleNotFoundError:
@@ -222,7 +232,7 @@ def _pt(path: Path, choose: Choose) -> Content:
     held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     held = held if isinstance(held, dict) else {NAMELESS: held}
     tensors = {str(name): tensor for name, tensor in held.items() if isinstance(tensor, torch.Tensor)}
-    return Content(list(tensors), {name: _of_tensor(tensors[name].detach()) for name in choose(list(tensors))})
+    return Content(list(tensors), {name: _of_tensor(tensors[name].detach()) for name in wanted.choose(list(tensors))})
 
 
 def _of_tensor(tensor: Any) -> NDArray:
@@ -233,13 +243,13 @@ def _of_tensor(tensor: Any) -> NDArray:
     return tensor.numpy()
 
 
-def _parquet(path: Path, choose: Choose) -> Content:
+def _parquet(path: Path, wanted: Wanted) -> Content:
     require("a .parquet", "pyarrow", extra="parquet")
     import pyarrow.parquet
 
     with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:  # else it keeps all that it has read
         held = file.schema_arrow.names
-        return Content(held, {name: joined(_parts(file, name)) for name in choose(held)})
+        return Content(held, {name: joined(_parts(file, name)) for name in wanted.choose(held)})
 
 
 def _parts(file: Any, name: str) -> Iterator[NDArray]:
@@ -265,11 +275,12 @@ def _of_column(column: Any, name: str) -> NDArray:
     return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), int(lengths[0]))
 
 
-def _txt(path: Path, _: Choose) -> Content:
+def _txt(path: Path, _: Wanted) -> Content:
     return Content(["y"], {"y": _labels(path.read_text("utf-8-sig").splitlines())})
 
 
-def _csv(path: Path, choose: Choose, *, names: tuple[str, str], columns: Sequence[str]) -> Content:
+def _csv(path: Path, wanted: Wanted) -> Content:
+    choose, (x, y), columns = wanted
     with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin it with a byte order mark
         header, *rows = [*csv.reader(file, strict=True, skipinitialspace=True)] or [[]]
     if not rows:
@@ -284,20 +295,19 @@ def _csv(path: Path, choose: Choose, *, names: tuple[str, str], columns: Sequenc
     for number, row in enumerate(rows):
         if len(row) != len(header):
             raise ValueError(f"its rows must have the {len(header)} columns of its header, row {number} has {len(row)}")
-    x, y = names
     if len(header) == 1 and not columns:
         return Content([y], {name: _labels([row[0] for row in rows]) for name in choose([y])})
-    wanted, label, place = choose([x, y]), LABEL if y == NAMES[1] else y, {name: k for k, name in enumerate(header)}
+    chosen, label, place = choose([x, y]), LABEL if y == NAMES[1] else y, {name: k for k, name in enumerate(header)}
     features = tuple(columns) or tuple(name for name in header if name != label)
-    needed = [*(features if x in wanted else ()), *([label] if y in wanted else ())]
+    needed = [*(features if x in chosen else ()), *([label] if y in chosen else ())]
     if lacking := [name for name in needed if name not in place]:
         other = ", or names must give another" if lacking == [LABEL] else ""
         raise ValueError(f"it must have a column {', '.join(lacking)}{other}: it has {', '.join(header)}")
     arrays: Arrays = {}
-    if x in wanted:
+    if x in chosen:
         some = [place[name] for name in features]
         arrays[x] = _numbers([[row[column] for column in some] for row in rows], features)
-    if y in wanted:
+    if y in chosen:
         arrays[y] = _labels([row[place[label]] for row in rows])
     return Content([x, y], arrays, features)
 
@@ -335,12 +345,12 @@ def _labels(lines: Sequence[str]) -> NDArray:
     return np.array(lines, np.int64 if all(re.fullmatch(r"-?\d{1,18}", line) for line in lines) else str)
 
 
-READERS: dict[str, Callable[[Path, Choose], Content]] = {
+READERS: dict[str, Callable[[Path, Wanted], Content]] = {
     ".npz": _npz,
     ".npy": _npy,
     ".safetensors": _safetensors,
     ".pt": _pt,
     ".parquet": _parquet,
+    ".csv": _csv,
     ".txt": _txt,
 }
-KINDS = (*READERS, TABLE)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -161,10 +162,7 @@ def tries(splits: Splits, subsets: Sequence[NDArray[np.integer]]) -> Tries:
     return Tries(
         train=Split(examples.raw, examples.y[chosen], rows, mean, scale, examples.digest),
         parts=(sizes.pop(), num_val),
-        mean=mean,
-        scale=scale,
-        fold_mean=np.stack([mean for mean, _ in moments]),
-        fold_scale=np.stack([scale for _, scale in moments]),
+        **_of_folds((mean, scale), moments),
         class_names=splits.class_names,
         name=f"{splits.name}, {len(subsets)} tries",
         whole=splits,
@@ -241,13 +239,16 @@ def _folds(
     return Folds(
         train=Split(source.X, _labels(source.y[rows]), rows, mean, scale, found.digest),
         parts=tuple(len(part) for part in parts),
-        mean=mean,
-        scale=scale,
-        fold_mean=np.stack([mean for mean, _ in folds]),
-        fold_scale=np.stack([scale for _, scale in folds]),
+        **_of_folds((mean, scale), folds),
         class_names=source.class_names,
         name=f"{source.name}/{protocol}, {len(parts)} folds",
     )
+
+
+def _of_folds(whole: tuple[NDArray, NDArray], folds: Sequence[tuple[NDArray, NDArray]]) -> dict[str, Any]:
+    """Mean and scale of `Folds`, and those of each fold."""
+    (mean, scale), (fold_mean, fold_scale) = whole, map(np.stack, zip(*folds, strict=True))
+    return {"mean": mean, "scale": scale, "fold_mean": fold_mean, "fold_scale": fold_scale}
 
 
 def _require_cifar10(source: Source, protocol: str) -> None:

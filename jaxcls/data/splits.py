@@ -32,10 +32,23 @@ class _Sizes:
         """K; 0 where the data are split once."""
         return 0
 
+    def num_train(self, fold: int) -> int:
+        """The number of examples that a fold trains on."""
+        return len(self.train)
+
+    def val_part(self, fold: int) -> int:
+        """The part that a fold is validated on: the second, val."""
+        return 1
+
     @property
     def one_val(self) -> bool:
         """True if all folds are validated on the same examples."""
-        return True
+        return self.num_folds < 2 or self.val_part(0) == self.val_part(1)
+
+    @property
+    def num_scored(self) -> int:
+        """The number of examples behind a score over train: of folds with a val of their own, all."""
+        return self.num_train(0) if self.one_val else len(self.train)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,17 +100,9 @@ class Splits(_Sizes):
         """The number of examples in train and in val."""
         return len(self.train.y), len(self.val.y)
 
-    def val_part(self, fold: int) -> int:
-        """The part that is val; there is one fold."""
-        return 1
-
     def first_row(self, part: int, fold: int) -> int:
         """Of a part among `examples`."""
         return part * len(self.train)
-
-    def num_train(self, fold: int) -> int:
-        """The number of examples in train."""
-        return len(self.train)
 
     def rows(self, fold: int, numbers: NDArray[np.integer]) -> NDArray[np.integer]:
         """Of these of train among `examples`."""
@@ -164,12 +169,7 @@ class Folds(_Sizes):
     @property
     def num_folds(self) -> int:
         """K."""
-        return len(self.parts)
-
-    @property
-    def one_val(self) -> bool:
-        """False: each fold has its own."""
-        return False
+        return len(self.fold_mean)
 
     def val_part(self, fold: int) -> int:
         """The part that is held out."""
@@ -241,16 +241,6 @@ class Tries(Folds):
                 f"of {len(self.train.y)} examples in all, got {self.parts}"
             )
         _check_labels(self.train.y, self.num_classes, "train")
-
-    @property
-    def num_folds(self) -> int:
-        """K."""
-        return len(self.fold_mean)
-
-    @property
-    def one_val(self) -> bool:
-        """True."""
-        return True
 
     def val_part(self, fold: int) -> int:
         """The second, val."""

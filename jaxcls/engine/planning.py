@@ -117,7 +117,7 @@ def plan_sweep(
     schedule = schedule._replace(rungs=tuple(sorted(step for step in leaving if step < steps)))
     if schedule.rungs and (states := state_nbytes(of_sizes, 1.0)) > host():
         raise ValueError(f"the states of all cells must fit in the host's memory of {host()} bytes, got {states} bytes")
-    num_scored = splits.num_train(0) if splits.one_val else len(splits.train.y)
+    num_scored = splits.num_scored
     if splits.one_val:  # scoring takes 0.9 of the time of training on as many, and may take a tenth of it
         num_scored = min(num_scored, max(steps * batch_size // 9, LEAST_SCORED))
     return Plan(

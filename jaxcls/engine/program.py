@@ -241,8 +241,8 @@ def build(on: Mesh, plan: Plan, stage: int, stack: Stack, feed: Feed) -> Callabl
     return wait
 
 
-def build_ahead(on: Mesh, plan: Plan, stage: int, stacks: Sequence[Stack], feed: Feed) -> Future[None]:
-    """`build` in a thread, so that other stacks train meanwhile.
+def build_ahead(on: Mesh, plan: Plan, stage: int, stacks: Sequence[Stack], feed: Feed) -> Callable[[], None]:
+    """`build` in a thread, so that other stacks train meanwhile; a function that waits for it.
 
     JAX's settings are those of a thread, so the caller's are set in that one too. Several processes must begin their
     computations in one order, and build in place.
@@ -255,11 +255,9 @@ def build_ahead(on: Mesh, plan: Plan, stage: int, stacks: Sequence[Stack], feed:
                 build(on, plan, stage, stack, feed)
 
     if jax.process_count() == 1:
-        return AHEAD.submit(work)
-    done: Future[None] = Future()
+        return AHEAD.submit(work).result
     work()
-    done.set_result(None)
-    return done
+    return lambda: None
 
 
 @functools.lru_cache(maxsize=128)

@@ -12,9 +12,10 @@ evaluation renews, scales it to the curvature along the last step, and corrects 
 gradient differences.
 
 Along a path of reg, largest first, each solution starts where the last two or three in log reg point to, and keeps the
-pairs of the last: only the penalty's part of a gradient difference depends on reg, and is known. A path that begins
-with a small reg is led up to by larger ones, solved roughly. Values that are solved side by side start from the same
-solution, which takes more evaluations of each, and fewer of them all.
+pairs of the last: only the penalty's part of a gradient difference depends on reg, and is known. Where that start was
+too far off to end below the last, it starts again from the last itself. A path that begins with a small reg is led up
+to by larger ones, solved roughly. Values that are solved side by side start from the same solution, which takes more
+evaluations of each, and fewer of them all.
 
 References:
   J. Nocedal and S. Wright, *Numerical Optimization*, 2006, algorithm 7.4.
