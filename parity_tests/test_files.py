@@ -410,7 +410,7 @@ def test_a_disk_that_fails_ends_a_solver_in_one_line(tmp_path: Path, monkeypatch
     splits, real, calls = data.standard(data.load(tmp_path / "f.npz")), os.preadv, itertools.count()
 
     def fail(*of: Any) -> int:
-        if next(calls) > 12:
+        if next(calls) > 4:
             raise OSError(5, "Input/output error")
         return real(*of)
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from jaxcls.numerics import padded, standardised
 
-SAMPLE = 4  # rows per feature that the eigenvectors are taken from; with fewer, the examples themselves are rotated
+SAMPLE, PER_FEATURE = 2**13, 4  # rows that the eigenvectors are taken from, and if that is more, rows per feature
 COPY = 2**30  # bytes of examples, up to which they are centred beforehand
 ALL = 512  # eigenvectors, up to which all are computed; or where the examples are 1/64 of their number squared
 FEW = 1024  # examples, up to which all are computed where there are 8 times as many features
@@ -113,8 +113,8 @@ def prepare(
     With ``moments``, X are the features that these standardise.
     """
     num_examples, num_features = X.shape
-    few, every = num_examples <= SAMPLE * num_features, all_eigenvectors(num_examples, num_features)
-    rows = np.arange(num_examples) if few else np.linspace(0, num_examples - 1, SAMPLE * num_features).astype(int)
+    every, sampled = all_eigenvectors(num_examples, num_features), sample_size(num_examples, num_features)
+    rows = np.linspace(0, num_examples - 1, sampled).astype(int)
     sample = (np.asarray(X) if isinstance(X, jax.Array) else X)[rows].astype(np.float64 if every else dtype)
     if moments is not None:
         sample = ((sample - moments[0]) / moments[1]).astype(sample.dtype, copy=False)
@@ -125,7 +125,7 @@ def prepare(
     sample -= mean.astype(sample.dtype)
     size = float(np.asarray(np.abs(sample).max(), dtype)) or 1.0  # squares must not over- or underflow
     sample /= sample.dtype.type(size)
-    rest, rotated, centring = np.inf, few and every, None
+    rest, centring, rotated = np.inf, None, every and num_examples <= PER_FEATURE * num_features
     prepared: NDArray | Array | None
     if not every:
         eigenvalues, vectors, rest = _leading(sample, shares.astype(dtype))
@@ -169,6 +169,11 @@ def _centred(X: Array, centring: Centring) -> Array:
 def centred(X: Real[Array, "N D"], centring: Centring) -> Float[Array, "N D"]:
     """Examples as they came, centred."""
     return standardised(X, *centring)
+
+
+def sample_size(num_examples: int, num_features: int) -> int:
+    """The number of rows that the eigenvectors are taken from."""
+    return min(num_examples, max(PER_FEATURE * num_features, SAMPLE))
 
 
 def all_eigenvectors(num_examples: int, num_features: int) -> bool:

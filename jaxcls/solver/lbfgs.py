@@ -13,9 +13,8 @@ gradient differences.
 
 Along a path of reg, largest first, each solution starts where the last two or three in log reg point to, and keeps the
 pairs of the last: only the penalty's part of a gradient difference depends on reg, and is known. Where that start was
-too far off to end below the last, it starts again from the last itself. A path that begins with a small reg is led up
-to by larger ones, solved roughly. Values that are solved side by side start from the same solution, which takes more
-evaluations of each, and fewer of them all.
+too far off to end below the last, it starts again from the last itself. Values that are solved side by side start from
+the same solution, which takes more evaluations of each, and fewer of them all.
 
 References:
   J. Nocedal and S. Wright, *Numerical Optimization*, 2006, algorithm 7.4.
@@ -48,15 +47,13 @@ EXAMPLES = 50  # to a pair, from where on it takes little time beside an evaluat
 MANY_DIGITS = 1e-8  # the tolerance from which on it pays to take more pairs, and a parabola
 KNOTS = 3  # solutions that a parabola goes through
 NEAR = np.log(3)  # steps in log reg up to which it lies nearer to the next than a line does
-LEADING_UP = np.logspace(-2, -9, 8)  # values of reg before a path, as shares of the largest eigenvalue
-ROUGHLY = 1e-2  # their tolerance
-TINY = 2**19  # examples times parameters, up to which an evaluation takes less than to begin with another value
+SLACK = 1e-2  # share of L that a solution may lie above the last, of a larger reg, before it counts as above
 CAUTION = 4  # L − min L is rarely below -slope / 2, half of a Newton decrement: the pairs do not see all of the Hessian
 SMALLEST_STEP = 1e-8  # of the line search, below which a value has stalled
 ROWS = {"cpu": 2**11}  # in a block, so that its scores stay in cache
 BLOCK = 2**25  # numbers in a block and its scores, at most
 COLUMNS = 128  # of scores, which take about as long to compute as an example takes to be read
-NARROW = 64  # times as many features as scores, from where on one block is best: the scores are little beside X
+NARROW = 64  # times as many features as scores, from where on these are little beside X, and one block is best
 
 
 class Pairs(NamedTuple):
@@ -151,15 +148,13 @@ def path(
     none = [np.zeros((num_weightings, *shape), dtype) for shape in shapes]
     pairs = no_pairs = Pairs(*jax.device_put([*none, np.zeros(num_weightings, np.int32)]))
     penalties = np.clip(reg / basis.size**2, np.finfo(dtype).tiny, np.finfo(dtype).max * np.finfo(dtype).eps)
-    larger = LEADING_UP * basis.curvature[:-1].max(initial=0)
-    larger = larger[(larger > 3 * penalties[0]) & (num_examples * num_params > TINY)]
     length = -(-len(penalties) // -(-len(penalties) // side_by_side))
-    parts, found = [*larger[:, None], *np.split(penalties, range(length, len(penalties), length))], []
+    found: list[tuple[NDArray, ...]] = []
     last: list[Array | NDArray] = [start] * KNOTS
-    solved, before = parts[0][:1], np.full(num_weightings, np.inf)
-    for k, part in enumerate(parts):
+    solved, before = penalties[:1], np.full(num_weightings, np.inf)
+    for first in range(0, len(penalties), length):
+        part = penalties[first : first + length]
         some = np.pad(part, (0, length - len(part)), mode="edge")  # all of one length, for one program
-        roughly = k < len(larger)
         begun_at = functools.partial(
             _read_and_solve,
             X,
@@ -168,24 +163,22 @@ def path(
             reg=some.astype(dtype),
             last_reg=np.asarray(solved[-1], dtype),
             constant=constant.astype(dtype),
-            tol=np.asarray(max(tol, ROUGHLY) if roughly else tol, dtype),
+            tol=np.asarray(tol, dtype),
             max_evaluations=max_evaluations,
             rows=rows,
         )
         solution, pairs = begun_at(shares=_shares(solved, some, many_digits).astype(dtype), pairs=pairs)
-        if (_losses(solution, length) > before * (1 + max(tol, ROUGHLY))).any():  # of a smaller reg they are smaller
+        if (_losses(solution, length) > before * (1 + max(tol, SLACK))).any():  # of a smaller reg they are smaller
             spent = solution.evaluations
             solution, pairs = begun_at(shares=np.tile(np.eye(KNOTS, dtype=dtype)[-1], (length, 1)), pairs=no_pairs)
             solution = solution._replace(evaluations=solution.evaluations + spent)
         before = _losses(solution, length)[-1]
         every = jnp.split(solution.A, length) if length > 1 else [solution.A]
         last = [*last, *every[: len(part)]][-KNOTS:]
-        solved = np.append(solved if k else [], part)[-KNOTS:]
-        if roughly:
-            continue
+        solved = penalties[: first + len(part)][-KNOTS:]
         A, at, above, evaluations = jax.device_get(solution)
-        for first, penalty in zip(range(0, len(A), num_weightings), part, strict=False):
-            own = slice(first, first + num_weightings)
+        for k, penalty in enumerate(part):
+            own = slice(k * num_weightings, (k + 1) * num_weightings)
             W, added, largest = eigenbasis.restored(basis, A[own], at.gradient[own], at.spread[own], penalty)
             found.append((W, at.loss[own], above[own] + added, largest, evaluations[own]))
     return Solutions(*(np.stack(arrays, axis=-2) for arrays in zip(*found, strict=True)))
@@ -224,7 +217,7 @@ def _losses(solution: Solution, length: int) -> Float[NDArray, "V F"]:
 
 def estimate(num_examples: int, num_features: int, num_classes: int, dtype: jnp.dtype) -> Memory:
     """Memory of `path` in bytes: for the examples, and for each weighting."""
-    few = min(num_examples, eigenbasis.SAMPLE * num_features)
+    few = eigenbasis.sample_size(num_examples, num_features)
     if eigenbasis.all_eigenvectors(num_examples, num_features):
         vectors = 8 * (3 * few + 4 * min(num_examples, num_features))
     else:
@@ -281,11 +274,16 @@ def _shares(solved: Float[NDArray, "K"], penalties: Float[NDArray, "V"], many_di
 
 def rows_in_a_block(num_examples: int, num_features: int, columns: int, *, one_block: bool) -> int:
     """Rows that are evaluated together, for so many columns of scores; all, if allowed, where scores are few."""
-    if one_block and NARROW * columns <= num_features:
+    if one_block and _few_scores(columns, num_features):
         return num_examples
     most = max(256, BLOCK // (num_features + 2 * columns))
     num_blocks = -(-num_examples // min(most, ROWS.get(jax.default_backend(), most)))
     return -(-num_examples // num_blocks)
+
+
+def _few_scores(columns: int, num_features: int) -> bool:
+    """Decide whether the scores are little beside X."""
+    return NARROW * columns <= num_features
 
 
 @functools.partial(jax.jit, static_argnames=("max_evaluations", "rows", "read"))
@@ -394,7 +392,7 @@ def _evaluate(examples: Examples, A: Array, penalty: Array, rows: int, read: jax
         w_b = jax.lax.dynamic_slice_in_dim(weights, first, rows, axis=1)
         w_b = jnp.where(first + jnp.arange(rows) >= start, w_b, 0)
         w_b = jnp.concatenate([w_b] * (number // len(w_b)))
-        s = (W.reshape(-1, W.shape[-1]) @ X_b.T).reshape(number, num_classes, rows) + b
+        s = _times(W.reshape(-1, W.shape[-1]), X_b).reshape(number, num_classes, rows) + b
         losses, numerator, total = cross_entropy_terms(s, y_b[None, None])
         ds = numerator / total
         # Sums over rows are products, which the CPU computes in parallel, where it adds one number after another.
@@ -412,6 +410,11 @@ def _evaluate(examples: Examples, A: Array, penalty: Array, rows: int, read: jax
     G = sums.gradient
     of_penalty = jnp.einsum("fcp,fcp->f", penalty * A, A) / 2
     return Evaluation(sums.loss + of_penalty, G + penalty * A, sums.spread)
+
+
+def _times(W: Float[Array, "M D"], X: Float[Array, "N D"]) -> Float[Array, "M N"]:
+    """``W Xᵀ``. For a few rows of W, XLA's CPU would copy all of X to transpose it, unless it is told not to."""
+    return jax.lax.optimization_barrier(X @ W.T).T if _few_scores(*W.shape) else W @ X.T
 
 
 def _diagonal_inverse(examples: Examples, spread: Array, reg: Array, q: Array) -> Float[Array, "F C P"]:
