@@ -59,6 +59,30 @@ def test_default_run_does_the_whole_job(tmp_path: Path) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
+def test_given_splits_are_those_of_one_file(tmp_path: Path) -> None:
+    """Labels by name, in files of their own or not, in any split."""
+    rng, names = np.random.default_rng(0), np.array(["cat", "dog", "eel"])
+    X, y = rng.standard_normal((90, 4)), np.arange(90) % 3
+    parts = {"train": slice(50), "val": slice(50, 70), "test": slice(70, 90)}
+    np.savez(
+        tmp_path / "all.npz", **{f"{a}_{r}": {"X": X, "y": names[y]}[a][of] for r, of in parts.items() for a in "Xy"}
+    )
+    np.savez(tmp_path / "train.npz", X=X[parts["train"]], y=names[y[parts["train"]]])
+    for role in ("val", "test"):
+        np.save(tmp_path / f"{role}.npy", X[parts[role]])
+        (tmp_path / f"{role}.txt").write_text("\n".join(names[y[parts[role]]]))
+    given = [
+        word for role in ("val", "test") for word in (f"--{role}", f"{role}.npy", f"--{role}-labels", f"{role}.txt")
+    ]
+    options = ["--lr", 0.1, 1, "--reg", 0, "--steps", 20]
+    for files in (["--data", "all.npz", "--out", "one"], ["--data", "train.npz", *given, "--out", "several"]):
+        done = run(*files, *options, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "50 train, 20 val, 20 test examples" in done.stdout
+    for name in ("results.csv", "confusion.csv"):
+        assert (tmp_path / "several" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+
+
 def test_own_features_own_grid_and_seeds(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 300)
@@ -201,6 +225,15 @@ MISTAKES = {
     ),
     "decay of plain sgd": (["--weight-decay", 0.1], "error: --weight-decay is for --optimizer adamw, got sgd"),
     "names of digits": (["--names", "a", "b"], "error: --names are those of a file: give that as --data, got digits"),
+    "val of digits": (["--val", "features.npz"], "error: --val is beside a file: give that as --data, got digits"),
+    "labels of no test": (
+        ["--data", "features.npz", "--test-labels", "y.txt"],
+        "error: --test-labels are those of --test: give that, too",
+    ),
+    "val that is train": (
+        ["--data", "features.npz", "--val", "./features.npz"],
+        "error: --data, --val and --test must be different files",
+    ),
     "flips of features": (
         ["--data", "features.npz", "--flip"],
         "error: features.npz: mirrored must be given pictures, as cifar10 and digits are, got features without pixels",

@@ -1,4 +1,4 @@
-"""The files of ``jaxcls probe`` as one source: given splits, those held out of train, folds and few shots."""
+"""The files of a command as one source: given splits, those held out of train, folds and few shots."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -23,6 +23,7 @@ class Files(NamedTuple):
       train, val, test: the features.
       labels: of train, val and each test set; None where they lie with the features.
       names: of features and labels in the files.
+      flag: that of train.
     """
 
     train: Path
@@ -30,6 +31,7 @@ class Files(NamedTuple):
     test: Sequence[Path]
     labels: Mapping[Path, Path | None]
     names: tuple[str, str]
+    flag: str = "--train"
 
 
 class Input(NamedTuple):
@@ -39,7 +41,39 @@ class Input(NamedTuple):
     tests: dict[str, NDArray[np.integer]]
 
 
-def read(files: Files, *, hold_out: float, folds: int, seed: int) -> Input:
+def named(
+    train: Path,
+    val: Path | None,
+    test: Sequence[Path],
+    labels: tuple[Path | None, Path | None, Sequence[Path]],
+    *,
+    names: tuple[str, str],
+    flag: str = "--train",
+) -> Files:
+    """The files of these flags; the labels are those of train, val and each test set.
+
+    Raises:
+      ValueError: labels come without features, or two files are the same.
+
+    Example:
+      >>> named(Path("a.npz"), None, [], (None, Path("labels.txt"), []), names=data.NAMES)
+      Traceback (most recent call last):
+      ValueError: --val-labels are those of --val: give that, too
+    """
+    of_train, of_val, of_test = labels
+    for role, path, given in (("val", val, of_val), ("test", test, of_test)):
+        if given and not path:
+            raise ValueError(f"--{role}-labels are those of --{role}: give that, too")
+    if of_test and len(of_test) != len(test):
+        raise ValueError(f"--test-labels must be those of the {len(test)} of --test, got {len(of_test)}")
+    of_path = {train: of_train} | ({val: of_val} if val else {}) | dict(zip(test, of_test, strict=False))
+    paths = [train, *([val] if val else []), *test]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ValueError(f"{flag}, --val and --test must be different files")
+    return Files(train=train, val=val, test=test, labels=of_path, names=names, flag=flag)
+
+
+def read(files: Files, *, hold_out: float = HELD_OUT, folds: int = 0, seed: int = 0) -> Input:
     """Open the files; splits without one are held out of train, class by class.
 
     Args:
@@ -61,7 +95,7 @@ def read(files: Files, *, hold_out: float, folds: int, seed: int) -> Input:
         if (width := source.X.shape[1]) != first.X.shape[1]:
             raise ValueError(f"{path} must have the {first.X.shape[1]} features of {files.train}, got {width}")
         if len(source.val) and len(given) > 1:
-            raise ValueError(f"{path} is split by itself: give it alone, as --train")
+            raise ValueError(f"{path} is split by itself: give it alone, as {files.flag}")
         if source.note:
             console.note(source.note)
     if len(first.val):

@@ -174,16 +174,7 @@ def check(config: Config) -> None:
     if config.refit and not published.get("refit") and (config.folds or config.shots):
         anyway = "--folds train the best cell on all of train" if config.folds else "--shots train it on those alone"
         raise ValueError(f"--refit is for a val: {anyway}")
-    for role in ("val", "test"):
-        if getattr(config, f"{role}_labels") and not getattr(config, role):
-            raise ValueError(f"--{role}-labels are those of --{role}: give that, too")
-    if config.test_labels and len(config.test_labels) != len(config.test):
-        raise ValueError(
-            f"--test-labels must be those of the {len(config.test)} of --test, got {len(config.test_labels)}"
-        )
-    paths = [config.train, *([config.val] if config.val else []), *config.test]
-    if len({path.resolve() for path in paths}) < len(paths):
-        raise ValueError("--train, --val and --test must be different files")
+    files(config)
     if config.solver in SOLVERS:
         _check_solver(config, published)
     else:
@@ -225,13 +216,15 @@ def _axes(config: Config, published: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def files(config: Config) -> inputs.Files:
+    """The files that the command line names."""
+    labels = config.train_labels, config.val_labels, config.test_labels
+    return inputs.named(config.train, config.val, config.test, labels, names=config.names)
+
+
 def read(config: Config) -> inputs.Input:
     """The files as one source, with train/val/test row indices."""
-    labels = {config.train: config.train_labels} | dict(zip(config.test, config.test_labels, strict=False))
-    if config.val:
-        labels[config.val] = config.val_labels
-    files = inputs.Files(config.train, config.val, config.test, labels, config.names)
-    return inputs.read(files, hold_out=config.hold_out, folds=config.folds, seed=config.seed)
+    return inputs.read(files(config), hold_out=config.hold_out, folds=config.folds, seed=config.seed)
 
 
 def hyperparameters(config: Config, splits: Splits) -> Grid:

@@ -22,7 +22,7 @@ from jaxcls import crossval, data, sweep
 from jaxcls.artifacts import checkpoint, folder, plots, record
 from jaxcls.artifacts import report as page
 from jaxcls.cli import console, running
-from jaxcls.cli.sweep_config import PRESETS, Config, check, further, hyperparameters, load, model, optimizer
+from jaxcls.cli.sweep_config import FILES, PRESETS, Config, check, further, hyperparameters, load, model, optimizer
 from jaxcls.cli.sweep_output import ALL_DIVERGED, announce, report, report_stopped
 from jaxcls.grid import Cells
 
@@ -78,7 +78,7 @@ def run(config: Config, saved: running.Saved | None, before: running.Saved | Non
     kept = {"preset": "digits"} | {name: getattr(config, name) for name in ("out", "quiet", "json", "resume")}
     command = record.command(program, config, vars(PRESETS[config.preset]) | kept)
     flags, blocks = running.asked(config), [list(stack.rows.shape) for block in plan.blocks for stack in block]
-    depends_on = running.dependencies(flags, {"data", "labels", "names", "data_dir"}, splits) | {"blocks": blocks}
+    depends_on = running.dependencies(flags, {"data", "data_dir", "names", *FILES}, splits) | {"blocks": blocks}
     asked_for: dict[str, object] = {"kind": "sweep", "command": command, "config": flags, "depends_on": depends_on}
     asked_for["cells_are"] = grid.kind
     asked_for["rungs"] = list(plan.halving.rungs) if plan.halving else []

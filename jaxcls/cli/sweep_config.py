@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxcls import classifier, crossval, data, optimizers, refine, sweep
 from jaxcls.classifier import Classifier
-from jaxcls.cli import axes, console, running, training
+from jaxcls.cli import axes, console, inputs, running, training
 from jaxcls.cli.axes import Number, Whole
 from jaxcls.data import NAMES, Source, Splits
 from jaxcls.grid import Cells, of_table
@@ -20,6 +20,7 @@ from jaxcls.table import Select, best_row
 
 AXES = ("lr", "reg", "weight_decay", "momentum", "label_smoothing")  # flags of the same names
 WITH_LABELS = ("digits", "cifar10")  # data that are not a file of the user
+FILES = ("labels", "val", "val_labels", "test", "test_labels")  # flags beside a file of the user
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,14 @@ class Config:
     """digits, cifar10, or features and labels: a file, a folder of files, or a pattern in quotes, as 'emb_*.npy'."""
     labels: Path | None = None
     """The file of the labels, if they are not in that of the features: .npy, .txt with one a line, .csv."""
+    val: Path | None = None
+    """Other examples, to choose by; 15% of --data, class by class, if not given."""
+    val_labels: Path | None = None
+    """Their labels."""
+    test: Path | None = None
+    """Others, scored once, at the end; 15% of --data, class by class, if not given."""
+    test_labels: Path | None = None
+    """Their labels."""
     names: tuple[str, str] = NAMES
     """The names of features and labels in the files."""
     protocol: Literal["standard", "raw", "l2", "cs231n", "eecs498"] = "standard"
@@ -194,7 +203,13 @@ def check(config: Config) -> None:
         )
     if config.data_dir and config.data != "cifar10":
         raise ValueError(f"--data-dir is the folder of --data cifar10, got {config.data}")
-    if config.names != NAMES and config.data in WITH_LABELS:
+    if config.data not in WITH_LABELS:
+        files(config)
+        return
+    for name in FILES:
+        if getattr(config, name):
+            raise ValueError(f"--{name.replace('_', '-')} is beside a file: give that as --data, got {config.data}")
+    if config.names != NAMES:
         raise ValueError(f"--names are those of a file: give that as --data, got {config.data}")
 
 
@@ -264,23 +279,27 @@ def optimizer(config: Config, splits: Splits) -> Optimizer:
 def load(config: Config) -> Splits:
     """Read the data that the command line names, and prepare it."""
     source = read(config)
-    if source.note:
-        console.note(source.note)
-    with checks.about(None if config.data in WITH_LABELS else config.data):
+    with checks.about(*(() if config.data in WITH_LABELS else (config.data, config.val, config.test))):
         splits = data.PROTOCOLS[config.protocol](source)
         return data.mirrored(splits) if config.flip else splits
 
 
 def read(config: Config) -> Source:
     """Read the raw data."""
-    if config.labels and config.data in WITH_LABELS:
-        raise ValueError(f"--labels are those of a file: give that as --data, got {config.data}")
-    if config.data == "digits":
-        return data.load_digits()
-    if config.data == "cifar10":
-        return data.load_cifar10(config.data_dir)
+    if config.data in WITH_LABELS:
+        source = data.load_digits() if config.data == "digits" else data.load_cifar10(config.data_dir)
+        if source.note:
+            console.note(source.note)
+        return source
     if not Path(config.data).suffix and not Path(config.data).is_dir():
         raise ValueError(f"--data must be digits, cifar10 or the path of files, got {config.data}")
     if list(Path(config.data).glob("data_batch_1*")) or list(Path(config.data).glob("cifar-10-batches-*")):
         raise ValueError(f"--data must be cifar10 for a folder that holds it: give that as --data-dir {config.data}")
-    return data.load(config.data, config.labels, names=config.names)
+    return inputs.read(files(config)).source
+
+
+def files(config: Config) -> inputs.Files:
+    """The files that the command line names."""
+    test, of_test = ((path,) if path else () for path in (config.test, config.test_labels))
+    labels = config.labels, config.val_labels, of_test
+    return inputs.named(Path(config.data), config.val, test, labels, names=config.names, flag="--data")
