@@ -122,9 +122,9 @@ def loss_curves(ax: Axes, result: SweepResult, *, points: int = 100) -> Axes:
         ax.set_yscale("log" if fell.max() > 10 * fell.min() else "linear")
         ax.set_ylim(0.9 * fell.min(), 1.1 * fell.max())
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(loc="upper right")
+        ax.legend(**ABOVE)
     mean = f", mean of {width} steps" if width > 1 else ""
-    ax.set(xlabel="step", ylabel=f"minibatch loss{mean}", title="loss")
+    ax.set(xlabel="step", ylabel=f"minibatch loss{mean}")
     return ax
 
 
