@@ -145,7 +145,7 @@ def estimate(num_examples: int, num_features: int, num_classes: int, *, dtype: j
 
     Example:
       >>> estimate(1000, 20, 10, dtype=jnp.dtype("float32"))
-      Memory(data=131200, cell=525600)
+      Memory(data=572800, cell=525600)
     """
     return lbfgs.estimate(num_examples, num_features, num_classes, dtype)
 
