@@ -33,6 +33,11 @@ class Files(NamedTuple):
     names: tuple[str, str]
     flag: str = "--train"
 
+    @property
+    def paths(self) -> list[Path]:
+        """Of the features, train first."""
+        return [self.train, *([self.val] if self.val else []), *self.test]
+
 
 class Input(NamedTuple):
     """The contents of the files: one source, and the rows of each test set by its file's name."""
@@ -67,10 +72,10 @@ def named(
     if of_test and len(of_test) != len(test):
         raise ValueError(f"--test-labels must be those of the {len(test)} of --test, got {len(of_test)}")
     of_path = {train: of_train} | ({val: of_val} if val else {}) | dict(zip(test, of_test, strict=False))
-    paths = [train, *([val] if val else []), *test]
-    if len({path.resolve() for path in paths}) < len(paths):
+    found = Files(train=train, val=val, test=test, labels=of_path, names=names, flag=flag)
+    if len({path.resolve() for path in found.paths}) < len(found.paths):
         raise ValueError(f"{flag}, --val and --test must be different files")
-    return Files(train=train, val=val, test=test, labels=of_path, names=names, flag=flag)
+    return found
 
 
 def read(files: Files, *, hold_out: float = HELD_OUT, folds: int = 0, seed: int = 0) -> Input:
@@ -85,11 +90,10 @@ def read(files: Files, *, hold_out: float = HELD_OUT, folds: int = 0, seed: int 
     Raises:
       ValueError: the files do not fit together.
     """
-    paths = [files.train, *([files.val] if files.val else []), *files.test]
     open_one = functools.partial(data.load, names=files.names, roles=())
     first = open_one(files.train, files.labels.get(files.train))
     given = {files.train: first}
-    for path in paths[1:]:  # the features of a .csv are those of train, by name
+    for path in files.paths[1:]:  # the features of a .csv are those of train, by name
         given[path] = open_one(path, files.labels.get(path), columns=first.feature_names)
     for path, source in given.items():
         if (width := source.X.shape[1]) != first.X.shape[1]:

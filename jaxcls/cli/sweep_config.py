@@ -203,14 +203,14 @@ def check(config: Config) -> None:
         )
     if config.data_dir and config.data != "cifar10":
         raise ValueError(f"--data-dir is the folder of --data cifar10, got {config.data}")
-    if config.data not in WITH_LABELS:
+    if config.data in WITH_LABELS:
+        for name in FILES:
+            if getattr(config, name):
+                raise ValueError(f"--{name.replace('_', '-')} is beside a file: give that as --data, got {config.data}")
+        if config.names != NAMES:
+            raise ValueError(f"--names are those of a file: give that as --data, got {config.data}")
+    else:
         files(config)
-        return
-    for name in FILES:
-        if getattr(config, name):
-            raise ValueError(f"--{name.replace('_', '-')} is beside a file: give that as --data, got {config.data}")
-    if config.names != NAMES:
-        raise ValueError(f"--names are those of a file: give that as --data, got {config.data}")
 
 
 def hyperparameters(config: Config) -> Cells:

@@ -151,9 +151,9 @@ def path(
     length = -(-len(penalties) // -(-len(penalties) // side_by_side))
     found: list[tuple[NDArray, ...]] = []
     last: list[Array | NDArray] = [start] * KNOTS
-    solved, before = penalties[:1], np.full(num_weightings, np.inf)
+    before = np.full(num_weightings, np.inf)
     for first in range(0, len(penalties), length):
-        part = penalties[first : first + length]
+        solved, part = penalties[: first or 1][-KNOTS:], penalties[first : first + length]
         some = np.pad(part, (0, length - len(part)), mode="edge")  # all of one length, for one program
         begun_at = functools.partial(
             _read_and_solve,
@@ -175,7 +175,6 @@ def path(
         before = _losses(solution, length)[-1]
         every = jnp.split(solution.A, length) if length > 1 else [solution.A]
         last = [*last, *every[: len(part)]][-KNOTS:]
-        solved = penalties[: first + len(part)][-KNOTS:]
         A, at, above, evaluations = jax.device_get(solution)
         for k, penalty in enumerate(part):
             own = slice(k * num_weightings, (k + 1) * num_weightings)
