@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from jaxcls.data import Prepared, Split
 from jaxcls.memory import Memory, available
 from jaxcls.numerics import checks
-from jaxcls.solver import Moments, arguments, lbfgs, newton
+from jaxcls.solver import ARRAYS, Moments, arguments, lbfgs, newton
 
 IN_FLIGHT = 2**13  # rows of features that are read block by block: computed with, read, and being read
 TOL = {4: 1e-6, 8: 1e-7}  # by bytes of a float; see docs/accuracy.md for what it decides
@@ -151,7 +151,7 @@ def estimate(num_examples: int, num_features: int, num_classes: int, *, dtype: j
 
 
 def _of_some_classes(
-    X: jax.Array | Split | Prepared,
+    X: jax.Array | NDArray | Split | Prepared,
     labels: NDArray[np.integer],
     weights: Float[NDArray, "F N"],
     reg: Float[NDArray, "K"],
@@ -172,9 +172,9 @@ def _of_some_classes(
     """
     dtype = np.dtype(jnp.result_type(float))
     labels = np.searchsorted(present, labels).clip(max=len(present) - 1)  # any label will do for an example of weight 0
-    held = X.shape[0] if isinstance(X, jax.Array) else min(X.shape[0], IN_FLIGHT)
+    held = X.shape[0] if isinstance(X, ARRAYS) else min(X.shape[0], IN_FLIGHT)
     fitting = lbfgs.estimate(held, X.shape[1], len(present), dtype).fits(budget)
-    columns = 1 if isinstance(X, jax.Array) else lbfgs.COLUMNS // len(present)
+    columns = 1 if isinstance(X, ARRAYS) else lbfgs.COLUMNS // len(present)
     some = functools.partial(
         lbfgs.path,
         moments=moments,
@@ -186,7 +186,7 @@ def _of_some_classes(
     parts = np.split(weights, range(fitting, len(weights), fitting))
     found = _joined([some(X, labels, w, reg, side_by_side=max(min(columns, fitting) // len(w), 1)) for w in parts])
     if certify:
-        standardised = jnp.asarray(X if isinstance(X, jax.Array) else X[:]).astype(dtype)
+        standardised = jnp.asarray(X if isinstance(X, ARRAYS) else X[:]).astype(dtype)
         if moments is not None:
             standardised = (standardised - moments[0][None]) / moments[1][None]
         prove = functools.partial(

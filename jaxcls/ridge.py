@@ -25,7 +25,6 @@ Reference:
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -35,7 +34,7 @@ from numpy.typing import NDArray
 from jaxcls.data import Prepared, Split, check_finite
 from jaxcls.losses import sum_of_squares
 from jaxcls.numerics import checks, full_precision
-from jaxcls.solver import Moments, arguments
+from jaxcls.solver import ARRAYS, Moments, arguments
 
 BLOCK = 2**12  # examples in float64 at a time
 NULL = 1e-12  # of the largest component: where X has no variance, rounding leaves up to 4e-13
@@ -108,7 +107,7 @@ def path(
     if shares.ndim != 1:
         raise ValueError(f"weights must have shape [{len(labels)}], got {list(shares.shape)}")
     arguments.check_moments(moments, features.shape[1])
-    host = np.asarray(features) if isinstance(features, jax.Array) else features
+    host = np.asarray(features) if isinstance(features, ARRAYS) else features
     given = _Examples(host, labels, shares, num_classes, moments, penalise_bias)
 
     mean_X, mean_t = _means(given)

@@ -23,6 +23,26 @@ def array(x: ArrayLike | Sequence, name: str) -> jax.Array:
       >>> array(np.array([1.0, 2.0], ">f8"), "x")
       Array([1., 2.], dtype=float32)
     """
+    return jnp.asarray(numbers(x, name))
+
+
+def real(x: ArrayLike | Sequence, name: str) -> jax.Array:
+    """Convert ``x`` to an array; raise unless it holds real numbers."""
+    return jnp.asarray(real_numbers(x, name))
+
+
+def labels(y: ArrayLike, num_examples: int) -> jax.Array:
+    """Convert ``y`` to an array; raise unless it is ``[num_examples]`` integers."""
+    return jnp.asarray(label_numbers(y, num_examples))
+
+
+def numbers(x: ArrayLike | Sequence, name: str) -> jax.Array | NDArray:
+    """`array`, left on the host where it is not JAX's already.
+
+    Example:
+      >>> numbers([1.0, 2.0], "x")
+      array([1., 2.], dtype=float32)
+    """
     if isinstance(x, jax.Array) or hasattr(x, "__jax_array__"):
         return jnp.asarray(x)
     if isinstance(x, np.ma.MaskedArray):
@@ -37,15 +57,26 @@ def array(x: ArrayLike | Sequence, name: str) -> jax.Array:
     narrow = jax.dtypes.canonicalize_dtype(host.dtype)
     if host.dtype.kind in "iu" and narrow != host.dtype:  # in 32 bits 2**32 would wrap to 0
         host = np.clip(host, np.iinfo(narrow).min, np.iinfo(narrow).max)
-    return jnp.asarray(host)
+    return host.astype(narrow, copy=False)
 
 
-def real(x: ArrayLike | Sequence, name: str) -> jax.Array:
-    """Convert ``x`` to an array; raise unless it holds real numbers."""
-    x = array(x, name)
-    if jnp.iscomplexobj(x):
-        raise TypeError(f"{name} must be real, got {x.dtype}")
-    return x
+def real_numbers(x: ArrayLike | Sequence, name: str) -> jax.Array | NDArray:
+    """`real`, left on the host where it is not JAX's already."""
+    found = numbers(x, name)
+    if jnp.iscomplexobj(found):
+        raise TypeError(f"{name} must be real, got {found.dtype}")
+    return found
+
+
+def label_numbers(y: ArrayLike, num_examples: int) -> jax.Array | NDArray:
+    """`labels`, left on the host where they are not JAX's already."""
+    found = numbers(y, "y")
+    if found.shape != (num_examples,):
+        expected = f"one label for each of the {num_examples} examples"
+        raise ValueError(f"y must hold {expected}, got shape {list(found.shape)}")
+    if not jnp.issubdtype(found.dtype, jnp.integer):
+        raise TypeError(f"y must hold integer class labels, got {found.dtype}")
+    return found
 
 
 def features(X: ArrayLike, num_features: int, dtype: jnp.dtype) -> jax.Array:
@@ -61,16 +92,6 @@ def features(X: ArrayLike, num_features: int, dtype: jnp.dtype) -> jax.Array:
     if X.dtype != dtype or not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"X and params must share one float dtype, got {X.dtype} and {dtype}")
     return X
-
-
-def labels(y: ArrayLike, num_examples: int) -> jax.Array:
-    """Convert ``y`` to an array; raise unless it is ``[num_examples]`` integers."""
-    y = array(y, "y")
-    if y.shape != (num_examples,):
-        raise ValueError(f"y must hold one label for each of the {num_examples} examples, got shape {list(y.shape)}")
-    if not jnp.issubdtype(y.dtype, jnp.integer):
-        raise TypeError(f"y must hold integer class labels, got {y.dtype}")
-    return y
 
 
 def example_weights(weights: ArrayLike | Sequence, num_examples: int) -> jax.Array:

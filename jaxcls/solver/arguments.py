@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from jaxcls.data import Prepared, Split, check_finite
 from jaxcls.numerics import checks
-from jaxcls.solver.eigenbasis import Moments
+from jaxcls.solver.eigenbasis import ARRAYS, Moments
 
 
 def examples(
     X: ArrayLike | Split | Prepared, y: ArrayLike, num_classes: int | None
-) -> tuple[jax.Array | Split | Prepared, NDArray[np.integer], int]:
+) -> tuple[jax.Array | NDArray | Split | Prepared, NDArray[np.integer], int]:
     """Features, labels and the number of classes, once they are checked.
 
     Raises:
@@ -23,12 +23,12 @@ def examples(
         feature that is not finite.
       TypeError: an argument is not an array of numbers.
     """
-    X = X if isinstance(X, Split | Prepared) else checks.real(X, "X")
+    X = X if isinstance(X, Split | Prepared) else checks.real_numbers(X, "X")
     if len(X.shape) != 2 or 0 in X.shape:
         raise ValueError(f"X must have shape [N, d] with N, d >= 1, got {list(X.shape)}")
-    if isinstance(X, jax.Array):  # the others are checked when they are prepared
+    if isinstance(X, ARRAYS):  # the others are checked when they are prepared
         check_finite(np.asarray(X))
-    labels = np.asarray(checks.labels(y, X.shape[0]))
+    labels = np.asarray(checks.label_numbers(y, X.shape[0]))
     num_classes = int(labels.max()) + 1 if num_classes is None else num_classes
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(f"labels must lie in [0, {num_classes}), got {labels.min()} to {labels.max()}")
@@ -44,7 +44,7 @@ def shares(weights: ArrayLike | None, num_examples: int) -> Float[NDArray, "N *F
     if weights is None:
         return np.full(num_examples, 1 / num_examples)
     with np.errstate(over="ignore"):
-        checks.real(weights, "weights")
+        checks.real_numbers(weights, "weights")
     shares = np.asarray(weights, np.float64)  # float32 may not hold them, and only their proportions matter
     if len(shares) != num_examples or shares.ndim not in (1, 2):
         raise ValueError(f"weights must hold one for each of the {num_examples} examples, got {list(shares.shape)}")
@@ -60,7 +60,7 @@ def regularisation(reg: ArrayLike | Sequence[float], *, zero: bool) -> Float[NDA
     Raises:
       ValueError: there is none, or one is out of range.
     """
-    values = np.asarray(checks.real(reg, "reg"), np.float64)
+    values = np.asarray(checks.real_numbers(reg, "reg"), np.float64)
     if values.ndim != 1 or not values.size:
         raise ValueError(f"reg must hold at least one value, got shape {list(values.shape)}")
     if not (valid := (values >= 0 if zero else values > 0) & np.isfinite(values)).all():

@@ -11,6 +11,7 @@ Reference:
   N. Halko, P.-G. Martinsson and J. A. Tropp, *Finding Structure with Randomness*, SIAM Review, 2011, section 5.1.
 """
 
+import functools
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from jaxcls.numerics import padded, standardised
 
 SAMPLE, PER_FEATURE = 2**13, 4  # rows that the eigenvectors are taken from, and if that is more, rows per feature
+ARRAYS = (np.ndarray, jax.Array)  # features in memory, rather than those that are read
 COPY = 2**30  # bytes of examples, up to which they are centred beforehand
 ALL = 512  # eigenvectors, up to which all are computed; or where the examples are 1/64 of their number squared
 FEW = 1024  # examples, up to which all are computed where there are 8 times as many features
@@ -31,8 +33,8 @@ LEADING = 128  # eigenvectors elsewhere
 class Centring(NamedTuple):
     """The map ``(X - mean) / size``, which standardises raw features too."""
 
-    mean: Float[Array, "D"]
-    size: Float[Array, "D"]
+    mean: Float[Array | NDArray, "D"]
+    size: Float[Array | NDArray, "D"]
 
 
 Moments = tuple[Float[NDArray, "D"], Float[NDArray, "D"]]  # mean and scale
@@ -100,7 +102,7 @@ class Basis(NamedTuple):
 
 
 def prepare(
-    X: Real[Array, "N d"] | Source,
+    X: Real[Array | NDArray, "N d"] | Source,
     y: Integer[NDArray, "N"],
     weights: Float[NDArray, "F N"],
     *,
@@ -115,7 +117,7 @@ def prepare(
     num_examples, num_features = X.shape
     every, sampled = all_eigenvectors(num_examples, num_features), sample_size(num_examples, num_features)
     rows = np.linspace(0, num_examples - 1, sampled).astype(int)
-    sample = (np.asarray(X) if isinstance(X, jax.Array) else X)[rows].astype(np.float64 if every else dtype)
+    sample = (np.asarray(X) if isinstance(X, ARRAYS) else X)[rows].astype(np.float64 if every else dtype)
     if moments is not None:
         sample = ((sample - moments[0]) / moments[1]).astype(sample.dtype, copy=False)
     shares = weights.mean(axis=0)[rows]
@@ -141,10 +143,8 @@ def prepare(
         if moments is not None:
             centre, divisor = (moments[0] + moments[1] * mean).astype(dtype), moments[1] * size
             mean = (centre - moments[0]) / moments[1]  # of standardised features, as it is subtracted from raw ones
-        centring = Centring(*jax.device_put((centre.astype(dtype), divisor.astype(dtype))))
-        prepared = padded(X) if isinstance(X, jax.Array) else None
-        if prepared is not None and prepared.size * dtype.itemsize <= COPY:
-            prepared, centring = _centred(prepared, centring), None
+        centring = Centring(centre.astype(dtype), divisor.astype(dtype))
+        prepared = padded(X) if isinstance(X, ARRAYS) else None
     curvature = np.append(np.maximum(eigenvalues, 0), 1).astype(dtype)
     width = num_features if prepared is None else prepared.shape[1]
     examples = {
@@ -158,12 +158,17 @@ def prepare(
         "vectors": None if rotated else vectors.matrix.astype(dtype, copy=False),
     }
     basis = Basis(vectors, rotated, mean, size, curvature, rest, float(penalise_bias))
-    return Examples(**jax.device_put(examples)), basis
+    beforehand = prepared is not None and prepared.size * dtype.itemsize <= COPY
+    return _placed(examples, centre=beforehand), basis
 
 
-@jax.jit
-def _centred(X: Array, centring: Centring) -> Array:
-    return centred(X, centring)
+@functools.partial(jax.jit, static_argnames="centre")  # `jax.device_put` takes twice as long for a small table
+def _placed(arrays: dict[str, Any], *, centre: bool) -> Examples:
+    """Examples on the device; centred, if so told."""
+    examples = Examples(**arrays)
+    if examples.X is None or examples.centring is None or not centre:
+        return examples
+    return examples._replace(X=centred(examples.X, examples.centring), centring=None)
 
 
 def centred(X: Real[Array, "N D"], centring: Centring) -> Float[Array, "N D"]:

@@ -37,7 +37,7 @@ from jaxcls.losses import cross_entropy_terms
 from jaxcls.memory import Memory
 from jaxcls.numerics import full_precision
 from jaxcls.solver import eigenbasis
-from jaxcls.solver.eigenbasis import Examples, Moments, Source
+from jaxcls.solver.eigenbasis import ARRAYS, Examples, Moments, Source
 from jaxcls.solver.reading import blocks_of, read_block
 
 PAIRS, FEW_PAIRS, MANY_PAIRS = 40, 20, 80  # many for many digits, few where more would take longer than they save
@@ -109,7 +109,7 @@ class Solutions(NamedTuple):
 
 
 def path(
-    X: Real[Array, "N d"] | Source,
+    X: Real[Array | NDArray, "N d"] | Source,
     y: Integer[NDArray, "N"],
     weights: Float[NDArray, "F N"],
     reg: Float[NDArray, "K"],
@@ -124,7 +124,7 @@ def path(
     """Minimise L for each value of reg, largest first, and each weighting.
 
     Args:
-      X, y, weights: the examples, X on the device or to be read block by block; the weights of each weighting sum to 1.
+      X, y, weights: the examples, X in memory or to be read block by block; the weights of each weighting sum to 1.
       reg: regularisation values, in descending order.
       moments: mean and scale that standardise X.
       num_classes: C; each class has an example.
@@ -144,9 +144,8 @@ def path(
     start[..., -1], constant = _constant(y, weights, num_classes, penalise_bias=penalise_bias, dtype=dtype)
     many_digits = max(tol, np.finfo(dtype).eps) <= MANY_DIGITS
     num_pairs = _num_pairs(num_params, num_weightings, num_examples, many_digits=many_digits)
-    shapes = (num_pairs, num_params), (num_pairs, num_params), (num_pairs, num_pairs)
-    none = [np.zeros((num_weightings, *shape), dtype) for shape in shapes]
-    pairs = no_pairs = Pairs(*jax.device_put([*none, np.zeros(num_weightings, np.int32)]))
+    none, products = (np.zeros((num_weightings, num_pairs, size), dtype) for size in (num_params, num_pairs))
+    pairs = no_pairs = Pairs._make([none, none, products, np.zeros(num_weightings, np.int32)])
     penalties = np.clip(reg / basis.size**2, np.finfo(dtype).tiny, np.finfo(dtype).max * np.finfo(dtype).eps)
     length = -(-len(penalties) // -(-len(penalties) // side_by_side))
     found: list[tuple[NDArray, ...]] = []
@@ -202,10 +201,10 @@ def _constant(
 
 
 def _read_and_solve(
-    X: Array | Source, examples: Examples, last: tuple[Array | NDArray, ...], *, rows: int, **options: Any
+    X: Array | NDArray | Source, examples: Examples, last: tuple[Array | NDArray, ...], *, rows: int, **options: Any
 ) -> tuple[Solution, Pairs]:
     """`solve`, of examples on the device, or with the blocks of X that it reads."""
-    with blocks_of(X, rows) if not isinstance(X, jax.Array) and examples.X is None else nullcontext() as read:
+    with blocks_of(X, rows) if not isinstance(X, ARRAYS) and examples.X is None else nullcontext() as read:
         return jax.block_until_ready(solve(examples, last, rows=rows, read=read, **options))
 
 
@@ -340,8 +339,9 @@ def solve(
 
         A, now = chosen(trial, A), jax.tree.map(chosen, at, before)
 
-        def inverse(q: Array) -> Array:
-            return flat(_diagonal_inverse(examples, now.spread, reg, whole(q)))
+        def inverse(*vectors: Array) -> Array:
+            q = jnp.stack([whole(vector) for vector in vectors])
+            return _diagonal_inverse(examples, now.spread, reg, q).reshape(len(vectors), len(reg), -1)
 
         d_new = whole(_direction(flat(now.gradient), pairs, inverse))
         d_new -= jnp.mean(d_new, 1, keepdims=True)  # a constant over the classes does not change p
@@ -416,21 +416,21 @@ def _times(W: Float[Array, "M D"], X: Float[Array, "N D"]) -> Float[Array, "M N"
     return jax.lax.optimization_barrier(X @ W.T).T if _few_scores(*W.shape) else W @ X.T
 
 
-def _diagonal_inverse(examples: Examples, spread: Array, reg: Array, q: Array) -> Float[Array, "F C P"]:
-    """The product of q with the inverse of a Hessian that is diagonal in the eigenbasis."""
+def _diagonal_inverse(examples: Examples, spread: Array, reg: Array, q: Array) -> Float[Array, "_ F C P"]:
+    """The products of some q with the inverse of a Hessian that is diagonal in the eigenbasis."""
     vectors, curvature = examples.vectors, examples.curvature[None, None]
     penalised = examples.penalised[None, None, -curvature.size :]
     spread = jnp.maximum(spread, jnp.finfo(q.dtype).tiny)[..., None]
-    inverse = 1 / (spread * curvature + 2 * reg * penalised)
+    inverse = 1 / (spread * curvature + 2 * reg * penalised)[None]
     if vectors is None:
         return inverse * q
-    rest = 1 / (spread * examples.rest + 2 * reg)
-    along = jnp.einsum("fcp,pr->fcr", q[..., :-1], vectors)
-    product = rest * q[..., :-1] + jnp.einsum("fcr,pr->fcp", (inverse[..., :-1] - rest) * along, vectors)
-    return jnp.append(product, inverse[..., -1:] * q[..., -1:], 2)
+    rest = 1 / (spread * examples.rest + 2 * reg)[None]
+    along = jnp.einsum("kfcp,pr->kfcr", q[..., :-1], vectors)
+    product = rest * q[..., :-1] + jnp.einsum("kfcr,pr->kfcp", (inverse[..., :-1] - rest) * along, vectors)
+    return jnp.append(product, inverse[..., -1:] * q[..., -1:], -1)
 
 
-def _direction(g: Array, pairs: Pairs, inverse: Callable[[Array], Array]) -> Float[Array, "F Q"]:
+def _direction(g: Array, pairs: Pairs, inverse: Callable[..., Array]) -> Float[Array, "F Q"]:
     """``-H g``, H the L-BFGS approximation of the inverse Hessian that starts from ``inverse``.
 
     It is scaled to the curvature along the last step. The two loops over the pairs are two triangular systems, with R
@@ -441,10 +441,11 @@ def _direction(g: Array, pairs: Pairs, inverse: Callable[[Array], Array]) -> Flo
     S, Y, SY, oldest = pairs
     R = jnp.triu(SY, 1) + jnp.eye(SY.shape[1], dtype=SY.dtype)[None]
     last = _at(Y, oldest - 1)
-    curvature = _dot(last, inverse(last))[:, None]  # 1 if the inverse is right
     a = solve_triangular(R, _turned(jnp.einsum("fmq,fq->fm", S, g), oldest)[..., None])[..., 0]
     d = g - jnp.einsum("fmq,fm->fq", Y, _turned(a, -oldest))
-    d = inverse(d) / jnp.where(curvature > 0, curvature, 1)
+    d, of_last = inverse(d, last)
+    curvature = _dot(last, of_last)[:, None]  # 1 if the inverse is right
+    d = d / jnp.where(curvature > 0, curvature, 1)
     b = solve_triangular(R, (a - _turned(jnp.einsum("fmq,fq->fm", Y, d), oldest))[..., None], trans=1)[..., 0]
     return -d - jnp.einsum("fmq,fm->fq", S, _turned(b, -oldest))
 
