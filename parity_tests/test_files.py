@@ -182,6 +182,19 @@ def test_a_parquet_file_or_a_folder_of_them_is_read(tmp_path: Path) -> None:
         data.load(tmp_path / "missing.parquet", names=("emb", "label"))
 
 
+def test_a_parquet_file_is_decoded_without_a_second_copy_of_it(tmp_path: Path) -> None:
+    table = pa.table({"X": list(np.tile(X, (100, 4))), "y": np.tile(Y, 100)})
+    pyarrow.parquet.write_table(table, tmp_path / "X.parquet", use_dictionary=False, compression="none")
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pool := pa.proxy_memory_pool(before))
+    try:
+        found = data.load(tmp_path / "X.parquet").X
+    finally:
+        pa.set_memory_pool(before)
+    assert isinstance(found, np.ndarray)
+    assert 0 < pool.max_memory() < found.nbytes / 2
+
+
 def test_a_parquet_file_larger_than_memory_is_decoded_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()

@@ -37,7 +37,7 @@ NAMES = ("X", "y")  # of features and labels
 TABLE, LABEL = ".csv", "label"  # the kind whose columns have names,, and its column of labels
 NAMELESS = ""  # the name of an array that is alone in its file
 NUMBERS = re.compile(r"(\d+)")
-DECODED = 2**14  # rows of a .parquet that are decoded together
+DECODED, BUFFER = 2**12, 2**20  # rows of a .parquet that are decoded together, and bytes that are read
 LOCAL_HEADER = 30  # bytes before the name of a member of a zip file
 BF16 = np.dtype(jnp.bfloat16)
 SAFETENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": BF16, "BOOL": "?"}
@@ -247,9 +247,12 @@ def _parquet(path: Path, wanted: Wanted) -> Content:
     require("a .parquet", "pyarrow", extra="parquet")
     import pyarrow.parquet
 
-    with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:  # else it keeps all that it has read
-        held = file.schema_arrow.names
-        return Content(held, {name: joined(_parts(file, name)) for name in wanted.choose(held)})
+    # Without a buffer it would hold all of a column's row group, with pre_buffer all that it has read.
+    with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER) as file:
+        held, num_rows = file.schema_arrow.names, file.metadata.num_rows
+        arrays = {name: joined(_parts(file, name), num_rows) for name in wanted.choose(held)}
+    pyarrow.default_memory_pool().release_unused()
+    return Content(held, arrays)
 
 
 def _parts(file: Any, name: str) -> Iterator[NDArray]:

@@ -17,28 +17,36 @@ from jaxcls.data.rows import OnDisk, Rows
 SHARE = 1 / 4  # of the memory
 
 
-def joined(parts: Iterable[NDArray]) -> NDArray | Rows:
-    """Parts one after another; a matrix that takes more than a quarter of the memory in a temporary file.
+def joined(parts: Iterable[NDArray], num_rows: int) -> NDArray | Rows:
+    """Parts of so many rows, one after another; a matrix of over a quarter of the memory in a temporary file.
 
     The file lies in the folder that `tempfile.gettempdir` names, and is removed with the rows, at the latest when the
     process ends.
 
     Raises:
-      ValueError: there are no parts, those of a matrix are of several widths, or the folder has no room for them.
+      ValueError: there are no parts, or not so many rows, those of a matrix are of several widths, or the folder has no
+        room for them.
 
     Example:
-      >>> joined([np.eye(2), np.zeros((1, 2))]).shape
+      >>> joined([np.eye(2), np.zeros((1, 2))], 3).shape
       (3, 2)
     """
-    parts, held, num_bytes = _alike(parts), [], 0
-    for part in parts:
-        held.append(part)
-        num_bytes += part.nbytes
-        if part.ndim == 2 and num_bytes > SHARE * memory.host():
-            return _on_disk(itertools.chain(held, parts))
-    if not held:
+    parts = _alike(parts)
+    first = next(parts, None)
+    if first is None:
         raise ValueError("it holds no rows")
-    return np.concatenate(held)
+    every = itertools.chain([first], parts)
+    if first.ndim == 1:
+        return np.concatenate([*every])  # of text, whose width is known at the end
+    if num_rows * first.shape[1] * first.itemsize > SHARE * memory.host():
+        return _on_disk(every)
+    whole, end = np.empty((num_rows, first.shape[1]), first.dtype), 0
+    for part in every:
+        whole[end : end + len(part)] = part
+        end += len(part)
+    if end != num_rows:
+        raise ValueError(f"it must hold {num_rows} rows, got {end}")
+    return whole
 
 
 def _alike(parts: Iterable[NDArray]) -> Iterator[NDArray]:
