@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, PyTree
 from jaxcls.numerics.sharding import explicit_sharding
 from jaxcls.numerics.types import LossAndGrad, Params
 
-COPIED, WIDE = 1025, 2**13  # columns of A at most and of B at least, for XLA's products in float32 on a CPU
+COPIED, WIDE = 1025, 2**10  # columns of A at most and of B at least, for XLA's products in float32 on a CPU
 
 
 def einsum(
