@@ -41,7 +41,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from jaxcls import data, grid, losses, softmax, sweep, two_layer
-from jaxcls.artifacts import plots
+from jaxcls.artifacts import plots, weights
 from jaxcls.gradcheck import numeric_gradient, rel_error_of_max
 
 jax.config.update("jax_platforms", "cpu")  # the problems here are small
@@ -779,7 +779,7 @@ figure, axes = plt.subplots(2, 10, figsize=(11, 2.6), layout="constrained")
 for row_of_axes, W in zip(axes, (result.params, strict.params), strict=True):
     pictures = np.asarray(W)[splits.pixels]  # height, width, class
     for label, ax in enumerate(row_of_axes):
-        plots.template(ax, pictures[..., label], limit=np.abs(pictures).max(), label=splits.class_names[label])
+        weights.template(ax, pictures[..., label], limit=np.abs(pictures).max(), label=splits.class_names[label])
 plt.show()
 
 # %% [markdown]

@@ -125,8 +125,8 @@ def path(
     )
     order, weighted = np.argsort(-values, kind="stable"), np.atleast_2d(shares.T)
     present = np.stack([np.bincount(labels, w, num_classes) > 0 for w in weighted])
-    sets, which = np.unique(present, axis=0, return_inverse=True)
-    together = [np.flatnonzero(which.ravel() == k) for k in range(len(sets))]  # those with examples of the same classes
+    sets = list({of_set.tobytes(): of_set for of_set in present}.values())
+    together = [np.flatnonzero((present == of_set).all(axis=1)) for of_set in sets]  # of examples of the same classes
     parts = [
         solve(weighted[some], values[order], np.flatnonzero(of_set))
         for some, of_set in zip(together, sets, strict=True)

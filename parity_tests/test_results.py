@@ -21,7 +21,7 @@ import torch
 
 import torchref
 from jaxcls import data, softmax, sweep
-from jaxcls.artifacts import plots, record, report
+from jaxcls.artifacts import plots, record, report, weights
 from jaxcls.artifacts.folder import claim, replacing
 from jaxcls.classifier import Classifier, two_layer_net
 from jaxcls.data import Splits, load_digits
@@ -330,7 +330,7 @@ def test_many_classes_keep_their_names(num_classes: int, named: int) -> None:
     from matplotlib.figure import Figure
 
     names = tuple(f"class {k}" for k in range(num_classes))
-    ax = plots.weight_matrix(Figure().subplots(), np.ones((3, num_classes)), names)
+    ax = weights.weight_matrix(Figure().subplots(), np.ones((3, num_classes)), names)
     shown = [tick.get_text() for tick in ax.get_yticklabels()]
     assert shown == [*names[:: num_classes // named]]
 
@@ -381,7 +381,7 @@ def test_hidden_units_are_drawn_in_the_contrast_of_their_own_largest_weight(pixe
     from matplotlib.figure import Figure
 
     W1 = np.random.default_rng(0).standard_normal((pixels.size, 5)) * [1, 10, 100, 1000, 0]
-    canvas = plots.hidden_units(Figure().subplots(), W1, pixels).images[0].get_array()
+    canvas = weights.hidden_units(Figure().subplots(), W1, pixels).images[0].get_array()
     height, width = pixels.shape[:2]
     assert canvas.shape[:2] == (2 * height + 1, 3 * width + 2)  # 3 and 2 of them, a line between
     fourth = canvas[height + 1 :, :width]
@@ -392,7 +392,7 @@ def test_hidden_units_are_drawn_in_the_contrast_of_their_own_largest_weight(pixe
 def test_features_that_are_no_picture_are_drawn_as_a_matrix() -> None:
     from matplotlib.figure import Figure
 
-    ax = plots.weight_matrix(Figure().subplots(), np.eye(5, 3), ("a", "b", "c"))
+    ax = weights.weight_matrix(Figure().subplots(), np.eye(5, 3), ("a", "b", "c"))
     assert ax.images[0].get_array().shape == (3, 5)
 
 

@@ -26,4 +26,4 @@ def padded(rows: Shaped[NDArray | Array, "N *rest"]) -> Shaped[NDArray | Array, 
       (32, 4)
     """
     missing = common_number(len(rows)) - len(rows)
-    return np.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1)) if missing else rows
+    return np.concatenate([rows, np.zeros((missing, *rows.shape[1:]), rows.dtype)]) if missing else rows

@@ -153,7 +153,7 @@ def path(
     before = np.full(num_weightings, np.inf)
     for first in range(0, len(penalties), length):
         solved, part = penalties[: first or 1][-KNOTS:], penalties[first : first + length]
-        some = np.pad(part, (0, length - len(part)), mode="edge")  # all of one length, for one program
+        some = part[np.minimum(np.arange(length), len(part) - 1)]  # all of one length, for one program
         begun_at = functools.partial(
             _read_and_solve,
             X,
@@ -174,7 +174,7 @@ def path(
         before = _losses(solution, length)[-1]
         every = jnp.split(solution.A, length) if length > 1 else [solution.A]
         last = [*last, *every[: len(part)]][-KNOTS:]
-        A, at, above, evaluations = jax.device_get(solution)
+        A, at, above, evaluations = jax.tree.map(np.asarray, solution)
         for k, penalty in enumerate(part):
             own = slice(k * num_weightings, (k + 1) * num_weightings)
             W, added, largest = eigenbasis.restored(basis, A[own], at.gradient[own], at.spread[own], penalty)
