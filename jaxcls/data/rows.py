@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 GAP = 2**13  # bytes between two rows, up to which they are read together
 FEW = 4  # neighbours that are read one by one, which takes less time than to copy them from what was read
@@ -186,7 +186,7 @@ class Rows:
         """All rows."""
         return self[:].astype(dtype or self.dtype, copy=False)
 
-    def __getitem__(self, rows: slice | Int[ArrayLike, "M"]) -> NDArray:
+    def __getitem__(self, rows: slice | Int[NDArray, "M"]) -> NDArray:
         """These rows, in this order; read in the order in which they lie, neighbours together."""
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(len(self)))

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.stages import Wrapped
+from jax.typing import ArrayLike
 from jaxtyping import PyTree
-from numpy.typing import ArrayLike
 
 CELLS = "cells"
 BY_CELL, EVERYWHERE = PartitionSpec(CELLS), PartitionSpec()
