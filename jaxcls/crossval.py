@@ -267,8 +267,8 @@ def _averaged(found: SweepResult, grid: Cells, table: NDArray, losses: NDArray, 
     """One of several results, with the means of all: of a table and losses whose second axis they are."""
     means = over_folds(table)
     rank_rows(means, found.select)
-    of_all = {"grid": grid, "table": means, "losses": losses.mean(axis=1), "right": right}
-    return replace(found, **of_all, history=None, params=None, test=None)
+    losses = losses.mean(axis=1)
+    return replace(found, grid=grid, table=means, losses=losses, right=right, history=None, params=None, test=None)
 
 
 def over_folds(table: NDArray) -> NDArray:

@@ -93,10 +93,11 @@ def survivors(
       >>> print(survivors(table, np.ones(6, bool), 2, Halving(), "accuracy"))
       [False False  True  True False False]
     """
-    by_setting = (
-        np.where(alive, values, np.nan) for values in (merit(table, halving.metric or select), table["val_loss"])
+    accuracy, loss = (
+        np.where(alive, values, np.nan).reshape(-1, num_replicates).mean(axis=1)
+        for values in (merit(table, halving.metric or select), table["val_loss"])
     )
-    rank = ranks(*(values.reshape(-1, num_replicates).mean(axis=1) for values in by_setting))
+    rank = ranks(accuracy, loss)
     number = share(int(alive.reshape(-1, num_replicates).any(axis=1).sum()), halving.keep)
     return np.repeat((rank > 0) & (rank <= number), num_replicates)
 
