@@ -391,7 +391,7 @@ def _evaluate(examples: Examples, A: Array, penalty: Array, rows: int, read: jax
         w_b = jax.lax.dynamic_slice_in_dim(weights, first, rows, axis=1)
         w_b = jnp.where(first + jnp.arange(rows) >= start, w_b, 0)
         w_b = jnp.concatenate([w_b] * (number // len(w_b)))
-        s = _times(W.reshape(-1, W.shape[-1]), X_b).reshape(number, num_classes, rows) + b
+        s = _times(W.reshape(-1, W.shape[-1]), X_b, alone=rows == len(y)).reshape(number, num_classes, rows) + b
         losses, numerator, total = cross_entropy_terms(s, y_b[None, None])
         ds = numerator / total
         # Sums over rows are products, which the CPU computes in parallel, where it adds one number after another.
@@ -411,9 +411,15 @@ def _evaluate(examples: Examples, A: Array, penalty: Array, rows: int, read: jax
     return Evaluation(sums.loss + of_penalty, G + penalty * A, sums.spread)
 
 
-def _times(W: Float[Array, "M D"], X: Float[Array, "N D"]) -> Float[Array, "M N"]:
-    """``W Xᵀ``. For a few rows of W, XLA's CPU would copy all of X to transpose it, unless it is told not to."""
-    return jax.lax.optimization_barrier(X @ W.T).T if _few_scores(*W.shape) else W @ X.T
+def _times(W: Float[Array, "M D"], X: Float[Array, "N D"], *, alone: bool) -> Float[Array, "M N"]:
+    """``W Xᵀ``, where X may be the only block.
+
+    XLA's CPU transposes X for a few rows of W, unless it is told not to; and for others whenever it multiplies, unless
+    a barrier keeps the transposed block, the same in every evaluation, out of the product and so out of the loop.
+    """
+    if _few_scores(*W.shape):
+        return jax.lax.optimization_barrier(X @ W.T).T
+    return W @ (jax.lax.optimization_barrier(X.T) if alone else X.T)
 
 
 def _diagonal_inverse(examples: Examples, spread: Array, reg: Array, q: Array) -> Float[Array, "_ F C P"]:
