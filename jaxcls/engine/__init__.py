@@ -10,8 +10,9 @@ from jaxcls.engine.halving import Halving
 from jaxcls.engine.plan import Group, Keep, Plan, minibatches
 from jaxcls.engine.planning import plan_sweep
 from jaxcls.engine.program import Program
-from jaxcls.engine.progress import ARRAYS, Callback, Figures, Parked, Progress, Save, Snapshot
+from jaxcls.engine.progress import Callback, Figures, Progress, Save
 from jaxcls.engine.schedule import Schedule
+from jaxcls.engine.snapshot import ARRAYS, Parked, Snapshot
 
 __all__ = [
     "ARRAYS",

@@ -3,7 +3,7 @@
 import numpy as np
 
 from jaxcls.engine.plan import Plan
-from jaxcls.engine.progress import ARRAYS, Snapshot, initial_snapshot
+from jaxcls.engine.snapshot import ARRAYS, Snapshot, initial
 from jaxcls.table import SCORES
 
 OVER_STEPS = ("losses", "train_accuracy", "val_accuracy")  # their last axis
@@ -33,7 +33,7 @@ def continued(snapshot: Snapshot, plan: Plan) -> Snapshot:
       >>> bool((more.losses == sweep.run(splits, cells, steps=300).losses).all())
       True
     """
-    begin, num_cells, steps = initial_snapshot(plan), *snapshot.losses.shape
+    begin, num_cells, steps = initial(plan), *snapshot.losses.shape
     if steps > plan.schedule.steps:
         raise ValueError(f"steps must be at least the {steps} of the finished sweep, got {plan.schedule.steps}")
     longer, wider = steps < plan.schedule.steps, num_cells < len(begin.table)

@@ -20,8 +20,8 @@ from jaxcls.engine.cells import Kept, Problem, Replicates
 from jaxcls.engine.devices import BY_CELL, CELLS, EVERYWHERE, fetch, on_each, put
 from jaxcls.engine.feed import Fed, Feed
 from jaxcls.engine.plan import Plan
-from jaxcls.engine.progress import Parked
 from jaxcls.engine.scoring import scored_together
+from jaxcls.engine.snapshot import Parked
 from jaxcls.grid import Cells
 from jaxcls.numerics import Params, matmul_precision, pinned_generator
 from jaxcls.table import Scores, merit

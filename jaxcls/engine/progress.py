@@ -1,80 +1,27 @@
-"""The progress of a sweep on the host: its table and losses, its timings, and snapshots to resume from."""
+"""The progress of a sweep on the host: its table and losses, its timings, and who trains on."""
 
 import functools
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jaxcls.data import Folds, Splits
+from jaxcls.engine import snapshot
 from jaxcls.engine.halving import survivors
 from jaxcls.engine.plan import Plan
+from jaxcls.engine.snapshot import ARRAYS, Parked, Snapshot
 from jaxcls.metrics import Outcomes
 from jaxcls.numerics import Params
 from jaxcls.optimizers import steps_per_epoch
 from jaxcls.result import History, SweepResult, Timings
-from jaxcls.table import SCORES, Scores, check_select, empty_table, merit, rank_rows
+from jaxcls.table import SCORES, Scores, check_select, merit, rank_rows
 
 Figures = dict[str, int | float]
-Gather = Callable[[Sequence["Parked"], NDArray[np.integer]], list[NDArray]]  # leaves of cells with these rows
-
-
-class Parked(NamedTuple):
-    """Cells between two stages, on the host: their rows of the grid, ``[S, G]``, and the leaves of their state."""
-
-    rows: NDArray[np.integer]
-    leaves: list[NDArray]
-
-
-class Snapshot(NamedTuple):
-    """A sweep between two chunks: its findings, and all that it needs to resume as if it had never stopped.
-
-    The sweep owns the arrays and keeps filling them: copy them before the function that took the snapshot returns.
-
-    Attributes:
-      table, losses: as in `jaxcls.result.SweepResult`; NaN and rank 0 for cells not yet evaluated.
-      train_accuracy, val_accuracy: as in `jaxcls.result.History`, NaN if not recorded yet; ``[cells, 0]`` for none.
-      right: as in `jaxcls.result.SweepResult`; 0 for cells not yet evaluated.
-      alive: mask of the cells that this stage trains; those that diverge leave it at its end.
-      score, waited: the best score on val of each cell that its patience was measured by, and the evaluations since.
-      best: the leaves of the best params so far; empty before the first block is done.
-      stage: the number of stages that are done.
-      block: the number of blocks that are done in this one.
-      step: the number of steps that the next one has trained for; 0 before it is begun.
-      state: the leaves of the state of its stacks; empty at step 0.
-      parked: the cells of those that are done, and then of the stage before.
-      timings: seconds so far.
-      halving: the plan's, as text.
-      fingerprint: SHA-256 of the data, the metric and the plan but for its halving; empty before the first snapshot.
-    """
-
-    table: NDArray
-    losses: NDArray[np.floating]
-    train_accuracy: NDArray[np.floating]
-    val_accuracy: NDArray[np.floating]
-    right: NDArray[np.uint8]
-    alive: NDArray[np.bool_]
-    score: NDArray[np.floating]
-    waited: NDArray[np.integer]
-    best: list[NDArray]
-    stage: int
-    block: int
-    step: int
-    state: list[NDArray]
-    parked: list[Parked]
-    timings: Timings
-    halving: str
-    fingerprint: str
-
-
-ARRAYS = ("losses", "train_accuracy", "val_accuracy", "right", "alive", "score", "waited")  # of a snapshot
-
-
+Gather = Callable[[Sequence[Parked], NDArray[np.integer]], list[NDArray]]  # leaves of cells with these rows
 Callback = Callable[[Figures], None]
 Save = Callable[[Callable[[], Snapshot]], None]  # its argument takes the snapshot
 
@@ -103,10 +50,10 @@ class Progress:
         self.plan, self.data, self.callback, self.save = plan, data, callback, save
         check_select(select, data.num_classes)
         self.select, self.stages = select, plan.schedule.stages
-        self.fingerprint = functools.cache(functools.partial(_fingerprint, data, plan, select))
-        self.begin = initial_snapshot(plan)
+        self.fingerprint = functools.cache(functools.partial(snapshot.fingerprint, data, plan, select))
+        self.begin = snapshot.initial(plan)
         if resume is not None:
-            self.begin = _resumed(resume, self.begin._replace(fingerprint=self.fingerprint()), plan)
+            self.begin = snapshot.resumed(resume, self.begin._replace(fingerprint=self.fingerprint()), plan)
         self.table, self.best, self.stage = self.begin.table, self.begin.best, self.begin.stage
         self.losses, self.train_accuracy, self.val_accuracy, self.right, self.alive, self.score, self.waited = (
             getattr(self.begin, name) for name in ARRAYS
@@ -306,67 +253,6 @@ class Progress:
             unit_length=isinstance(self.data, Splits) and self.data.unit_length,
             snapshot=self.snapshot(len(self.blocks), 0, []) if self.plan.keep_state else None,
         )
-
-
-def initial_snapshot(plan: Plan) -> Snapshot:
-    """The snapshot before the first step."""
-    schedule, num_cells = plan.schedule, len(plan.grid)
-    train_accuracy, val_accuracy = np.full((2, num_cells, len(schedule.recorded)), np.nan)
-    return Snapshot(
-        table=empty_table(plan.grid),
-        losses=np.full((num_cells, schedule.steps), np.nan, plan.groups[0].problem.dtype),
-        train_accuracy=train_accuracy,
-        val_accuracy=val_accuracy,
-        right=np.zeros((num_cells, plan.right_bytes), np.uint8),
-        alive=np.ones(num_cells, bool),
-        score=np.full(num_cells, -np.inf),
-        waited=np.zeros(num_cells, int),
-        best=[],
-        stage=0,
-        block=0,
-        step=0,
-        state=[],
-        parked=[],
-        timings=Timings(0.0, 0.0, 0.0, 0.0),
-        halving=str(plan.halving),
-        fingerprint="",
-    )
-
-
-def _fingerprint(data: Splits | Folds, plan: Plan, select: str) -> str:
-    of_plan = (
-        select,
-        plan.batch_size,
-        plan.sampling,
-        plan.epoch_size,
-        plan.keep,
-        plan.keep_state,
-        plan.patience,
-        plan.ema,
-    )
-    return hashlib.sha256(" ".join(map(str, (data.fingerprint(), *of_plan))).encode()).hexdigest()
-
-
-def _resumed(resume: Snapshot, begin: Snapshot, plan: Plan) -> Snapshot:
-    """A copy of a snapshot for the sweep to fill, once it is known to be of the sweep that begins so."""
-    names = ("table", *ARRAYS)
-    arrays: dict[str, Any] = {name: np.array(getattr(resume, name)) for name in names}
-    copy = resume._replace(**arrays)
-    pairs = [(getattr(copy, name), getattr(begin, name)) for name in names]
-    same = all((one.shape, one.dtype) == (other.shape, other.dtype) for one, other in pairs)
-    same = same and all((copy.table[axis] == begin.table[axis]).all() for axis in plan.grid.axes)
-    same = same and (resume.fingerprint, resume.halving) == (begin.fingerprint, begin.halving)
-    same = same and resume.stage in range(len(plan.schedule.stages))
-    if same:
-        chunks = plan.schedule.after(0, resume.stage)
-        blocks = max(len(plan.blocks_of(copy.alive)), 1)
-        same = resume.block in range(blocks) and resume.step in {0, *(chunk.stop for chunk in chunks)}
-    if not same:
-        raise ValueError(
-            "resume must be a snapshot of this very sweep, got one of another grid, length, history, batch size, "
-            "metric or data"
-        )
-    return copy
 
 
 def _figures(steps: int, step: int, losses: NDArray[np.floating]) -> Figures:

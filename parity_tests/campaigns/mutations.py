@@ -132,7 +132,7 @@ MUTATIONS = [
     Mutation("engine/schedule", "comparison", "chunk.start >= step", "chunk.start > step"),
     Mutation("engine/progress", "offset", "schedule.recorded >= diverged_at - 1", "schedule.recorded >= diverged_at"),
     Mutation(
-        "engine/progress",
+        "engine/snapshot",
         "check",
         "same = same and (resume.fingerprint, resume.halving) == (begin.fingerprint, begin.halving)",
         "pass",
@@ -220,6 +220,7 @@ LIKELY = {
     "engine/planning": ("nets", "sweep"),
     "engine/blocks": ("nets", "sweep"),
     "engine/schedule": ("sweep",),
+    "engine/snapshot": ("checkpoint", "sweep", "halving"),
     "engine/progress": ("checkpoint", "nets", "sweep", "halving"),
     "engine/program": ("nets", "sweep", "halving"),
     "engine/evaluation": ("nets", "sweep", "halving"),
