@@ -2,7 +2,7 @@
 
 A seed gives the same initial weights under any JAX configuration. Unpinned, ``JAX_DEFAULT_PRNG_IMPL`` and
 ``JAX_THREEFRY_PARTITIONABLE`` would change them, even within a resumed run. Minibatches do not depend on JAX: see
-`jaxcls.train.minibatches`.
+`jaxcls.sampling.minibatches`.
 """
 
 import contextlib
