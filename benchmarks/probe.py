@@ -1,6 +1,6 @@
 """A path of regularisation values solved to convergence: `jaxcls.logistic` against warm-started scikit-learn.
 
-python benchmarks/probe.py                    # CLIP's protocol: 20,000 examples, 512 features, 96 values; 17 minutes
+python benchmarks/probe.py                    # CLIP's protocol: 20,000 examples, 512 features, 96 values; 21 minutes
 python benchmarks/probe.py --values 24        # a quarter of them
 
 Both use float64, largest penalty first. scikit-learn warm-starts each value from the last, at the given tolerances. The
