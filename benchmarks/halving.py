@@ -186,8 +186,7 @@ def by_optuna(splits: Splits, cells: Cells, options: dict[str, Any], seed: int) 
         W = [1e-2 * torch.randn(shape, generator=draw) if len(shape) > 1 else torch.zeros(shape) for shape in shapes]
         for each in W:
             each.requires_grad_()
-        momentum = 0.9 if options.get("optimizer") == "momentum" else 0.0
-        optimizer = torch.optim.SGD(W, lr=lr, momentum=momentum)
+        optimizer = torch.optim.SGD(W, lr=lr, momentum=momentum(options))
         steps = options["steps"]
         for step in range(1, steps + 1):
             rows = torch.randint(len(y), (options["batch_size"],), generator=draw)
@@ -227,10 +226,9 @@ def by_sklearn(splits: Splits, cells: Cells, options: dict[str, Any], seed: int)
     X, y, X_val, y_val, X_test, y_test = (each.numpy() for each in tensors(splits))
     axes, batch = cells.axes, options["batch_size"]
     epochs = options["steps"] * batch // len(y)
-    momentum = 0.9 if options.get("optimizer") == "momentum" else 0.0
     net = MLPClassifier(
         solver="sgd",
-        momentum=momentum,
+        momentum=momentum(options),
         nesterovs_momentum=False,
         batch_size=batch,
         n_iter_no_change=10**6,
@@ -260,6 +258,11 @@ def by_sklearn(splits: Splits, cells: Cells, options: dict[str, Any], seed: int)
     chosen = net.set_params(**find.best_params_ | {"max_iter": epochs})
     ignore_warnings(chosen.fit, category=ConvergenceWarning)(X, y)
     return chosen.score(X_val, y_val), chosen.score(X_test, y_test)
+
+
+def momentum(options: dict[str, Any]) -> float:
+    """Momentum of the optimizer in the options of a workload."""
+    return 0.9 if options.get("optimizer") == "momentum" else 0.0
 
 
 @functools.cache

@@ -89,7 +89,7 @@ def initial(plan: Plan) -> Snapshot:
 
 
 def fingerprint(data: Splits | Folds, plan: Plan, select: str) -> str:
-    """SHA-256 of the data, the metric, and what a plan's results depend on but for its halving."""
+    """SHA-256 of the data, the metric and a plan's options; its cells, steps and halving are compared by themselves."""
     of_plan = (
         select,
         plan.batch_size,
